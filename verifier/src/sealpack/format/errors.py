@@ -1,0 +1,213 @@
+"""Every error Sealpack can report: one class, one table.
+
+Source: specs/errors.md (generated into docs/errors.md). A code is a stable string: the same in the
+terminal, in JSON, over HTTP and in tests. Its row says the process exit status, the HTTP status, a
+title, and what to do next.
+
+    exit 1  could not do the job (I/O, internal)
+    exit 2  usage, or that part is not installed
+    exit 3  not authentic or not intact
+    exit 4  authentic but not permitted
+    exit 5  finished, but some input was refused
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSpec:
+    """One row of the table: exit status, HTTP status, title, remedy."""
+
+    exit: int
+    http: int
+    title: str
+    remedy: str
+
+
+class SealpackError(Exception):
+    """A named failure.
+
+    `code` is a key of :data:`CODES`; `message` says what and which, in lower case, without the
+    code; `remedy` overrides the table's next step; `facts` are machine-readable values for JSON.
+    """
+
+    def __init__(self, code: str, message: str, *, remedy: str | None = None, **facts: Any) -> None:
+        spec = CODES[code]
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.spec = spec
+        self.remedy = spec.remedy if remedy is None else remedy
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return f"error[{self.code}]: {self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, schema sealpack/error/v1."""
+        return {
+            "schema": "sealpack/error/v1",
+            "code": self.code,
+            "exit": self.spec.exit,
+            "title": self.spec.title,
+            "detail": self.message,
+            "remedy": self.remedy,
+            **({"facts": self.facts} if self.facts else {}),
+        }
+
+
+def _io(http: int, title: str, remedy: str) -> ErrorSpec:
+    return ErrorSpec(1, http, title, remedy)
+
+
+def _use(title: str, remedy: str) -> ErrorSpec:
+    return ErrorSpec(2, 400, title, remedy)
+
+
+def _bad(title: str, remedy: str) -> ErrorSpec:
+    return ErrorSpec(3, 400, title, remedy)
+
+
+def _no(title: str, remedy: str, http: int = 403) -> ErrorSpec:
+    return ErrorSpec(4, http, title, remedy)
+
+
+_NEW_COPY = "get the file again from whoever gave it to you; do not use this copy"
+_ASK_VENDOR = "ask the vendor for a new license file"
+
+CODES: dict[str, ErrorSpec] = {
+    # --- could not do the job -----------------------------------------------------------------
+    "IO_ERROR": _io(500, "file could not be read or written", "check the path and try again"),
+    "FILE_MISSING": _io(404, "file not found", "check the path"),
+    "INTERNAL": _io(500, "a fault in sealpack itself", "run again with -v and report what it says"),
+    "STORE_READONLY": _io(503, "state cannot be written", "make the state directory writable"),
+    "STORE_FULL": _io(507, "disk is full", "free some space; nothing was lost"),
+    "STORE_IO": _io(503, "state could not be read or written", "check the disk, then try again"),
+    "STORE_CORRUPT": _io(503, "state database is damaged", "restore it from a backup"),
+    "STATE_LOCKED": _io(503, "state is in use by another process", "try again in a moment"),
+    "STATE_UNSAFE": _io(
+        503, "state directory is not safe to use", "use a local folder that you own"
+    ),
+    "CLOCK_UNREADABLE": _io(503, "the clock cannot be read", "set the clock and try again"),
+    "ENGINE_FAILED": _io(500, "the model engine failed", "run `sealpack selftest`"),
+    # --- usage --------------------------------------------------------------------------------
+    "EXTRA_MISSING": _use("part not installed", "install the extra that the message names"),
+    "USAGE": _use("not a valid call", "see --help"),
+    "OUTPUT_EXISTS": _use("output exists", "choose another name or pass --force"),
+    "CONFIG_INVALID": _use("configuration not understood", "correct sealpack.toml"),
+    "KEY_UNREADABLE": _use("key file not usable", "check the key file and its passphrase"),
+    "INPUT_INVALID": _use("input not understood", "see `sealpack terms show` and the model card"),
+    "MODEL_MISSING": _use("model not found", "check the path of the model file"),
+    "MODEL_UNKNOWN": _use("not a model", "give an ONNX or GGUF file"),
+    "PLAN_INVALID": _use("price plan not valid", "correct the plan at the place named"),
+    "USAGE_TABLE_INVALID": _use("usage table not valid", "correct the row named"),
+    "REGISTRY_INVALID": _use("registry file not valid", "correct the record named"),
+    "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
+    # --- not authentic or not intact ------------------------------------------------------------
+    "JSON_INVALID": _bad("not canonical JSON", _NEW_COPY),
+    "JSON_LIMIT": _bad("JSON too large or too deep", _NEW_COPY),
+    "DSSE_INVALID": _bad("envelope malformed", _NEW_COPY),
+    "DOC_TYPE": _bad("wrong kind of document", "give the kind of file the command asks for"),
+    "DOC_SCHEMA": _bad("document does not fit its schema", _NEW_COPY),
+    "DOC_CRIT": _bad("document needs a newer version", "update sealpack"),
+    "KEY_MALFORMED": _bad("public key malformed", _NEW_COPY),
+    "CONTAINER_TRUNCATED": _bad("bundle is cut short", _NEW_COPY),
+    "CONTAINER_TAIL": _bad("bundle end records are not canonical", _NEW_COPY),
+    "CONTAINER_DIRECTORY": _bad("bundle directory is not canonical", _NEW_COPY),
+    "CONTAINER_HEADER": _bad("bundle entry header is not canonical", _NEW_COPY),
+    "CONTAINER_NAME": _bad("bundle has a forbidden entry name", _NEW_COPY),
+    "CONTAINER_DUPLICATE": _bad("bundle has a name twice", _NEW_COPY),
+    "CONTAINER_ORDER": _bad("bundle entries are out of order", _NEW_COPY),
+    "CONTAINER_LIMIT": _bad("bundle exceeds a limit", _NEW_COPY),
+    "CONTAINER_META": _bad("bundle has a stray or bad META entry", _NEW_COPY),
+    "CONTAINER_CRC": _bad("bundle entry checksum differs", _NEW_COPY),
+    "SIG_MISSING": _bad("bundle is not signed", "ask the creator for the signed bundle"),
+    "SIG_MALFORMED": _bad("signature malformed", _NEW_COPY),
+    "SIG_INVALID": _bad("signature does not verify", _NEW_COPY),
+    "SIG_KEY_UNKNOWN": _bad(
+        "signed by a key that is not trusted", "check the trust file, or ask who signed"
+    ),
+    "SIG_KEY_ROLE": _bad("key is not allowed to sign this", "ask who signed and why"),
+    "SIG_NAMESPACE": _bad("key may not sign for this name", "ask who signed and why"),
+    "SIG_STATEMENT": _bad("signed statement is not a Sealpack statement", _NEW_COPY),
+    "SIG_RESOURCES": _bad("signed file list differs from the bundle", _NEW_COPY),
+    "SIG_SCHEME": _bad("a required signature scheme is missing", _NEW_COPY),
+    "SIG_SUBJECT": _bad("signed subject digest is wrong", _NEW_COPY),
+    "MANIFEST_INVALID": _bad("manifest does not fit its schema", _NEW_COPY),
+    "MANIFEST_MISMATCH": _bad("manifest and bundle disagree", _NEW_COPY),
+    "DIGEST_MISMATCH": _bad("file content was changed", _NEW_COPY),
+    "CHUNK_MISMATCH": _bad("chunk table and content disagree", _NEW_COPY),
+    "SBOM_INVALID": _bad("SBOM not valid", "ask the creator for a corrected bundle"),
+    "TERMS_MISMATCH": _bad("license terms and manifest disagree", _NEW_COPY),
+    "MODEL_TRUNCATED": _bad("model file is cut short", "get the model file again"),
+    "MODEL_UNSAFE": _bad("model file is malformed or unsafe", "do not use this model file"),
+    "TRUST_INVALID": _bad("trust file not valid", "get the trust file again"),
+    "TRUST_THRESHOLD": _bad("not enough root signatures", "get the trust file again"),
+    "TRUST_ROLLBACK": _bad("older than what is already trusted", "use the newer file"),
+    "TRUST_CONFLICT": _bad("same version, other content", "ask the vendor which one is right"),
+    "TRUST_UNPINNED": _no("no trust root pinned", "run `sealpack trust pin trust.json`"),
+    "VAULT_INVALID": _bad("vault cannot be opened", "check the vault file and its passphrase"),
+    "WATERMARK_UNSUITABLE": _use("model cannot carry a mark", "see specs/watermark.md"),
+    "LIC_UNREADABLE": _bad("license file cannot be read", _ASK_VENDOR),
+    "LIC_SIG_INVALID": _bad("license signature does not verify", _ASK_VENDOR),
+    "LIC_KEY_UNTRUSTED": _bad("license signed by an untrusted key", _ASK_VENDOR),
+    "LIC_SCHEMA": _bad("license does not fit its schema", _ASK_VENDOR),
+    "BUNDLE_INVALID": _bad("installed bundle fails its check", "install the bundle again"),
+    "KEY_UNWRAP": _bad("bundle key cannot be opened", _ASK_VENDOR),
+    "RECEIPT_TREE": _bad("receipts do not fit their signed tree", "keep the file; ask support"),
+    "CHECKPOINT_INVALID": _bad(
+        "checkpoint signature does not verify", "keep the file; ask support"
+    ),
+    "USAGE_INVALID": _bad("usage file not valid", "export the file again"),
+    # --- authentic but not permitted ------------------------------------------------------------
+    "LIC_MISSING": _no("no license", "activate this machine: `sealpack activate request`"),
+    "LIC_AMBIGUOUS": _no("two licenses fit", "choose one with --license"),
+    "LIC_SUPERSEDED": _no("license was replaced", "install the newer license file"),
+    "LIC_CONFLICT": _no("two licenses with one number", _ASK_VENDOR, 409),
+    "BUNDLE_MISMATCH": _no("license is for another bundle", _ASK_VENDOR),
+    "BUNDLE_REVOKED": _no("bundle was withdrawn", "install the newer bundle"),
+    "BUNDLE_FLOOR": _no("bundle is older than allowed", "install the newer bundle"),
+    "NOT_INSTALLED": _no("bundle is not installed", "run `sealpack install BUNDLE`", 404),
+    "ENV_MISMATCH": _no("license is for another environment", _ASK_VENDOR),
+    "TERMS_NOT_ACCEPTED": _no("terms not accepted", "run `sealpack terms accept`"),
+    "LIC_NOT_YET_VALID": _no("license is not valid yet", "wait, or check the clock"),
+    "LIC_EXPIRED": _no("license has ended", "renew it: ask the vendor for a new file", 402),
+    "LEASE_STALE": _no("usage has not been settled for too long", "run `sealpack sync`", 402),
+    "LEASE_MISMATCH": _no("lease is for another device", "ask the vendor for a new lease"),
+    "UPDATE_NOT_COVERED": _no("update not covered", "renew the license for updates", 402),
+    "LIC_REVOKED": _no("license was revoked", _ASK_VENDOR),
+    "REVLIST_OLD": _no("revocation list too old", "run `sealpack sync`"),
+    "CLOCK_BACK": _no("the clock was set back", "set the clock right", 409),
+    "NOT_ACTIVATED": _no("this machine is not activated", "run `sealpack activate request`"),
+    "DEVICE_MISMATCH": _no("license is for another device", "activate this machine"),
+    "DEVICE_KEY_MISSING": _no("device key is missing", "run `sealpack activate request`"),
+    "DEVICE_LIMIT": _no("no device seat left", "deactivate one, or ask for more seats"),
+    "HW_CHANGED": _no("hardware changed", "ask the vendor for a repair file"),
+    "VM_DENIED": _no("virtual machines not allowed", "run on a physical machine"),
+    "CONTAINER_DENIED": _no("containers not allowed", "run outside a container"),
+    "DEVICE_CLOSED": _no("this device was deactivated", "activate again"),
+    "DEVICE_REVOKED": _no("this device was revoked", _ASK_VENDOR),
+    "KEY_REVOKED": _no("signing key was revoked", "get a newer file from the vendor"),
+    "ACTIVATION_NONCE": _no(
+        "activation answers another request", "use the reply to this machine's newest request"
+    ),
+    "SUBLICENSE_INVALID": _no("sub-license not valid", _ASK_VENDOR),
+    "STATE_MISSING": _no("state is missing", "restore it from a backup", 409),
+    "STATE_TAMPERED": _no("state was changed from outside", "ask support", 409),
+    "STATE_ROLLED_BACK": _no("state is older than the last mark", "ask support", 409),
+    "STATE_NEWER": _no("state was written by a newer version", "update sealpack", 409),
+    "EPOCH_MISMATCH": _no("lease is for another log", "run `sealpack sync`", 409),
+    "ACK_FORK": _no("acknowledgement does not fit this log", "keep both files; ask support", 409),
+    "CLONE_SUSPECT": _no("a second copy of this device was seen", "ask support", 409),
+    "UNSETTLED_LIMIT": _no("too much unsettled usage", "run `sealpack sync`", 402),
+    "QUOTA_EXCEEDED": _no("quota used up", "settle usage or ask the vendor for more", 402),
+    "HARD_CAP": _no("hard cap reached", "ask the vendor for more", 402),
+    "RATE_LIMITED": _no("too many calls per second", "slow down and try again", 429),
+    "CONCURRENCY_LIMIT": _no("too many calls at once", "try again in a moment", 429),
+    "PROCESS_LIMIT": _no("too many processes", "stop one of them", 429),
+    "REQUEST_TOO_LARGE": _no("request too large", "send a smaller request", 413),
+    "FEATURE_NOT_LICENSED": _no("feature not licensed", _ASK_VENDOR),
+}

@@ -1,0 +1,198 @@
+"""Signing keys: ECDSA P-256 (bundles, licenses, trust) and Ed25519 (devices, settlement).
+
+Source: specs/keys.md. A public key is its PEM SubjectPublicKeyInfo text; `keyid` is the hex SHA-256
+of that text (the rule model_signing uses). One key has many PEM spellings, so a PEM is accepted only
+when writing the parsed key again gives the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from sealpack.format.errors import SealpackError
+
+ECDSA = "ecdsa-p256-sha256"
+ED25519 = "ed25519"
+SCHEMES = (ECDSA, ED25519)
+
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_MAX_PEM = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A verification key. `der` is its SubjectPublicKeyInfo, the identity used for thresholds."""
+
+    scheme: str
+    pem: str
+    der: bytes = field(repr=False)
+    _key: Any = field(repr=False, compare=False)
+
+    @classmethod
+    def from_pem(cls, pem: str) -> PublicKey:
+        """Parse PEM text; KEY_MALFORMED unless it is the one spelling of a supported key."""
+        if len(pem) > _MAX_PEM:
+            raise SealpackError("KEY_MALFORMED", "public key is too long")
+        try:
+            key = serialization.load_pem_public_key(pem.encode("ascii"))
+        except (ValueError, UnicodeEncodeError) as error:
+            raise SealpackError("KEY_MALFORMED", f"not a PEM public key: {error}") from None
+        except Exception as error:  # cryptography raises its own type for unknown curves
+            raise SealpackError("KEY_MALFORMED", f"unsupported key: {error}") from None
+        made = cls._wrap(key)
+        if made.pem != pem:
+            raise SealpackError("KEY_MALFORMED", "public key is not in its canonical PEM form")
+        return made
+
+    @classmethod
+    def _wrap(cls, key: Any) -> PublicKey:
+        if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+            scheme = ECDSA
+        elif isinstance(key, ed25519.Ed25519PublicKey):
+            scheme = ED25519
+        else:
+            raise SealpackError("KEY_MALFORMED", "only ECDSA P-256 and Ed25519 keys are supported")
+        info = serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = key.public_bytes(serialization.Encoding.PEM, info).decode("ascii")
+        return cls(scheme, pem, key.public_bytes(serialization.Encoding.DER, info), key)
+
+    @property
+    def keyid(self) -> str:
+        """Hex SHA-256 of the PEM text."""
+        return hashlib.sha256(self.pem.encode("ascii")).hexdigest()
+
+    def raw(self) -> bytes:
+        """The 32 key bytes of an Ed25519 key."""
+        if self.scheme != ED25519:
+            raise SealpackError("KEY_MALFORMED", "not an Ed25519 key")
+        data: bytes = self._key.public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+        return data
+
+    def verify(self, signature: bytes, message: bytes) -> None:
+        """Return when `signature` is right; SIG_MALFORMED or SIG_INVALID otherwise."""
+        try:
+            if self.scheme == ECDSA:
+                _check_ecdsa_form(signature)
+                self._key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+            else:
+                self._key.verify(signature, message)
+        except InvalidSignature:
+            raise SealpackError(
+                "SIG_INVALID", f"signature by key {self.keyid[:16]} does not verify"
+            ) from None
+
+
+def _check_ecdsa_form(signature: bytes) -> None:
+    try:
+        r, s = decode_dss_signature(signature)
+    except ValueError:
+        raise SealpackError("SIG_MALFORMED", "ECDSA signature is not strict DER") from None
+    if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
+        raise SealpackError("SIG_MALFORMED", "ECDSA signature has r or s out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A signing key. Signatures are deterministic: the same message gives the same bytes."""
+
+    public: PublicKey
+    _key: Any = field(repr=False, compare=False)
+
+    @classmethod
+    def generate(cls, scheme: str) -> PrivateKey:
+        """A fresh key of one of :data:`SCHEMES`."""
+        if scheme == ECDSA:
+            return cls._wrap(ec.generate_private_key(ec.SECP256R1()))
+        if scheme == ED25519:
+            return cls._wrap(ed25519.Ed25519PrivateKey.generate())
+        raise SealpackError("USAGE", f"unknown key scheme {scheme!r}")
+
+    @classmethod
+    def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
+        """Parse a PKCS#8 PEM; KEY_UNREADABLE when it is none or the passphrase is wrong."""
+        try:
+            key = serialization.load_pem_private_key(pem, passphrase)
+        except TypeError:
+            problem = (
+                "key is encrypted: a passphrase is needed"
+                if passphrase is None
+                else ("key is not encrypted, but a passphrase was given")
+            )
+            raise SealpackError("KEY_UNREADABLE", problem) from None
+        except Exception:
+            raise SealpackError(
+                "KEY_UNREADABLE", "not a PEM private key, or the passphrase is wrong"
+            ) from None
+        return cls._wrap(key)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], passphrase: bytes | None = None) -> PrivateKey:
+        """Read a key file."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or "unreadable").lower()
+            raise SealpackError(
+                "KEY_UNREADABLE", f"cannot read key {os.fspath(path)}: {reason}"
+            ) from None
+        try:
+            return cls.from_pem(data, passphrase)
+        except SealpackError as error:
+            raise SealpackError(error.code, f"{os.fspath(path)}: {error.message}") from None
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> PrivateKey:
+        """An Ed25519 key from its 32 seed bytes (device keys, test vectors)."""
+        return cls._wrap(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def from_scalar(cls, scalar: int) -> PrivateKey:
+        """An ECDSA P-256 key from its secret scalar (test vectors)."""
+        return cls._wrap(ec.derive_private_key(scalar, ec.SECP256R1()))
+
+    @classmethod
+    def _wrap(cls, key: Any) -> PrivateKey:
+        return cls(PublicKey._wrap(key.public_key()), key)
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the key, one of :data:`SCHEMES`."""
+        return self.public.scheme
+
+    @property
+    def keyid(self) -> str:
+        """The keyid of the public half."""
+        return self.public.keyid
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature bytes: DER for ECDSA (RFC 6979), 64 bytes for Ed25519."""
+        if self.scheme == ECDSA:
+            signature: bytes = self._key.sign(
+                message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+            )
+        else:
+            signature = self._key.sign(message)
+        return signature
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """PKCS#8 PEM, encrypted when a passphrase is given."""
+        protection: serialization.KeySerializationEncryption = (
+            serialization.BestAvailableEncryption(passphrase)
+            if passphrase
+            else serialization.NoEncryption()
+        )
+        data: bytes = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection
+        )
+        return data
