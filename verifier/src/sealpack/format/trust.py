@@ -270,7 +270,7 @@ class Trust:
 
         Roots step by exactly one and need both the old and the new threshold. An older keyring or
         revocation list is ignored (it was good once); the same version with other content is
-        TRUST_CONFLICT. Documents of other kinds are ignored, and so is a chain under another root.
+        TRUST_CONFLICT. Documents of other kinds are ignored.
         """
         chain = list(envelopes)
         root = self.root

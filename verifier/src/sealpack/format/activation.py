@@ -1,0 +1,194 @@
+"""Activation without a network: the request a device makes, the activation and the lease it gets.
+
+Source: specs/activation.md. A request is signed by the device key it introduces. An activation binds
+one device to one license; a lease carries absolute ceilings (never increments) for one device log and
+says until when usage must be settled. Both are signed by the license issuer or by settlement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from sealpack.format import documents
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
+from sealpack.format.keys import ED25519, PublicKey
+from sealpack.format.trust import Trust
+from sealpack.format.values import IDENTIFIER, METERS, plain
+
+NONCE = r"[0-9a-f]{32}"
+DEVICE_ID = r"dev-[0-9a-f]{32}"
+ORIGIN = r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,399}"
+
+
+def device_id(key: PublicKey) -> str:
+    """The name of a device: the first 128 bits of the SHA-256 of its first key's 32 bytes."""
+    return "dev-" + hashlib.sha256(key.raw()).hexdigest()[:32]
+
+
+def log_origin(license_id: str, device: str, epoch: int) -> str:
+    """The origin line of a device log's checkpoints: one tree per (device, license, epoch)."""
+    return f"sealpack/usage/{license_id}/{device}/{epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationRequest:
+    """What a device asks with. `digest` is what the activation will answer to."""
+
+    device_key: PublicKey
+    nonce: str
+    created: int
+    root_digest: str
+    runtime: str
+    device_label: str | None = None
+    license_id: str | None = None
+    digest: str = field(default="", compare=False)
+
+    @property
+    def device_id(self) -> str:
+        """The device's name, from its key."""
+        return device_id(self.device_key)
+
+    @classmethod
+    def open(cls, envelope: Envelope) -> ActivationRequest:
+        """Verify the request against the key inside it, then read it."""
+        f = documents.payload_fields(envelope, "activation-request")
+        key = PublicKey.from_pem(f.text("device_key"))
+        if key.scheme != ED25519 or len(envelope.signatures) != 1:
+            raise SealpackError("DOC_SCHEMA", "activation request is not signed by one Ed25519 device key")
+        key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
+        return cls(
+            key,
+            f.text("nonce", pattern=NONCE),
+            f.integer("created"),
+            f.digest("root_digest"),
+            f.text("runtime", max_len=200),
+            f.text("device_label", max_len=100, default=None),
+            f.text("license_id", pattern=IDENTIFIER, default=None),
+            envelope.digest,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The payload without `schema`."""
+        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key"))
+        return {**members, "device_key": self.device_key.pem}
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The answer: this device may use that license. `keys` will carry wrapped bundle keys."""
+
+    license_id: str
+    license_digest: str
+    device_id: str
+    device_key: PublicKey
+    request_digest: str
+    nonce: str
+    issued_at: int
+    epoch: int = 0
+    device_label: str | None = None
+    keys: tuple[dict[str, Any], ...] = ()
+    digest: str = field(default="", compare=False)
+
+    @classmethod
+    def open(cls, envelope: Envelope, trust: Trust) -> Activation:
+        """Verify (role `license`) and read; DEVICE_MISMATCH when id and key disagree."""
+        trust.verify(envelope, "license")
+        f = documents.payload_fields(envelope, "activation")
+        f.crit(())
+        key = PublicKey.from_pem(f.text("device_key"))
+        made = cls(
+            f.text("license_id", pattern=IDENTIFIER),
+            f.digest("license_digest"),
+            f.text("device_id", pattern=DEVICE_ID),
+            key,
+            f.digest("request_digest"),
+            f.text("nonce", pattern=NONCE),
+            f.integer("issued_at"),
+            f.integer("epoch", default=0),
+            f.text("device_label", max_len=100, default=None),
+            f.array("keys", _read_object, max_items=256, default=()),
+            envelope.digest,
+        )
+        if made.device_id != device_id(key):
+            raise SealpackError("DEVICE_MISMATCH", "activation names another device than its key")
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """The payload without `schema`."""
+        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key"))
+        return {**members, "device_key": self.device_key.pem}
+
+
+def _read_object(item: Any, path: str) -> dict[str, Any]:
+    Fields(item, path)
+    result: dict[str, Any] = item
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most a register may ever reach in this log: cumulative, so importing it twice adds nothing.
+
+    `bundle_digest` absent means the sum over all bundles of the license.
+    """
+
+    meter: str
+    limit: int
+    bundle_digest: str | None = None
+
+    @classmethod
+    def parse(cls, f: Fields) -> Ceiling:
+        """Read one."""
+        return cls(f.choice("meter", METERS), f.integer("limit"), f.digest("bundle_digest", default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Absolute ceilings for one device under one license, good until `expires`."""
+
+    license_id: str
+    device_id: str
+    epoch: int
+    lease_seq: int
+    issued_at: int
+    expires: int | None
+    ceilings: tuple[Ceiling, ...]
+    digest: str = field(default="", compare=False)
+
+    @classmethod
+    def open(cls, envelope: Envelope, trust: Trust) -> Lease:
+        """Verify (role `license` or `ack`) and read."""
+        verify_any(trust, envelope, ("ack", "license"))
+        f = documents.payload_fields(envelope, "lease")
+        f.crit(())
+        return cls(
+            f.text("license_id", pattern=IDENTIFIER),
+            f.text("device_id", pattern=DEVICE_ID),
+            f.integer("epoch"),
+            f.integer("lease_seq"),
+            f.integer("issued_at"),
+            f.integer("expires", default=None),
+            f.objects("ceilings", Ceiling.parse, max_items=256),
+            envelope.digest,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The payload without `schema`."""
+        members: dict[str, Any] = plain(self, leave_out=("digest",))
+        return members
+
+
+def verify_any(trust: Trust, envelope: Envelope, roles: tuple[str, ...]) -> None:
+    """Verify under the first role the signer has; the last failure is reported."""
+    for role in roles[:-1]:
+        try:
+            trust.verify(envelope, role)
+            return
+        except SealpackError as error:
+            if error.code != "SIG_KEY_ROLE":
+                raise
+    trust.verify(envelope, roles[-1])

@@ -1,0 +1,24 @@
+"""Small vocabulary shared by the documents: meters, statuses, identifiers, and plain dict output."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+METERS = ("calls", "tok_in", "tok_out", "ms", "items")
+STATUSES = ("ok", "err", "cancel", "aborted")
+IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+VERSION_PATTERN = r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){0,3}"
+
+
+def plain(value: Any, leave_out: tuple[str, ...] = ()) -> Any:
+    """A dataclass as JSON members: None is left out, tuples become lists, nested values likewise."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: plain(member)
+            for f in dataclasses.fields(value)
+            if f.name not in leave_out and (member := getattr(value, f.name)) is not None
+        }
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return value
