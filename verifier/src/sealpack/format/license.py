@@ -290,7 +290,8 @@ class License:
 
     def to_dict(self) -> dict[str, Any]:
         """The payload without `schema`; absent members are left out."""
-        return plain(self, leave_out=("digest",))
+        members: dict[str, Any] = plain(self, leave_out=("digest",))
+        return members
 
     def covers(self, bundle_id: str, version: str, bundle_digest: str) -> bool:
         """Whether a build is licensed here."""
