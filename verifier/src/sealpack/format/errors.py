@@ -157,11 +157,21 @@ CODES: dict[str, ErrorSpec] = {
     "LIC_SCHEMA": _bad("license does not fit its schema", _ASK_VENDOR),
     "BUNDLE_INVALID": _bad("installed bundle fails its check", "install the bundle again"),
     "KEY_UNWRAP": _bad("bundle key cannot be opened", _ASK_VENDOR),
+    "RECEIPT_INVALID": _bad("not a canonical receipt record", "keep the file; ask support"),
+    "RECEIPT_ORDER": _bad("receipts are out of order", "keep the file; ask support"),
+    "RECEIPT_ROUTE": _bad("receipts contradict their route table", "keep the file; ask support"),
+    "RECEIPT_TALLY": _bad("registers differ from the receipts", "keep the file; ask support"),
     "RECEIPT_TREE": _bad("receipts do not fit their signed tree", "keep the file; ask support"),
     "CHECKPOINT_INVALID": _bad(
         "checkpoint signature does not verify", "keep the file; ask support"
     ),
     "USAGE_INVALID": _bad("usage file not valid", "export the file again"),
+    "USAGE_HEADER": _bad("usage file header not valid", "export the file again"),
+    "USAGE_KEY": _bad("usage file is of another device", "check which machine the file came from"),
+    "USAGE_LIMIT": _bad("usage file exceeds a limit", "export the file again"),
+    "USAGE_MISMATCH": _bad("usage file says other totals than it holds", "export the file again"),
+    "USAGE_TORN": _bad("usage file is cut short", "export the file again; whole blocks count"),
+    "USAGE_TRAILING": _bad("usage file has bytes after its end", "export the file again"),
     # --- authentic but not permitted ------------------------------------------------------------
     "LIC_MISSING": _no("no license", "activate this machine: `sealpack activate request`"),
     "LIC_AMBIGUOUS": _no("two licenses fit", "choose one with --license"),
