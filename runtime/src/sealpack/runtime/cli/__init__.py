@@ -1,0 +1,1 @@
+"""Customer verbs, one module each; heavy imports happen inside the verb."""

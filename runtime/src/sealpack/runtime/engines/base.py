@@ -1,0 +1,193 @@
+"""What every engine offers: load verified weights, prepare a call, run it, count it.
+
+Source: specs/manifest.md (`io`). A call has two steps. `prepare` validates and tokenises and gives an
+upper bound of what the call can use, so that the ledger reserves before anything is computed; a
+refused input therefore costs nothing. `run` computes and returns what was really used, counted where
+it happens.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sealpack.format.errors import SealpackError
+
+# Called after every produced token with (text piece, tokens so far); False stops the generation.
+OnToken = Callable[[str, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a verified file's bytes lie inside the store's bundle copy, in bytes."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedModel:
+    """A bundle whose content was verified, open on the runtime's own read-only copy.
+
+    `fd` stays open as long as the object is used; `files` maps manifest paths to their bytes;
+    `model` is the path of the model file itself; `io` is the manifest's `io` object.
+    """
+
+    fd: int
+    kind: str
+    model: str
+    files: Mapping[str, Span]
+    io: Mapping[str, Any]
+    name: str = ""
+
+    def span(self, path: str) -> Span:
+        """The place of `path`; BUNDLE_INVALID when the bundle does not hold it."""
+        try:
+            return self.files[path]
+        except KeyError:
+            raise SealpackError("BUNDLE_INVALID", f"bundle has no file {path}") from None
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a small file."""
+        span = self.span(path)
+        return os.pread(self.fd, span.size, span.offset)
+
+    def view(self, path: str) -> memoryview:
+        """The bytes of a file mapped read-only, without copying them."""
+        span = self.span(path)
+        if span.size == 0:
+            return memoryview(b"")
+        start = span.offset - span.offset % mmap.ALLOCATIONGRANULARITY
+        length = span.offset + span.size - start
+        mapped = mmap.mmap(self.fd, length, prot=mmap.PROT_READ, offset=start)
+        return memoryview(mapped)[span.offset - start :]
+
+    def near(self, relative: str) -> str:
+        """The manifest path of a file named relative to the model file's folder."""
+        folder = self.model.rpartition("/")[0]
+        return f"{folder}/{relative}" if folder else relative
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to load: `threads` None means the default of engines/cpu.py; `context` in tokens."""
+
+    threads: int | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call uses, in base units; the ledger adds calls and ms."""
+
+    tok_in: int = 0
+    tok_out: int = 0
+    items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Continue `prompt` by at most `max_tokens` tokens; temperature 0 is greedy."""
+
+    prompt: str
+    max_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """One embedding per text."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Infer:
+    """Named inputs as nested lists of numbers."""
+
+    inputs: Mapping[str, Any]
+
+
+Call = Generate | Embed | Infer
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An answer: `value` is JSON-ready; `used` was counted; `cancelled` when the caller stopped it."""
+
+    value: dict[str, Any]
+    used: Usage
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call that was checked but not computed; `bound` is the most it can use."""
+
+    bound: Usage
+    run: Callable[[OnToken | None], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is loaded: engine name and version, task, threads, and the model's inputs and outputs."""
+
+    engine: str
+    version: str
+    task: str
+    threads: int
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A loaded model. Not thread-safe: the runtime runs one call at a time."""
+
+    def describe(self) -> Description:
+        """What is loaded."""
+
+    def prepare(self, call: Call) -> Prepared:
+        """Check and bound a call; INPUT_INVALID, REQUEST_TOO_LARGE or FEATURE_NOT_LICENSED."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+class Engine(Protocol):
+    """Loads one kind of model."""
+
+    def load(self, model: VerifiedModel, options: Options) -> Session:
+        """Load verified weights; ENGINE_FAILED or CPU_UNSUPPORTED."""
+
+
+def wrong_task(task: str, call: Call) -> SealpackError:
+    """The error for a call that the bundle's task does not offer."""
+    wanted = type(call).__name__.lower()
+    needs = {
+        "text-generation": "--prompt",
+        "embedding": "--text",
+    }.get(task, "--input")
+    return SealpackError(
+        "INPUT_INVALID", f"this bundle's task is {task}, it cannot {wanted}", remedy=f"use {needs}"
+    )
+
+
+def load(model: VerifiedModel, options: Options | None = None) -> Session:
+    """Load a verified model with the engine of its kind."""
+    engine: Engine
+    if model.kind == "onnx":
+        from sealpack.runtime.engines.onnx import OnnxEngine
+
+        engine = OnnxEngine()
+    elif model.kind == "gguf":
+        from sealpack.runtime.engines.llama import LlamaEngine
+
+        engine = LlamaEngine()
+    else:
+        raise SealpackError("ENGINE_FAILED", f"no engine for a bundle of kind {model.kind!r}")
+    return engine.load(model, options or Options())

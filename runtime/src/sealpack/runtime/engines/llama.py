@@ -1,0 +1,208 @@
+"""GGUF models through llama.cpp, loaded without a copy from inside the store's bundle.
+
+llama.cpp maps the open bundle from the model's offset on. The high-level binding only takes a path, so
+while it is being constructed the one loader symbol it calls is replaced, under a lock, by one that
+gives the model already loaded. Tokens are counted in the generation loop.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import llama_cpp
+from llama_cpp import _internals
+
+from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
+from sealpack.runtime.engines.base import (
+    Call,
+    Description,
+    Embed,
+    Generate,
+    Infer,
+    OnToken,
+    Options,
+    Prepared,
+    Result,
+    Span,
+    Usage,
+    VerifiedModel,
+    wrong_task,
+)
+from sealpack.runtime.engines.cpu import choose_threads, require_avx2
+
+_DEFAULT_CONTEXT = 4096  # tokens; a model trained on less gets its own length
+_SEQUENCES = 64  # texts that llama.cpp embeds in one batch
+
+_loader_lock = threading.Lock()
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fdopen.restype = ctypes.c_void_p
+_libc.fdopen.argtypes = [ctypes.c_int, ctypes.c_char_p]
+_libc.fseeko.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+_libc.fclose.argtypes = [ctypes.c_void_p]
+# Kept for the life of the process: llama.cpp calls it from its own threads.
+_quiet = llama_cpp.llama_log_callback(lambda *_: None)
+
+
+class LlamaEngine:
+    """Loads bundles of kind `gguf`."""
+
+    def load(self, model: VerifiedModel, options: Options) -> LlamaSession:
+        """Map and load the model; ENGINE_FAILED when llama.cpp refuses it."""
+        require_avx2()
+        llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
+        task = Fields(model.io, "manifest.io", "MANIFEST_INVALID").text("task")
+        threads = choose_threads(options.threads)
+        name = model.name or model.model
+        pointer = _load_weights(model.fd, model.span(model.model), name)
+        trained = llama_cpp.llama_model_n_ctx_train(pointer)
+        # Positions past the trained length have no meaning, and some models abort on them.
+        context = min(options.context or _DEFAULT_CONTEXT, trained)
+        try:
+            with _loader_gives(pointer):
+                llm = llama_cpp.Llama(
+                    os.devnull,  # only checked for existence; the replaced loader ignores it
+                    n_ctx=context,
+                    n_threads=threads,
+                    n_threads_batch=threads,
+                    embedding=task == "embedding",
+                    verbose=False,
+                )
+        except (ValueError, RuntimeError, OSError):
+            raise SealpackError("ENGINE_FAILED", f"llama.cpp could not start {name}") from None
+        return LlamaSession(llm, task, threads, context)
+
+
+def _load_weights(fd: int, span: Span, name: str) -> Any:
+    """Map the GGUF that starts at the span's offset; the map outlives the file object."""
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    file = _libc.fdopen(os.dup(fd), b"rb")
+    if not file:
+        raise SealpackError("ENGINE_FAILED", f"{name} could not be opened")
+    try:
+        _libc.fseeko(file, span.offset, os.SEEK_SET)
+        pointer = llama_cpp.llama_model_load_from_file_ptr(file, params)
+    finally:
+        _libc.fclose(file)
+    if not pointer:
+        raise SealpackError("ENGINE_FAILED", f"llama.cpp could not load {name}")
+    return pointer
+
+
+@contextlib.contextmanager
+def _loader_gives(pointer: Any) -> Iterator[None]:
+    library = _internals.llama_cpp
+    with _loader_lock:
+        original = library.llama_model_load_from_file
+        library.llama_model_load_from_file = lambda _path, _params: pointer
+        try:
+            yield
+        finally:
+            library.llama_model_load_from_file = original
+
+
+class LlamaSession:
+    """A loaded GGUF model; see :class:`sealpack.runtime.engines.base.Session`."""
+
+    def __init__(self, llm: Any, task: str, threads: int, context: int) -> None:
+        self._llm = llm
+        self._task = task
+        self._threads = threads
+        self._context = context
+
+    def describe(self) -> Description:
+        """Engine, version, context length and what the model says of itself."""
+        facts = {
+            "context": self._context,
+            "architecture": self._llm.metadata.get("general.architecture", ""),
+        }
+        return Description("llama.cpp", llama_cpp.__version__, self._task, self._threads, facts=facts)
+
+    def prepare(self, call: Call) -> Prepared:
+        """Tokenise; REQUEST_TOO_LARGE when the prompt does not fit the context."""
+        match call:
+            case Generate() if self._task == "text-generation":
+                return self._prepare_generate(call)
+            case Embed(texts=texts) if self._task == "embedding":
+                return self._prepare_embed(texts)
+            case Embed() | Infer() | Generate():
+                raise wrong_task(self._task, call)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._llm.close()
+
+    def _prepare_generate(self, call: Generate) -> Prepared:
+        if call.max_tokens < 1:
+            raise SealpackError("INPUT_INVALID", f"max_tokens is {call.max_tokens}, not 1 or more")
+        if not 0 <= call.temperature <= 10:
+            raise SealpackError("INPUT_INVALID", "temperature is outside 0 to 10")
+        tokens = self._tokenise(call.prompt)
+        room = self._context - len(tokens)
+        if not tokens or room < 1:
+            raise SealpackError(
+                "REQUEST_TOO_LARGE" if tokens else "INPUT_INVALID",
+                f"the prompt is {len(tokens)} tokens, the model takes 1 to {self._context - 1}",
+            )
+        limit = min(call.max_tokens, room)
+        bound = Usage(tok_in=len(tokens), tok_out=limit, items=1)
+        return Prepared(bound, lambda on_token: self._generate(call, tokens, limit, on_token))
+
+    def _tokenise(self, text: str) -> list[int]:
+        tokens: list[int] = self._llm.tokenize(text.encode("utf-8", "replace"), special=False)
+        return tokens
+
+    def _generate(self, call: Generate, tokens: list[int], limit: int, on_token: OnToken | None) -> Result:
+        self._llm.reset()  # nothing of the call before may shine through
+        self._llm.set_seed(call.seed)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces: list[str] = []
+        produced = 0
+        finish = "length"
+        try:
+            for token in self._llm.generate(tokens, temp=call.temperature, top_k=40, top_p=0.95):
+                if llama_cpp.llama_vocab_is_eog(self._llm._model.vocab, token):
+                    finish = "stop"  # the end mark is not a token of the answer
+                    break
+                produced += 1
+                pieces.append(decoder.decode(self._llm.detokenize([token], prev_tokens=tokens)))
+                if on_token is not None and not on_token(pieces[-1], produced):
+                    finish = "cancel"
+                    break
+                if produced >= limit:
+                    break
+        except RuntimeError:
+            raise SealpackError("ENGINE_FAILED", "llama.cpp failed during generation") from None
+        pieces.append(decoder.decode(b"", final=True))
+        value = {"text": "".join(pieces), "finish": finish}
+        used = Usage(tok_in=len(tokens), tok_out=produced, items=1)
+        return Result(value, used, cancelled=finish == "cancel")
+
+    def _prepare_embed(self, texts: tuple[str, ...]) -> Prepared:
+        if not texts:
+            raise SealpackError("INPUT_INVALID", "there is no text to work on")
+        longest = int(self._llm.n_batch)
+        # The binding cuts longer texts the same way, so what is counted is what is computed.
+        counts = [min(len(self._llm.tokenize(t.encode("utf-8", "replace"))), longest) for t in texts]
+        used = Usage(tok_in=sum(counts), items=len(texts))
+        return Prepared(used, lambda _: Result({"embeddings": self._embed(texts)}, used))
+
+    def _embed(self, texts: tuple[str, ...]) -> list[list[float]]:
+        try:
+            vectors = [
+                vector
+                for start in range(0, len(texts), _SEQUENCES)
+                for vector in self._llm.embed(list(texts[start : start + _SEQUENCES]), normalize=True)
+            ]
+        except (RuntimeError, ValueError):
+            raise SealpackError("ENGINE_FAILED", "llama.cpp failed to embed the text") from None
+        return vectors
