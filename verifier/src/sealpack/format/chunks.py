@@ -41,28 +41,35 @@ def chunk_count(size: int) -> int:
     return -(-size // CHUNK_SIZE)
 
 
-def digest_blocks(blocks: Iterable[bytes], threads: int | None = None) -> Digests:
+def digest_blocks(blocks: Iterable[bytes], *, whole: bool = True, threads: int | None = None) -> Digests:
     """Whole-file SHA-256, CRC-32 and leaves in one pass over blocks of exactly CHUNK_SIZE bytes.
 
     The whole-file digest and the CRC are sequential; leaves are hashed beside them on other cores.
-    At most `_PENDING` batches are held in memory.
+    With `whole=False` only the leaves are made (`sha256` is then empty and `crc` 0), on all cores. At most
+    `_PENDING` batches are held in memory.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     size = crc = 0
     table = bytearray()
     pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(threads or max(1, (os.cpu_count() or 2) - 1)) as pool:
+    with ThreadPoolExecutor(threads or _workers(whole)) as pool:
         for batch in _batches(blocks):
             pending.append(pool.submit(_leaves, batch))
-            for block in batch:
-                whole.update(block)
+            size += sum(map(len, batch))
+            for block in batch if whole else ():
+                digest.update(block)
                 crc = zlib.crc32(block, crc)
-                size += len(block)
             while len(pending) > _PENDING:
                 table += pending.popleft().result()
         for leaves in pending:
             table += leaves.result()
-    return Digests(size, crc, whole.hexdigest(), bytes(table))
+    return Digests(size, crc, digest.hexdigest() if whole else "", bytes(table))
+
+
+def _workers(whole: bool) -> int:
+    """Threads for leaves: all cores, less the one that makes the whole-file digest."""
+    cores = os.cpu_count() or 2
+    return max(1, cores - 1) if whole else cores
 
 
 def _batches(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:

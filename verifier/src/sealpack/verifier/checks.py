@@ -1,0 +1,282 @@
+"""The checks of a bundle, cheap ones first.
+
+Source: specs/verification.md. Order: container, signature, trust, manifest, consistency, licenses and
+trust documents that ride along, then content. A failed structural step ends the run (what follows would
+speak of bytes nobody vouches for); content failures are all collected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sealpack.format import documents, statement
+from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, digest_blocks
+from sealpack.format.container import BundleReader
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import ECDSA, PublicKey
+from sealpack.format.license import License, open_license
+from sealpack.format.limits import LIMITS
+from sealpack.format.manifest import FileEntry, Manifest
+from sealpack.format.statement import Statement
+from sealpack.format.trust import Trust
+from sealpack.verifier import content
+from sealpack.verifier.report import Report
+
+Progress = Callable[[int], None]
+SUPPORTED_SCHEMES = (ECDSA,)
+
+
+@dataclass(slots=True)
+class Verified:
+    """What a good bundle turned out to be; for the runtime's install."""
+
+    manifest: Manifest
+    statement: Statement
+    trust: Trust | None
+    licenses: tuple[License, ...]
+
+
+def verify_bundle(
+    path: str | os.PathLike[str],
+    trust: Trust | None = None,
+    *,
+    key: PublicKey | None = None,
+    leaves_only: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Check the bundle at `path` against a trust file or one public key, and report every check.
+
+    With `trust`, signer, role, namespace, revocations and floors are checked too; with `key` alone only
+    that this key signed. `leaves_only` skips the sequential whole-file digests of payload (the chunk
+    tables are complete integrity by themselves). `progress(n)` is called with bytes hashed.
+    Never raises for a bad bundle; USAGE when neither trust nor key is given.
+    """
+    return inspect_bundle(path, trust, key=key, leaves_only=leaves_only, progress=progress)[0]
+
+
+def inspect_bundle(
+    path: str | os.PathLike[str],
+    trust: Trust | None = None,
+    *,
+    key: PublicKey | None = None,
+    leaves_only: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Report, Verified | None]:
+    """:func:`verify_bundle`, with the parsed values of a bundle that passed."""
+    if trust is None and key is None:
+        raise SealpackError("USAGE", "say whom you trust: a trust file or the creator's public key")
+    report = Report(os.fspath(path))
+    run = _Run(report, trust, key)
+    try:
+        with BundleReader.open(path) as bundle:
+            report.passed("container", f"{len(bundle.names)} entries, {bundle.size} bytes, canonical layout")
+            run.envelope(bundle)
+            run.contents(bundle, leaves_only, progress or (lambda _: None))
+    except SealpackError as error:
+        if error.spec.exit in (1, 2):
+            raise
+        report.failed(run.step, error)
+    return report, run.result() if report.ok else None
+
+
+class _Run:
+    """One verification. `step` names the check being made, for the failure line."""
+
+    def __init__(self, report: Report, trust: Trust | None, key: PublicKey | None) -> None:
+        self.report, self.trust, self.key = report, trust, key
+        self.step = "container"
+        self.statement: Statement
+        self.manifest: Manifest
+        self.licenses: list[License] = []
+
+    def result(self) -> Verified:
+        return Verified(self.manifest, self.statement, self.trust, tuple(self.licenses))
+
+    def envelope(self, bundle: BundleReader) -> None:
+        """Everything but content: signature, trust, manifest, consistency, what rides in META."""
+        self._carried_trust(bundle)
+        self._signature(bundle)
+        self._manifest(bundle)
+        self._revocations()
+        self._licenses(bundle)
+
+    def _carried_trust(self, bundle: BundleReader) -> None:
+        self.step = "trust"
+        carried = [_envelope(bundle, n) for n in bundle.entries if n.startswith("META/trust/")]
+        if self.trust is None:
+            self.report.skipped("trust", "no trust file given: only the one public key is checked")
+            return
+        before = self.trust
+        for name, envelope in ((documents.kind_of(e), e) for e in carried):
+            if name not in ("root", "keyring", "revocations"):
+                raise SealpackError("CONTAINER_META", f"META/trust holds a {name}")
+        self.trust = before.update(carried)
+        self.report.passed(
+            "trust",
+            f"root {self.trust.root_digest[:16]} v{self.trust.root.version}, keyring "
+            f"v{self.trust.keyring.version}, revocations v{self.trust.revocations.version}"
+            + (" (newer ones came with the bundle)" if self.trust != before else ""),
+        )
+
+    def _signature(self, bundle: BundleReader) -> None:
+        self.step = "signature"
+        if "META/model.sig" not in bundle.entries:
+            raise SealpackError("SIG_MISSING", "there is no META/model.sig")
+        envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
+        signature = envelope.signatures[0]
+        if self.trust is not None:
+            entry = self.trust.entry(signature.keyid, "bundle", envelope.digest)
+            key, issuer = entry.key, entry.issuer
+        else:
+            assert self.key is not None
+            key, issuer = self.key, "the given public key"
+            if key.keyid != signature.keyid:
+                raise SealpackError("SIG_KEY_UNKNOWN", f"signed by {signature.keyid[:16]}, not the given key")
+        if key.scheme != ECDSA:
+            raise SealpackError("SIG_SCHEME", f"a bundle is not signed with {key.scheme}")
+        key.verify(signature.sig, envelope.signed_bytes)
+        self.statement = Statement.from_bytes(envelope.payload)
+        self._policy(key)
+        self.report.passed("signature", f"ECDSA P-256 by {issuer}, key {key.keyid[:16]}")
+        self.report.facts |= {
+            "signer": {"issuer": issuer, "keyid": key.keyid, "scheme": key.scheme},
+            "signed_at": self.statement.signed_at,
+        }
+
+    def _policy(self, key: PublicKey) -> None:
+        said = self.statement
+        unknown = set(said.required_schemes) - set(SUPPORTED_SCHEMES)
+        if unknown or key.scheme not in said.required_schemes:
+            raise SealpackError("SIG_SCHEME", f"requires {', '.join(said.required_schemes)}")
+        if self.trust is None:
+            return
+        if not self.trust.keyring.entries[key.keyid].covers(said.bundle_id):
+            raise SealpackError("SIG_NAMESPACE", f"the key's namespaces do not cover {said.bundle_id}")
+        if self.trust.keyring.version < said.min_keyring:
+            raise SealpackError("TRUST_ROLLBACK", f"needs keyring v{said.min_keyring} or newer")
+        if self.trust.revocations.version < said.min_revocations:
+            raise SealpackError("TRUST_ROLLBACK", f"needs revocations v{said.min_revocations} or newer")
+
+    def _manifest(self, bundle: BundleReader) -> None:
+        self.step = "manifest"
+        said = self.statement
+        if "manifest.json" not in bundle.entries:
+            raise SealpackError("MANIFEST_MISMATCH", "there is no manifest.json")
+        data = bundle.read("manifest.json")
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != said.manifest_sha256 or digest != said.resources.get("manifest.json"):
+            raise SealpackError("DIGEST_MISMATCH", "manifest.json is not the one that was signed")
+        self.manifest = Manifest.from_bytes(data)
+        if (self.manifest.bundle_id, self.manifest.release_index) != (said.bundle_id, said.release_index):
+            raise SealpackError("MANIFEST_MISMATCH", "manifest and signature name different releases")
+        self._names(bundle)
+        m = self.manifest
+        self.report.facts |= {
+            "bundle_id": m.bundle_id,
+            "version": m.version,
+            "release_index": m.release_index,
+            "bundle_digest": digest,
+            "kind": m.kind,
+            "quality_tier": m.quality_tier,
+            "watermark": m.watermark is not None,
+            "encrypted": m.encryption is not None,
+            "files": [{"name": e.name, "role": e.role, "size": e.size, "sha256": e.sha256} for e in m.files],
+        }
+        self.report.passed("manifest", f"{m.bundle_id} {m.version}, {len(m.files)} files, all signed")
+
+    def _names(self, bundle: BundleReader) -> None:
+        listed = {e.name: e.sha256 for e in self.manifest.files}
+        own = {"manifest.json": self.statement.manifest_sha256, "mimetype": content.MIMETYPE_SHA256}
+        if self.statement.resources != listed | own:
+            raise SealpackError("SIG_RESOURCES", "signed resources and manifest files are not the same")
+        if set(bundle.signed_names) != set(self.statement.resources):
+            raise SealpackError("SIG_RESOURCES", "the bundle's entries are not the signed ones")
+        for entry in self.manifest.files:
+            if bundle.entries[entry.name].item.size != entry.size:
+                raise SealpackError("MANIFEST_MISMATCH", f"{entry.name} has another size than stated")
+
+    def _revocations(self) -> None:
+        if self.trust is None:
+            return
+        self.step = "revocation"
+        lists, m = self.trust.revocations, self.manifest
+        if m.bundle_digest in lists.bundles:
+            raise SealpackError("BUNDLE_REVOKED", f"{m.bundle_id} {m.version} was withdrawn")
+        floor = lists.floors.get(m.bundle_id, 0)
+        if m.release_index < floor:
+            raise SealpackError("BUNDLE_FLOOR", f"release {m.release_index} is below the floor {floor}")
+        self.report.passed("revocation", f"not withdrawn, floor {floor}")
+
+    def _licenses(self, bundle: BundleReader) -> None:
+        names = [n for n in bundle.entries if n.startswith("META/license/")]
+        if not names:
+            return
+        self.step = "licenses"
+        if self.trust is None:
+            raise SealpackError("SIG_KEY_UNKNOWN", "licenses ride along; give a trust file to check them")
+        for name in names:
+            license = open_license(_envelope(bundle, name), self.trust)
+            if name != f"META/license/{license.license_id}.json":
+                raise SealpackError("CONTAINER_META", f"{name} holds license {license.license_id}")
+            if not license.covers(
+                self.manifest.bundle_id, self.manifest.version, self.manifest.bundle_digest
+            ):
+                raise SealpackError("CONTAINER_META", f"{name} is for another bundle")
+            self.licenses.append(license)
+        self.report.passed("licenses", ", ".join(li.license_id for li in self.licenses))
+
+    def contents(self, bundle: BundleReader, leaves_only: bool, progress: Progress) -> None:
+        """Hash every file, then look into the ones whose content speaks of others."""
+        self.step = "content"
+        before = len(self.report.failures)
+        for entry in self.manifest.files:
+            try:
+                self._file(bundle, entry, leaves_only, progress)
+            except SealpackError as error:
+                self.report.failed("content", error)
+        if len(self.report.failures) > before:
+            return
+        how = "chunk leaves" if leaves_only else "whole-file digests and chunk leaves"
+        total = sum(e.size for e in self.manifest.files)
+        self.report.passed("content", f"{len(self.manifest.files)} files, {total} bytes, {how} match")
+        for self.step, look in content.LOOKS:
+            self.report.passed(self.step, look(bundle, self.manifest, self.report.facts))
+
+    def _file(self, bundle: BundleReader, entry: FileEntry, leaves_only: bool, progress: Progress) -> None:
+        if entry.chunks is None:
+            if hashlib.sha256(bundle.read(entry.name, LIMITS.chunk_table_bytes)).hexdigest() != entry.sha256:
+                raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
+            return
+        table = bundle.read(entry.chunks.table, LIMITS.chunk_table_bytes)
+        if hashlib.sha256(table).hexdigest() != entry.chunks.sha256:
+            raise SealpackError("CHUNK_MISMATCH", f"{entry.chunks.table} is not what was signed")
+        if len(table) != entry.chunks.count * LEAF_SIZE:
+            raise SealpackError("CHUNK_MISMATCH", f"{entry.chunks.table} has not {entry.chunks.count} leaves")
+        found = digest_blocks(
+            _reported(bundle.blocks(entry.name, CHUNK_SIZE), progress), whole=not leaves_only
+        )
+        if found.table != table:
+            at = next(i for i in range(entry.chunks.count) if _leaf(found.table, i) != _leaf(table, i))
+            raise SealpackError("CHUNK_MISMATCH", f"{entry.name}: chunk {at} was changed")
+        if not leaves_only and found.sha256 != entry.sha256:
+            raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
+        if not leaves_only and found.crc != bundle.entries[entry.name].item.crc:
+            raise SealpackError("CONTAINER_CRC", f"{entry.name} does not have its stated checksum")
+
+
+def _leaf(table: bytes, index: int) -> bytes:
+    return table[index * LEAF_SIZE : (index + 1) * LEAF_SIZE]
+
+
+def _reported(blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
+    for block in blocks:
+        yield block
+        progress(len(block))
+
+
+def _envelope(bundle: BundleReader, name: str) -> Envelope:
+    return Envelope.from_bytes(bundle.read(name, 2 * LIMITS.document_bytes), name)

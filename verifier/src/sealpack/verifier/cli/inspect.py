@@ -1,0 +1,68 @@
+"""`sealpack inspect`: what a file says, without believing it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from sealpack.format import documents, statement
+from sealpack.format.container import BundleReader
+from sealpack.format.documents import Parcel
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import read_bounded
+from sealpack.format.limits import LIMITS
+from sealpack.format.trust import TRUST_SCHEMA
+from sealpack.verifier.cli import support
+
+WARNING = "not verified: this is what the file says of itself"
+
+
+@click.command(short_help="Show what a file says (not verified).")
+@click.argument("file", type=click.Path(dir_okay=False))
+@support.format_option
+def inspect(file: str, fmt: str) -> None:
+    """Show what FILE (a bundle, license, request, reply or trust file) says. Nothing is verified."""
+    with support.existing(file).open("rb") as stream:
+        head = stream.read(4)
+    found = _bundle(file) if head == b"PK\3\4" else _documents(file)
+    result = {"schema": "sealpack/inspect/v1", "verified": False, **found}
+    support.emit(result, f"{WARNING}\n" + json.dumps(found, indent=2, ensure_ascii=False), fmt)
+
+
+def _bundle(file: str) -> dict[str, Any]:
+    with BundleReader.open(file) as bundle:
+        entries = [{"name": n, "size": p.item.size, "offset": p.data_at} for n, p in bundle.entries.items()]
+        manifest = json.loads(bundle.read("manifest.json")) if "manifest.json" in bundle.entries else None
+        signature = None
+        if "META/model.sig" in bundle.entries:
+            envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
+            said = json.loads(envelope.payload)["predicate"].get("x-sealpack", {})
+            signature = {"keyid": envelope.signatures[0].keyid, **said}
+    return {"kind": "bundle", "entries": entries, "signature": signature, "manifest": manifest}
+
+
+def _documents(file: str) -> dict[str, Any]:
+    data = read_bounded(file, LIMITS.parcel_bytes)
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise SealpackError("DOC_TYPE", f"{file} is not a bundle and not a sealpack document") from None
+    if isinstance(value, dict) and value.get("schema") == TRUST_SCHEMA:
+        envelopes = tuple(
+            documents.Envelope.from_dict(value[k], k) for k in ("root", "keyring", "revocations")
+        )
+    else:
+        envelopes = Parcel.from_bytes(data, file).documents
+    return {
+        "kind": "documents",
+        "documents": [
+            {
+                "kind": documents.kind_of(e),
+                "signed_by": [s.keyid for s in e.signatures],
+                "payload": json.loads(e.payload),
+            }
+            for e in envelopes
+        ],
+    }

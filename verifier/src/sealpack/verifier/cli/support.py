@@ -1,0 +1,135 @@
+"""What every verb's command line shares: output, missing extras, passphrases, progress.
+
+Source: docs/cli.md. A result goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import read_bounded
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Session:
+    """What `main` needs to know of the call: set by options while click parses."""
+
+    format: str = "text"
+    verbose: bool = False
+
+
+def session() -> Session:
+    """The session of the running command."""
+    context = click.get_current_context(silent=True)
+    found = context.find_root().obj if context else None
+    return found if isinstance(found, Session) else Session()
+
+
+def _remember(_context: click.Context, _param: click.Parameter, value: str) -> str:
+    session().format = value
+    return value
+
+
+def format_option(command: F) -> F:
+    """`--format text|json`, passed as `fmt`."""
+    return click.option(
+        "--format",
+        "fmt",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        callback=_remember,
+        is_eager=True,
+        help="How to print the result.",
+    )(command)
+
+
+def emit(result: dict[str, Any], text: str, fmt: str) -> None:
+    """Print the result: `text` for people, or `result` as one JSON object."""
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if fmt == "json" else text)
+
+
+def note(message: str) -> None:
+    """A remark on stderr."""
+    click.echo(message, err=True)
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """EXTRA_MISSING unless every module can be imported, with the pip command that brings them."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SealpackError(
+            "EXTRA_MISSING",
+            f"this needs {', '.join(missing)}, which is not installed",
+            remedy=f"pip install 'sealpack[{extra}]'",
+        )
+
+
+def now() -> int:
+    """The one reading of the clock an operation makes, Unix seconds; CLOCK_UNREADABLE if nonsense."""
+    value = int(time.time())
+    if value < 0:
+        raise SealpackError("CLOCK_UNREADABLE", f"the system clock says {value}")
+    return value
+
+
+def passphrase(
+    path: str | None, *, prompt: str, confirm: bool = False, required: bool = True
+) -> bytes | None:
+    """A passphrase from a file (first line), else asked for on a terminal; never a flag's value."""
+    if path is not None:
+        line = read_bounded(path, 4096).split(b"\n", 1)[0].rstrip(b"\r")
+        if not line:
+            raise SealpackError("KEY_UNREADABLE", f"{path} holds no passphrase")
+        return line
+    if not required:
+        return None
+    if not sys.stdin.isatty():
+        raise SealpackError("USAGE", f"{prompt.lower()} needed: give --passphrase-file")
+    answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return answer.encode()
+
+
+def passphrase_option(command: F) -> F:
+    """`--passphrase-file FILE`."""
+    return click.option(
+        "--passphrase-file",
+        type=click.Path(dir_okay=False),
+        envvar="SEALPACK_PASSPHRASE_FILE",
+        help="File whose first line is the passphrase.",
+    )(command)
+
+
+def load_trust(path: str | os.PathLike[str]) -> Any:
+    """The :class:`Trust` in a trust file."""
+    from sealpack.format.limits import LIMITS
+    from sealpack.format.trust import Trust
+
+    return Trust.load(read_bounded(path, LIMITS.parcel_bytes))
+
+
+def progress_bar(label: str, total: int) -> Any:
+    """A bar on a terminal's stderr, silent elsewhere; use as a context manager, `.update(n)`."""
+    hidden = not sys.stderr.isatty() or total < 256 << 20
+    return click.progressbar(length=total, label=label, file=sys.stderr, hidden=hidden)
+
+
+def existing(path: str) -> Path:
+    """`path` as a Path; FILE_MISSING unless it exists."""
+    found = Path(path)
+    if not found.exists():
+        raise SealpackError("FILE_MISSING", f"{path} does not exist")
+    return found

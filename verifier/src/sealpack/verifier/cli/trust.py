@@ -1,0 +1,77 @@
+"""`sealpack trust`: the group, and `trust show`. The other sub-verbs live with the part they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sealpack.format.trust import Trust
+from sealpack.format.words import fingerprint_words
+from sealpack.verifier.cli import support
+from sealpack.verifier.cli.main import VerbGroup
+
+
+@click.group(cls=VerbGroup, group="sealpack.verbs.trust", short_help="Make, look at or pin a trust file.")
+def trust() -> None:
+    """Make, look at or pin a trust file."""
+
+
+def describe(trust: Trust) -> dict[str, Any]:
+    """A trust file's content as plain values."""
+    return {
+        "schema": "sealpack/trust-summary/v1",
+        "root": {
+            "version": trust.root.version,
+            "digest": trust.root_digest,
+            "words": fingerprint_words(trust.root_digest),
+            "roles": {
+                role: {"threshold": threshold, "keys": sorted(keyids)}
+                for role, (threshold, keyids) in trust.root.roles.items()
+            },
+        },
+        "keyring": {
+            "version": trust.keyring.version,
+            "keys": [
+                {
+                    "keyid": e.key.keyid,
+                    "scheme": e.key.scheme,
+                    "issuer": e.issuer,
+                    "status": e.status,
+                    "roles": sorted(e.roles),
+                    "namespaces": list(e.namespaces),
+                }
+                for e in trust.keyring.entries.values()
+            ],
+        },
+        "revocations": {
+            "version": trust.revocations.version,
+            "keys": sorted(trust.revocations.keys),
+            "bundles": sorted(trust.revocations.bundles),
+            "licenses": sorted(trust.revocations.licenses),
+            "devices": sorted(trust.revocations.devices),
+            "floors": dict(sorted(trust.revocations.floors.items())),
+        },
+    }
+
+
+@click.command(short_help="Print what a trust file says.")
+@click.argument("file", type=click.Path(dir_okay=False))
+@support.format_option
+def show(file: str, fmt: str) -> None:
+    """Print the root's fingerprint, the keys and what is revoked in the trust file FILE."""
+    summary = describe(support.load_trust(file))
+    root, keyring, lists = summary["root"], summary["keyring"], summary["revocations"]
+    lines = [
+        f"root v{root['version']}  {root['digest']}",
+        f"  words  {root['words']}",
+        f"keyring v{keyring['version']}",
+    ]
+    lines += [
+        f"  {k['keyid'][:16]}  {k['scheme']:<18} {k['issuer']}: {', '.join(k['roles'])}"
+        f" for {', '.join(k['namespaces'])} ({k['status']})"
+        for k in keyring["keys"]
+    ]
+    counts = ", ".join(f"{len(lists[n])} {n}" for n in ("keys", "bundles", "licenses", "devices", "floors"))
+    lines.append(f"revocations v{lists['version']}: {counts}")
+    support.emit(summary, "\n".join(lines), fmt)
