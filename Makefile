@@ -1,0 +1,42 @@
+# Two commands matter: `make demo` runs the main job on real models, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test bars check frozen docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/sealpack demo
+
+test: $(VENV)/.installed-dev check
+	$(BIN)/pytest -q
+
+# What every change must pass before any test runs.
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Whole campaigns and measurements: minutes to an hour.
+bars: $(VENV)/.installed-dev
+	$(BIN)/pytest -q -m slow
+	$(BIN)/python tests/bench
+
+frozen: $(VENV)/.installed-dev
+	$(BIN)/python packaging/freeze.py
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python packaging/gen_docs.py
+
+$(VENV)/.installed: pyproject.toml packaging/constraints.txt packaging/models.txt packaging/install.sh
+	PYTHON=$(PYTHON) sh packaging/install.sh $(VENV)
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	PYTHON=$(PYTHON) sh packaging/install.sh $(VENV) dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
