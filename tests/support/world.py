@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,18 @@ def make_trust(**revoked: Any) -> Trust:
     return Trust.from_envelopes(make_root(), make_keyring(), make_revocations(**revoked))
 
 
+def tiny_gguf(values: int = 1024) -> bytes:
+    """A well-formed GGUF with one F32 tensor of `values` numbers; no engine would run it."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
+    head += text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    head += text("token_embd.weight") + struct.pack("<IQIQ", 1, values, 0, 0)
+    return head + bytes(-len(head) % 32) + struct.pack(f"<{values}f", *range(values))
+
+
 def sbom_for(model_sha256: str) -> bytes:
     """The least SBOM the verifier takes."""
     return json.dumps(
@@ -114,7 +127,7 @@ class BundleSpec:
     release_index: int = 1
     kind: str = "gguf"
     model_name: str = "payload/model.gguf"
-    model: bytes = b""
+    model: bytes = field(default_factory=tiny_gguf)
     extra: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)  # name -> role, media, bytes
     meta: dict[str, bytes] = field(default_factory=dict)
     io: dict[str, Any] = field(default_factory=lambda: {"task": "text-generation"})

@@ -197,20 +197,37 @@ def _closing(placed: Sequence[Placed], at: int) -> bytes:
     if len(directory) > LIMITS.central_directory_bytes:
         raise SealpackError("CONTAINER_LIMIT", "central directory is too large")
     count = len(placed)
-    return b"".join((
-        directory,
-        _END64.pack(b"PK\6\6", 44, _MADE_BY, _VERSION, 0, 0, count, count, len(directory), at),
-        _LOCATOR.pack(b"PK\6\7", 0, at + len(directory), 1),
-        _END.pack(b"PK\5\6", 0, 0, _FULL16, _FULL16, _FULL32, _FULL32, 0),
-    ))
+    return b"".join(
+        (
+            directory,
+            _END64.pack(b"PK\6\6", 44, _MADE_BY, _VERSION, 0, 0, count, count, len(directory), at),
+            _LOCATOR.pack(b"PK\6\7", 0, at + len(directory), 1),
+            _END.pack(b"PK\5\6", 0, 0, _FULL16, _FULL16, _FULL32, _FULL32, 0),
+        )
+    )
 
 
 def _central_header(p: Placed) -> bytes:
     name = p.item.name.encode("ascii")
     extra = struct.pack("<HHQQQ", 1, 24, p.item.size, p.item.size, p.header_at)
     head = _CENTRAL.pack(
-        b"PK\1\2", _MADE_BY, _VERSION, 0, 0, 0, _DATE, p.item.crc, _FULL32, _FULL32,
-        len(name), len(extra), 0, 0, 0, _MODE, _FULL32,
+        b"PK\1\2",
+        _MADE_BY,
+        _VERSION,
+        0,
+        0,
+        0,
+        _DATE,
+        p.item.crc,
+        _FULL32,
+        _FULL32,
+        len(name),
+        len(extra),
+        0,
+        0,
+        0,
+        _MODE,
+        _FULL32,
     )
     return head + name + extra
 
@@ -281,9 +298,10 @@ class BundleReader:
         """Close the file."""
         self._file.close()
 
-    def fileno(self) -> int:
-        """The descriptor, for mapping payload in place."""
-        return self._file.fileno()
+    @property
+    def file(self) -> BinaryIO:
+        """The bundle file, for readers of entries that seek (model headers) or map payload in place."""
+        return self._file
 
     @property
     def names(self) -> list[str]:

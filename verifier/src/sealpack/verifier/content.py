@@ -13,7 +13,11 @@ from typing import Any
 
 from sealpack.format.container import MIMETYPE, BundleReader
 from sealpack.format.errors import SealpackError
+from sealpack.format.gguf_header import GgufHeader
 from sealpack.format.manifest import Manifest
+from sealpack.format.model_header import read_model_header
+from sealpack.format.onnx_header import OnnxHeader
+from sealpack.format.terms import ENTRY_NAME, Terms
 
 MIMETYPE_SHA256 = hashlib.sha256(MIMETYPE).hexdigest()
 Look = Callable[[BundleReader, Manifest, dict[str, Any]], str]
@@ -47,4 +51,42 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
     return f"CycloneDX {version}, {len(components)} components, names the model by its digest"
 
 
-LOOKS: tuple[tuple[str, Look], ...] = (("sbom", sbom),)
+def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str:
+    """The machine-readable terms name the legal text that is in the bundle."""
+    entries = {e.name: e for e in manifest.with_role("license-terms")}
+    if not entries:
+        return "no machine-readable terms"
+    if set(entries) != {ENTRY_NAME}:
+        raise SealpackError("TERMS_MISMATCH", f"terms stand in {', '.join(entries)}, not {ENTRY_NAME}")
+    said = Terms.from_bytes(bundle.read(ENTRY_NAME))
+    texts = {e.name: e.sha256 for e in manifest.with_role("license-text")}
+    if texts.get(said.text) != said.text_sha256:
+        raise SealpackError("TERMS_MISMATCH", f"the terms speak of another text than {said.text}")
+    if said.plan != manifest.plan:
+        raise SealpackError("TERMS_MISMATCH", "terms and manifest name different price plans")
+    facts["license_terms"] = {"spdx": said.spdx, "digest": said.digest}
+    return f"{said.spdx}, text {said.text}"
+
+
+def model(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str:
+    """The model's header is well formed, of the kind stated, and reaches for no file outside payload."""
+    entry = manifest.model
+    if manifest.encryption is not None:
+        return "encrypted: the header cannot be read without a key"
+    place = bundle.entries[entry.name]
+    header = read_model_header(bundle.file, place.data_at, entry.size, entry.name)
+    kind = "gguf" if isinstance(header, GgufHeader) else "onnx"
+    if kind != manifest.kind:
+        raise SealpackError("MANIFEST_MISMATCH", f"{entry.name} is {kind}, the manifest says {manifest.kind}")
+    if isinstance(header, OnnxHeader):
+        folder = entry.name.rpartition("/")[0]
+        sizes = {e.name: e.size for e in manifest.with_role("model-data")}
+        for name, needed in header.external_files.items():
+            if sizes.get(f"{folder}/{name}", -1) < needed:
+                raise SealpackError("MODEL_UNSAFE", f"{entry.name} reads {name}, which is missing or short")
+    if isinstance(header, OnnxHeader) and header.custom_domains:
+        facts["custom_operators"] = sorted(header.custom_domains)
+    return f"{kind} header well formed, {len(header.tensors)} tensors"
+
+
+LOOKS: tuple[tuple[str, Look], ...] = (("sbom", sbom), ("terms", terms), ("model", model))
