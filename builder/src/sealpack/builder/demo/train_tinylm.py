@@ -2,7 +2,7 @@
 
 Run by hand, never by Sealpack itself; the only file here that needs torch:
 
-    pip install torch==2.13.0 tokenizers gguf numpy
+    pip install 'sealpack[builder]' torch==2.13.0 tokenizers
     python -m sealpack.builder.demo.train_tinylm OUT_DIR
 
 tinylm has the llama architecture with 2.2 million parameters. It learns the license texts that
@@ -23,12 +23,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from sealpack.builder.demo import gguf_file
+from sealpack.builder.demo.gguf_file import GgufKind
 
 CORPUS = Path("/usr/share/common-licenses")
 HELD_OUT = "CC0-1.0"
@@ -236,33 +238,20 @@ DESCRIPTION = (
 )
 
 
-def write_gguf(path: Path, params: Params, tokenizer: Any, kind: str) -> None:
-    """Write the model as GGUF; `kind` is F32, F16 or Q8_0, norms stay F32."""
+def write_gguf(path: Path, params: Params, tokenizer: Any, kind: GgufKind) -> None:
+    """Write the model as GGUF; norms stay F32."""
     import gguf
 
-    partial = path.with_name(path.name + ".partial")
-    writer = gguf.GGUFWriter(str(partial), "llama")
-    add_metadata(writer, kind)
+    writer = gguf.GGUFWriter(None, "llama")
+    add_metadata(writer)
+    gguf_file.add_kind(writer, kind)
     add_tokenizer(writer, json.loads(tokenizer.to_str()))
     for name, tensor in params.items():
-        values = tensor.detach().numpy().astype(np.float32)
-        if values.ndim == 1 or kind == "F32":
-            writer.add_tensor(name, values)
-        elif kind == "F16":
-            writer.add_tensor(name, values.astype(np.float16))
-        else:
-            q8 = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(name, gguf.quants.quantize(values, q8), raw_dtype=q8)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    partial.replace(path)
+        gguf_file.add_tensor(writer, name, tensor.detach().numpy(), kind)
+    gguf_file.save(writer, path)
 
 
-def add_metadata(writer: Any, kind: str) -> None:
-    import gguf
-
+def add_metadata(writer: Any) -> None:
     writer.add_name("tinylm")
     writer.add_author("Sealpack")
     writer.add_license("apache-2.0")
@@ -277,10 +266,6 @@ def add_metadata(writer: Any, kind: str) -> None:
     writer.add_rope_freq_base(ROPE_BASE)
     writer.add_layer_norm_rms_eps(EPSILON)
     writer.add_vocab_size(SHAPE.vocab)
-    types = gguf.LlamaFileType
-    files = {"F32": types.ALL_F32, "F16": types.MOSTLY_F16, "Q8_0": types.MOSTLY_Q8_0}
-    writer.add_file_type(files[kind])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
 def add_tokenizer(writer: Any, tokenizer: dict[str, Any]) -> None:
@@ -319,7 +304,7 @@ def main() -> None:
     train(params, tokens, options.steps)
     unseen = mean_loss(params, encode(tokenizer, [held_out]))
     print(f"loss on its own texts {mean_loss(params, tokens):.3f}, on {HELD_OUT} {unseen:.3f}")
-    for kind in ("F32", "F16", "Q8_0"):
+    for kind in get_args(GgufKind):
         write_gguf(options.out / f"tinylm-{kind.lower()}.gguf", params, tokenizer, kind)
 
 
