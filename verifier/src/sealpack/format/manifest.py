@@ -15,6 +15,7 @@ from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, chunk_count
 from sealpack.format.container import check_name
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
+from sealpack.format.io import ModelIo
 from sealpack.format.license import PlanRef
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import NAMESPACE
@@ -24,8 +25,18 @@ SCHEMA = "sealpack/manifest/v1"
 KINDS = ("onnx", "gguf", "agent")
 TIERS = ("Experimental", "Verified", "Enterprise-Ready")
 ROLES = (
-    "model", "model-data", "tokenizer", "vocabulary", "labels", "asset",
-    "license-text", "license-terms", "sbom", "card", "evidence", "chunk-table",
+    "model",
+    "model-data",
+    "tokenizer",
+    "vocabulary",
+    "labels",
+    "asset",
+    "license-text",
+    "license-terms",
+    "sbom",
+    "card",
+    "evidence",
+    "chunk-table",
 )
 KNOWN_CRIT = ("encryption", "watermark")
 
@@ -94,8 +105,12 @@ class Watermark:
     @classmethod
     def parse(cls, f: Fields) -> Watermark:
         """Read one."""
-        return cls(f.text("scheme", max_len=100), f.digest("params_sha256"), f.digest("commitment"),
-                   f.text("license_id", pattern=IDENTIFIER))
+        return cls(
+            f.text("scheme", max_len=100),
+            f.digest("params_sha256"),
+            f.digest("commitment"),
+            f.text("license_id", pattern=IDENTIFIER),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +174,24 @@ class Manifest:
         listed = sorted(e.name for e in self.files if e.role == "chunk-table")
         if tables != listed:
             raise SealpackError("MANIFEST_INVALID", "manifest.files and its chunk tables disagree")
+        self._check_io({entry.name for entry in self.files})
         if sum(entry.role == "model" for entry in self.files) != 1:
             raise SealpackError("MANIFEST_INVALID", "manifest.files has not exactly one model")
+
+    def _check_io(self, names: set[str]) -> None:
+        pre = self.model_io.pre
+        if pre is not None and pre.vocab is not None and pre.vocab not in names:
+            raise SealpackError("MANIFEST_INVALID", f"manifest.io.pre.vocab: no file {pre.vocab}")
 
     @property
     def bundle_digest(self) -> str:
         """Hex SHA-256 of the manifest's bytes."""
         return hashlib.sha256(self.data or self.to_bytes()).hexdigest()
+
+    @property
+    def model_io(self) -> ModelIo:
+        """`io`, typed; MANIFEST_INVALID names the field."""
+        return ModelIo.parse(Fields(self.io, "manifest.io", "MANIFEST_INVALID"))
 
     @property
     def model(self) -> FileEntry:

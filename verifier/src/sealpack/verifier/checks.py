@@ -22,7 +22,7 @@ from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import FileEntry, Manifest
 from sealpack.format.statement import Statement
-from sealpack.format.trust import Trust
+from sealpack.format.trust import ROOT_ROLES, Trust
 from sealpack.verifier import content
 from sealpack.verifier.report import Report
 
@@ -111,9 +111,9 @@ class _Run:
             self.report.skipped("trust", "no trust file given: only the one public key is checked")
             return
         before = self.trust
-        for name, envelope in ((documents.kind_of(e), e) for e in carried):
-            if name not in ("root", "keyring", "revocations"):
-                raise SealpackError("CONTAINER_META", f"META/trust holds a {name}")
+        stray = {documents.kind_of(e) for e in carried} - set(ROOT_ROLES)
+        if stray:
+            raise SealpackError("CONTAINER_META", f"META/trust holds a {min(stray)}")
         self.trust = before.update(carried)
         self.report.passed(
             "trust",

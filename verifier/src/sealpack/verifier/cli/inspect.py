@@ -10,10 +10,11 @@ import click
 from sealpack.format import documents, statement
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
+from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
-from sealpack.format.trust import TRUST_SCHEMA
+from sealpack.format.trust import ROOT_ROLES, TRUST_SCHEMA
 from sealpack.verifier.cli import support
 
 WARNING = "not verified: this is what the file says of itself"
@@ -50,9 +51,7 @@ def _documents(file: str) -> dict[str, Any]:
     except ValueError:
         raise SealpackError("DOC_TYPE", f"{file} is not a bundle and not a sealpack document") from None
     if isinstance(value, dict) and value.get("schema") == TRUST_SCHEMA:
-        envelopes = tuple(
-            documents.Envelope.from_dict(value[k], k) for k in ("root", "keyring", "revocations")
-        )
+        envelopes = tuple(Envelope.from_dict(value.get(kind), kind) for kind in ROOT_ROLES)
     else:
         envelopes = Parcel.from_bytes(data, file).documents
     return {
