@@ -1,0 +1,359 @@
+"""From a model file and a configuration to one sealed, signed bundle.
+
+Source: specs/container.md, specs/manifest.md, specs/signature.md. Payload is streamed twice: once to
+hash it, once to copy it; memory does not grow with the model. The same model, configuration, key and
+`signed_at` (and vault record, when the copy is marked) give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sealpack.builder import enclosures
+from sealpack.builder.config import Config, ExtraFile
+from sealpack.builder.describe import ModelFile, io_member, read_model
+from sealpack.format import chunks, statement
+from sealpack.format.chunks import CHUNK_SIZE
+from sealpack.format.container import MIMETYPE, Member, check_name, write_bundle
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import atomic_writer, io_error
+from sealpack.format.keys import ECDSA, PrivateKey
+from sealpack.format.license import License, PlanRef, open_license
+from sealpack.format.limits import LIMITS
+from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
+from sealpack.format.statement import Statement
+from sealpack.format.trust import Trust
+
+if TYPE_CHECKING:
+    from sealpack.builder.watermark.vault import Vault
+
+MODEL_NAMES = {"onnx": "payload/model.onnx", "gguf": "payload/model.gguf"}
+MEDIA_TYPES = {
+    ".onnx": "application/vnd.onnx",
+    ".gguf": "application/vnd.gguf",
+    ".json": "application/json",
+    ".txt": "text/plain",
+    ".md": "text/markdown",
+    ".csv": "text/csv",
+}
+DEFAULT_TIER = "Experimental"
+
+
+@dataclass(frozen=True, slots=True)
+class MarkOrder:
+    """For whom the copy is marked; `now` (Unix seconds) is only kept in the vault."""
+
+    vault: Vault
+    licensee: str
+    license_id: str
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """Everything a build depends on. `signed_at` is Unix seconds and goes into the signature."""
+
+    config: Config
+    model: Path
+    key: PrivateKey
+    signed_at: int
+    trust: Trust | None = None
+    licenses: tuple[Envelope, ...] = ()
+    mark: MarkOrder | None = None
+    progress: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A bundle that was written."""
+
+    path: Path
+    size: int
+    manifest: Manifest
+    keyid: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bundle_digest(self) -> str:
+        """Hex SHA-256 of the manifest."""
+        return self.manifest.bundle_digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One payload file before it has digests."""
+
+    name: str
+    role: str
+    media_type: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One entry outside META: what the manifest says of it, and how to read it."""
+
+    entry: FileEntry
+    member: Member
+
+
+def build(order: BuildOrder, out: Path, *, overwrite: bool = False) -> Built:
+    """Write the bundle to `out`, whole or not at all.
+
+    MODEL_*, CONFIG_INVALID, FILE_MISSING, SBOM_INVALID, WATERMARK_UNSUITABLE, SIG_NAMESPACE,
+    OUTPUT_EXISTS; `overwrite` allows an existing `out` to be replaced.
+    """
+    if order.key.scheme != ECDSA:
+        raise SealpackError("KEY_UNREADABLE", "bundles are signed with an ECDSA P-256 key")
+    if out.exists() and not overwrite:
+        raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
+    model = read_model(order.model)
+    _check_kind(order.config, model)
+    _check_signer(order)
+    with _marked(order, model, out) as (weights, watermark):
+        return _write(order, model, weights, watermark, out, overwrite)
+
+
+def _check_kind(config: Config, model: ModelFile) -> None:
+    wanted = config.bundle.kind
+    if wanted is not None and wanted != model.description.format:
+        raise SealpackError(
+            "CONFIG_INVALID", f"bundle.kind is {wanted}, {model.path.name} is {model.description.format}"
+        )
+
+
+def _check_signer(order: BuildOrder) -> None:
+    """A bundle that its own trust file would refuse is not worth hashing gigabytes for."""
+    if order.trust is None:
+        if order.licenses:
+            raise SealpackError("USAGE", "licenses can only ride in a bundle together with a trust file")
+        return
+    entry = order.trust.entry(order.key.keyid, "bundle", "")
+    if not entry.covers(order.config.bundle.id):
+        raise SealpackError("SIG_NAMESPACE", f"the key may not sign for {order.config.bundle.id}")
+
+
+@contextlib.contextmanager
+def _marked(
+    order: BuildOrder, model: ModelFile, out: Path
+) -> Iterator[tuple[tuple[Path, ...], Watermark | None]]:
+    """The weight files to pack: the clean ones, or marked copies that live as long as the block."""
+    clean = (model.path, *model.external)
+    if order.mark is None:
+        yield clean, None
+        return
+    from sealpack.builder.watermark.embed import mark_model
+
+    names = [path.relative_to(model.path.parent) for path in clean]
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise io_error(error, out, "write") from None
+    with folder as made:
+        copies = tuple(Path(made) / name for name in names)
+        for copy in copies:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+        mark = mark_model(
+            order.mark.vault,
+            clean,
+            copies,
+            model.tensors,
+            licensee=order.mark.licensee,
+            license_id=order.mark.license_id,
+            bundle_id=order.config.bundle.id,
+            now=order.mark.now,
+        )
+        yield copies, Watermark(**mark.member)
+
+
+def _write(
+    order: BuildOrder,
+    model: ModelFile,
+    weights: tuple[Path, ...],
+    watermark: Watermark | None,
+    out: Path,
+    overwrite: bool,
+) -> Built:
+    hashed = [_digests(s, order.progress) for s in _payload(order.config, model, weights)]
+    parts = [part for pair in _numbered(hashed) for part in pair]
+    terms = enclosures.terms(order.config, model.description.license)
+    parts += [
+        _metadata_part(name, role, data) for name, role, data in enclosures.metadata(order.config, terms)
+    ]
+    parts.append(_sbom_part(order, model, parts, terms.spdx))
+    manifest = _manifest(order, model, parts, terms.plan, watermark)
+    members = [part.member for part in parts]
+    members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
+    members.append(Member.of_bytes("META/model.sig", _signature(order, manifest)))
+    members += _meta(order, manifest)
+    with atomic_writer(out, replace=overwrite) as file:
+        write_bundle(file, members)
+        size = file.tell()
+    return Built(out, size, manifest, order.key.keyid, model.warnings)
+
+
+def _payload(config: Config, model: ModelFile, weights: tuple[Path, ...]) -> list[_Source]:
+    """Payload files in name order; `weights` are the files to pack for the model and its data."""
+    name = MODEL_NAMES[model.description.format]
+    sources = [_Source(name, "model", MEDIA_TYPES[Path(name).suffix], weights[0])]
+    for clean, packed in zip(model.external, weights[1:], strict=True):
+        relative = clean.relative_to(model.path.parent).as_posix()
+        sources.append(_Source(f"payload/{relative}", "model-data", "application/octet-stream", packed))
+    sources += [_extra(extra) for extra in config.files]
+    for source in sources:
+        check_name(source.name)
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _extra(extra: ExtraFile) -> _Source:
+    if not extra.path.is_file():
+        raise SealpackError("FILE_MISSING", f"{extra.path} does not exist")
+    media_type = extra.media_type or media_type_of(extra.name)
+    return _Source(f"payload/{extra.name}", extra.role, media_type, extra.path)
+
+
+def media_type_of(name: str) -> str:
+    """A media type from the file name's ending."""
+    return MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+
+
+def _digests(source: _Source, progress: Callable[[int], None]) -> tuple[_Source, chunks.Digests]:
+    try:
+        with source.path.open("rb") as file:
+            return source, chunks.digest_blocks(_blocks(file, progress))
+    except OSError as error:
+        raise io_error(error, source.path, "read") from None
+
+
+def _blocks(file: BinaryIO, progress: Callable[[int], None]) -> Iterator[bytes]:
+    while block := file.read(CHUNK_SIZE):
+        progress(len(block))
+        yield block
+
+
+def _numbered(hashed: list[tuple[_Source, chunks.Digests]]) -> Iterator[tuple[_Part, _Part]]:
+    """Each payload file with its chunk table, numbered in name order."""
+    for number, (source, digests) in enumerate(hashed):
+        table_name = f"chunks/{number}.sha256c"
+        if len(digests.table) > LIMITS.chunk_table_bytes:
+            raise SealpackError("CONTAINER_LIMIT", f"{source.path} is too large")
+        table = _metadata_part(table_name, "chunk-table", digests.table)
+        reference = ChunkRef(table_name, CHUNK_SIZE, digests.count, table.entry.sha256)
+        entry = FileEntry(
+            source.name, source.role, source.media_type, digests.size, digests.sha256, reference
+        )
+        member = Member(source.name, digests.size, digests.crc, _opener(source.path))
+        yield _Part(entry, member), table
+
+
+def _opener(path: Path) -> Callable[[], BinaryIO]:
+    return lambda: path.open("rb")
+
+
+def _metadata_part(name: str, role: str, data: bytes) -> _Part:
+    if role != "chunk-table" and len(data) > LIMITS.metadata_entry_bytes:
+        raise SealpackError("CONTAINER_LIMIT", f"{name} is larger than {LIMITS.metadata_entry_bytes} bytes")
+    entry = FileEntry(name, role, media_type_of(name), len(data), hashlib.sha256(data).hexdigest())
+    return _Part(entry, Member.of_bytes(name, data))
+
+
+def _sbom_part(order: BuildOrder, model: ModelFile, parts: list[_Part], expression: str) -> _Part:
+    from sealpack.builder import sbom
+
+    facts = [p.entry for p in parts if p.entry.role != "chunk-table"]
+    given = sbom.SbomInput(
+        bundle=order.config.bundle,
+        model=model.description,
+        files=tuple(sorted(facts, key=lambda entry: entry.name)),
+        sbom=order.config.sbom,
+        signed_at=order.signed_at,
+        keys=(order.key.public,),
+        task=io_member(model.description, order.config.io)["task"],
+        license_expression=expression,
+        license_id=order.mark.license_id if order.mark else None,
+        licensee=order.mark.licensee if order.mark else None,
+        marked=order.mark is not None,
+    )
+    return _metadata_part("sbom.cdx.json", "sbom", sbom.build(given))
+
+
+def _manifest(
+    order: BuildOrder,
+    model: ModelFile,
+    parts: list[_Part],
+    plan: PlanRef | None,
+    watermark: Watermark | None,
+) -> Manifest:
+    bundle, described = order.config.bundle, model.description
+    made = Manifest(
+        bundle_id=bundle.id,
+        version=bundle.version,
+        release_index=bundle.release_index,
+        kind=described.format,
+        name=(bundle.name or described.name or bundle.id.rsplit("/", 1)[-1])[:200],
+        quality_tier=bundle.quality_tier or DEFAULT_TIER,
+        files=tuple(sorted((part.entry for part in parts), key=lambda entry: entry.name)),
+        engine=model.engine,
+        io=io_member(described, order.config.io),
+        intended_use=bundle.intended_use or "",
+        description=(bundle.description or described.description or "")[:4096],
+        support=bundle.support,
+        plan=plan,
+        recertify_by=bundle.recertify_by,
+        watermark=watermark,
+    )
+    data = made.to_bytes()
+    Manifest.from_bytes(data)  # what we write must be what every reader accepts
+    return replace(made, data=data)
+
+
+def _signature(order: BuildOrder, manifest: Manifest) -> bytes:
+    resources = {entry.name: entry.sha256 for entry in manifest.files}
+    resources["mimetype"] = hashlib.sha256(MIMETYPE).hexdigest()
+    resources["manifest.json"] = manifest.bundle_digest
+    versions: dict[str, Any] = {}
+    if order.trust is not None:
+        versions = {
+            "min_keyring": order.trust.keyring.version,
+            "min_revocations": order.trust.revocations.version,
+        }
+    said = Statement(
+        resources,
+        manifest.bundle_id,
+        manifest.release_index,
+        manifest.bundle_digest,
+        order.signed_at,
+        **versions,
+    )
+    return statement.sign(said, order.key)
+
+
+def _meta(order: BuildOrder, manifest: Manifest) -> list[Member]:
+    """Trust documents and licenses that ride along, outside the signature."""
+    if order.trust is None:
+        return []
+    root, keyring, revocations = order.trust.envelopes
+    version = order.trust.root.version
+    members = [
+        Member.of_bytes(f"META/trust/root.{version}.json", root.to_bytes()),
+        Member.of_bytes("META/trust/keyring.json", keyring.to_bytes()),
+        Member.of_bytes("META/trust/revocations.json", revocations.to_bytes()),
+    ]
+    for envelope in order.licenses:
+        license = _fitting(envelope, order.trust, manifest)
+        members.append(Member.of_bytes(f"META/license/{license.license_id}.json", envelope.to_bytes()))
+    return members
+
+
+def _fitting(envelope: Envelope, trust: Trust, manifest: Manifest) -> License:
+    license = open_license(envelope, trust)
+    if not license.covers(manifest.bundle_id, manifest.version, manifest.bundle_digest):
+        raise SealpackError("BUNDLE_MISMATCH", f"license {license.license_id} is for another bundle")
+    return license

@@ -1,0 +1,1 @@
+"""One file per verb; a verb loads its heavy parts when it runs."""

@@ -1,0 +1,212 @@
+"""`sealpack build`: one model file in, one sealed bundle out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealpack.format.errors import SealpackError
+from sealpack.verifier.cli import support
+
+if TYPE_CHECKING:
+    from sealpack.builder.assemble import BuildOrder, Built, MarkOrder
+    from sealpack.builder.config import Config
+
+_FILE = click.Path(dir_okay=False)
+
+
+@click.command(short_help="Build a sealed bundle from an ONNX or GGUF model.")
+@click.argument("model", type=_FILE, required=False)
+@click.option("--config", "config_path", type=_FILE, help="Configuration [default: sealpack.toml here].")
+@click.option("--id", "bundle_id", help="Bundle id, e.g. acme/minilm.")
+@click.option("--bundle-version", help="Version of the bundle, e.g. 1.2.0.")
+@click.option("--release-index", type=click.IntRange(min=1), help="Counts releases.")
+@click.option("--name", help="What people call it.")
+@click.option("--spdx", help="SPDX expression or LicenseRef-... of the bundle.")
+@click.option("--license-text", type=_FILE, help="File with the full legal text.")
+@click.option("--card", type=_FILE, help="Model card, Markdown.")
+@click.option("--evidence", type=_FILE, multiple=True, help="JSON evidence file; may be repeated.")
+@click.option("--key", "key_path", type=_FILE, help="Private bundle key, ECDSA P-256.")
+@support.passphrase_option
+@click.option("--trust", "trust_path", type=_FILE, help="Trust file that rides along.")
+@click.option("--embed-license", type=_FILE, multiple=True, help="License file that rides along.")
+@click.option("--out", type=_FILE, help="Output [default: <name>-<version>.sealpack].")
+@click.option("--signed-at", type=int, help="Unix seconds [default: SOURCE_DATE_EPOCH, or now].")
+@click.option("--licensee", help="Mark this copy for one licensee.")
+@click.option("--license-id", help="License of the marked copy.")
+@click.option("--vault", type=_FILE, help="Watermark vault; needed with --licensee.")
+@click.option("--vault-passphrase-file", type=_FILE, help="File whose first line opens the vault.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@support.format_option
+def build(model: str | None, out: str | None, force: bool, fmt: str, **options: Any) -> None:
+    """Build one sealed, signed bundle from MODEL, an ONNX or GGUF file.
+
+    What is not given here comes from sealpack.toml, and what is not there from the model itself.
+    """
+    support.require_extra("builder", "cyclonedx", "jsonschema")
+    from sealpack.builder import assemble
+
+    order = _order(model, options)
+    target = Path(out) if out else _default_out(order.config)
+    total = order.model.stat().st_size if order.model.is_file() else 0
+    with support.progress_bar("hashing", total) as bar:
+        order = dataclasses.replace(order, progress=bar.update)
+        built = assemble.build(order, target, overwrite=force)
+    for warning in built.warnings:
+        support.note(f"warning: the model {warning}, which the runtime does not have")
+    _report(built, fmt)
+
+
+def _order(model: str | None, options: dict[str, Any]) -> BuildOrder:
+    from sealpack.builder.assemble import BuildOrder
+
+    config = _config(options)
+    path = Path(model) if model else config.model
+    if path is None:
+        raise SealpackError("USAGE", "no model given, and project.model is not set in sealpack.toml")
+    now = support.now()
+    trust_path = options["trust_path"] or _if_there(config.trust)
+    return BuildOrder(
+        config=config,
+        model=path,
+        key=_key(config, options),
+        signed_at=_signed_at(options["signed_at"], now),
+        trust=support.load_trust(trust_path) if trust_path else None,
+        licenses=tuple(_license_envelopes(options["embed_license"])),
+        mark=_mark(options, now),
+    )
+
+
+def _config(options: dict[str, Any]) -> Config:
+    from sealpack.builder import config as configs
+
+    named = options["config_path"]
+    path = Path(named or configs.CONFIG_NAME)
+    if named or path.exists():
+        config = configs.load(path)
+    else:
+        missing = [
+            f for f, k in (("--id", "bundle_id"), ("--bundle-version", "bundle_version")) if not options[k]
+        ]
+        if missing:
+            raise SealpackError(
+                "USAGE", f"there is no {path} here: give --config, or {' and '.join(missing)}"
+            )
+        config = configs.minimal(options["bundle_id"], options["bundle_version"], Path.cwd())
+    return configs.override(
+        config,
+        bundle={
+            "id": options["bundle_id"],
+            "version": options["bundle_version"],
+            "release_index": options["release_index"],
+            "name": options["name"],
+        },
+        license={"spdx": options["spdx"], "text": _path(options["license_text"])},
+        keys={"bundle": _path(options["key_path"])},
+        top={
+            "card": _path(options["card"]),
+            "evidence": tuple(map(Path, options["evidence"])) or None,
+        },
+    )
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+def _if_there(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise SealpackError("FILE_MISSING", f"trust file {path} does not exist")
+    return path
+
+
+def _key(config: Config, options: dict[str, Any]) -> Any:
+    from sealpack.builder.keyfiles import load_private
+
+    if config.keys.bundle is None:
+        raise SealpackError("USAGE", "no signing key: give --key, or keys.bundle in sealpack.toml")
+    passphrase = options["passphrase_file"] or config.keys.passphrase_file
+    return load_private(config.keys.bundle, _path(str(passphrase)) if passphrase else None)
+
+
+def _signed_at(given: int | None, now: int) -> int:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    value = given
+    if value is None and epoch:
+        if not epoch.isdigit():
+            raise SealpackError("USAGE", f"SOURCE_DATE_EPOCH is {epoch!r}, not a number of seconds")
+        value = int(epoch)
+    value = now if value is None else value
+    if not 0 <= value < 253402300800:
+        raise SealpackError("USAGE", f"signing time {value} is not between 1970 and 9999")
+    return value
+
+
+def _license_envelopes(paths: tuple[str, ...]) -> list[Any]:
+    from sealpack.format.documents import Parcel
+    from sealpack.format.files import read_bounded
+    from sealpack.format.limits import LIMITS
+
+    found: list[Any] = []
+    for path in paths:
+        parcel = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), path)
+        envelopes = parcel.of_kind("license")
+        if not envelopes:
+            raise SealpackError("LIC_UNREADABLE", f"{path} holds no license")
+        found += envelopes
+    return found
+
+
+def _mark(options: dict[str, Any], now: int) -> MarkOrder | None:
+    given = {n: options[n] for n in ("licensee", "license_id", "vault")}
+    if not any(given.values()):
+        return None
+    missing = ", ".join(f"--{n.replace('_', '-')}" for n, value in given.items() if not value)
+    if missing:
+        raise SealpackError("USAGE", f"a marked copy needs {missing} too")
+    support.require_extra("builder", "numpy")
+    from sealpack.builder.assemble import MarkOrder
+    from sealpack.builder.watermark.vault import Vault
+
+    support.existing(given["vault"])
+    passphrase = support.passphrase(options["vault_passphrase_file"], prompt="Vault passphrase") or b""
+    vault = Vault.open(Path(given["vault"]), passphrase.decode())
+    return MarkOrder(vault, given["licensee"], given["license_id"], now)
+
+
+def _default_out(config: Config) -> Path:
+    name = config.bundle.id.rsplit("/", 1)[-1]
+    folder = config.folder / "bundles"
+    return (folder if folder.is_dir() else Path()) / f"{name}-{config.bundle.version}.sealpack"
+
+
+def _report(built: Built, fmt: str) -> None:
+    m = built.manifest
+    result: dict[str, Any] = {
+        "schema": "sealpack/build-result/v1",
+        "path": str(built.path),
+        "bundle_id": m.bundle_id,
+        "version": m.version,
+        "release_index": m.release_index,
+        "kind": m.kind,
+        "bundle_digest": built.bundle_digest,
+        "bytes": built.size,
+        "files": len(m.files),
+        "keyid": built.keyid,
+        "warnings": list(built.warnings),
+    }
+    if m.watermark is not None:
+        result["license_id"] = m.watermark.license_id
+    lines = [
+        f"built    {built.path}",
+        f"bundle   {m.bundle_id} {m.version} (release {m.release_index}), {m.kind}, {m.quality_tier}",
+        f"digest   {built.bundle_digest}",
+        f"size     {built.size} bytes, {len(m.files)} files, all signed by key {built.keyid[:16]}",
+    ]
+    if m.watermark is not None:
+        lines.append(f"marked   for license {m.watermark.license_id}")
+    support.emit(result, "\n".join(lines), fmt)

@@ -1,0 +1,431 @@
+"""One `sealpack.toml` per model project, read strictly into frozen values.
+
+Source: specs/config.md. Unknown keys are refused with their path, file names stand relative to
+the file's own folder, and flags of `sealpack build` override what is written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sealpack.builder.toml_table import Table, invalid
+from sealpack.format.errors import SealpackError
+from sealpack.format.manifest import TIERS
+from sealpack.format.values import IDENTIFIER, VERSION_PATTERN
+
+T = TypeVar("T")
+
+CONFIG_NAME = "sealpack.toml"
+MAX_CONFIG_BYTES = 1 << 20
+
+BUNDLE_ID = r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+"
+ENTRY_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._/-]{0,180}"
+KINDS = ("onnx", "gguf")
+ROLES = ("tokenizer", "vocabulary", "labels", "asset")
+DATASET_USES = ("training", "validation", "testing", "calibration", "other")
+APPROACHES = (
+    "supervised",
+    "unsupervised",
+    "reinforcement-learning",
+    "semi-supervised",
+    "self-supervised",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSection:
+    """[bundle]: what the bundle is called and meant for. None means: take it from the model."""
+
+    id: str
+    version: str
+    release_index: int
+    name: str | None = None
+    kind: str | None = None
+    description: str | None = None
+    quality_tier: str | None = None
+    intended_use: str | None = None
+    recertify_by: str | None = None
+    support: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraFile:
+    """[[files]]: a tokenizer, vocabulary or the like that travels under payload/."""
+
+    path: Path
+    name: str
+    role: str
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TermsSection:
+    """[license.terms]: what a machine can read of the license; it grants nothing by itself."""
+
+    title: str | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    attribution: str | None = None
+    ack_required: bool = False
+    plan: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseSection:
+    """[license]: the SPDX id or LicenseRef, the full text, the machine-readable terms."""
+
+    spdx: str | None = None
+    text: Path | None = None
+    terms: TermsSection = field(default_factory=TermsSection)
+
+
+@dataclass(frozen=True, slots=True)
+class IoSection:
+    """[io]: the task, declared pre- and post-processing, samples with expected answers."""
+
+    task: str | None = None
+    pre: Mapping[str, Any] | None = None
+    post: Mapping[str, Any] | None = None
+    samples: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """[[sbom.datasets]]: one data set behind the model."""
+
+    name: str
+    use: str
+    url: str | None = None
+    license: str | None = None
+    description: str | None = None
+    owner: str | None = None
+    classification: str | None = None
+    sensitive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """[sbom.base_model]: what this model was made from."""
+
+    name: str
+    version: str | None = None
+    purl: str | None = None
+    license: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """[[sbom.metrics]]: one measured figure; values are decimal strings."""
+
+    type: str
+    value: str
+    slice: str | None = None
+    lower: str | None = None
+    upper: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Considerations:
+    """[sbom.considerations]: users, uses, limits, trade-offs and risks, in plain sentences."""
+
+    users: tuple[str, ...] = ()
+    use_cases: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
+    tradeoffs: tuple[str, ...] = ()
+    ethical: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """[[sbom.steps]]: one step by which the model file was made, before `sealpack build`."""
+
+    name: str
+    description: str | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SbomSection:
+    """[sbom]: what no model file says of itself."""
+
+    supplier: str | None = None
+    supplier_url: str | None = None
+    contact: str | None = None
+    approach: str | None = None
+    architecture: str | None = None
+    purl: str | None = None
+    base_model: BaseModel | None = None
+    datasets: tuple[Dataset, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    considerations: Considerations = field(default_factory=Considerations)
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeysSection:
+    """[keys]: private key files; `passphrase_file` opens those that are encrypted."""
+
+    bundle: Path | None = None
+    license: Path | None = None
+    passphrase_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole sealpack.toml."""
+
+    folder: Path
+    bundle: BundleSection
+    license: LicenseSection
+    io: IoSection
+    sbom: SbomSection
+    keys: KeysSection
+    model: Path | None = None
+    publisher: str | None = None
+    card: Path | None = None
+    evidence: tuple[Path, ...] = ()
+    files: tuple[ExtraFile, ...] = ()
+    trust: Path | None = None
+
+
+def load(path: Path) -> Config:
+    """Read and check `path`; FILE_MISSING or CONFIG_INVALID."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise SealpackError("FILE_MISSING", f"no configuration file at {path}") from None
+    except OSError as error:
+        raise SealpackError("IO_ERROR", f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise invalid(str(path), f"is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return parse(data.decode("utf-8"), path.resolve().parent)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise invalid(str(path), f"is not TOML: {error}") from None
+
+
+def parse(text: str, folder: Path) -> Config:
+    """Check the TOML `text`, whose file names stand on `folder`."""
+    top = Table(tomllib.loads(text), "", folder)
+    project, card, evidence, trust = (top.sub(name) for name in ("project", "card", "evidence", "trust"))
+    config = Config(
+        folder=folder,
+        publisher=project.text("publisher"),
+        model=project.file("model"),
+        bundle=_closed(top.sub("bundle"), _bundle),
+        license=_closed(top.sub("license"), _license),
+        io=_closed(top.sub("io"), _io),
+        sbom=_closed(top.sub("sbom"), _sbom),
+        keys=_closed(top.sub("keys"), _keys),
+        card=card.file("file"),
+        evidence=evidence.files("files"),
+        files=top.each("files", _extra),
+        trust=trust.file("file"),
+    )
+    for table in (project, card, evidence, trust, top):
+        table.close()
+    return config
+
+
+def _closed(table: Table, read: Callable[[Table], T]) -> T:
+    value = read(table)
+    table.close()
+    return value
+
+
+def _bundle(table: Table) -> BundleSection:
+    release_index = table.integer("release_index", lo=1)
+    return BundleSection(
+        id=table.required("id", pattern=BUNDLE_ID),
+        version=table.required("version", pattern=VERSION_PATTERN),
+        release_index=1 if release_index is None else release_index,
+        name=table.text("name", max_len=200),
+        kind=table.choice("kind", KINDS),
+        description=table.text("description"),
+        quality_tier=table.choice("quality_tier", TIERS),
+        intended_use=table.text("intended_use"),
+        recertify_by=table.date("recertify_by"),
+        support=table.text("support", max_len=200),
+    )
+
+
+def _extra(table: Table) -> ExtraFile:
+    path = table.file("path")
+    if path is None:
+        table.fail("path", "is missing")
+    return ExtraFile(
+        path=path,
+        name=table.text("name", pattern=ENTRY_NAME) or path.name,
+        role=table.choice("role", ROLES) or "asset",
+        media_type=table.text("media_type", max_len=100),
+    )
+
+
+def _license(table: Table) -> LicenseSection:
+    return LicenseSection(
+        spdx=table.text("spdx", max_len=200),
+        text=table.file("text"),
+        terms=_closed(table.sub("terms"), _terms),
+    )
+
+
+def _terms(table: Table) -> TermsSection:
+    return TermsSection(
+        title=table.text("title", max_len=200),
+        allow=table.texts("allow"),
+        deny=table.texts("deny"),
+        attribution=table.text("attribution"),
+        ack_required=table.boolean("ack_required", False),
+        plan=_closed(table.sub("plan"), _plan) if "plan" in table else None,
+    )
+
+
+def _plan(table: Table) -> Mapping[str, Any]:
+    return {
+        "id": table.required("id", pattern=IDENTIFIER),
+        "version": table.integer("version", lo=1) or 1,
+    }
+
+
+def _io(table: Table) -> IoSection:
+    samples = table.free("samples")
+    if samples is not None and not (isinstance(samples, list) and all(isinstance(s, dict) for s in samples)):
+        table.fail("samples", "must be an array of tables")
+    return IoSection(
+        task=table.text("task", pattern=r"[a-z0-9-]{1,64}"),
+        pre=_free_table(table, "pre"),
+        post=_free_table(table, "post"),
+        samples=tuple(samples or ()),
+    )
+
+
+def _free_table(table: Table, key: str) -> Mapping[str, Any] | None:
+    value = table.free(key)
+    if value is not None and not isinstance(value, dict):
+        table.fail(key, "must be a table")
+    return value
+
+
+def _sbom(table: Table) -> SbomSection:
+    return SbomSection(
+        supplier=table.text("supplier", max_len=200),
+        supplier_url=table.text("supplier_url"),
+        contact=table.text("contact", max_len=200),
+        approach=table.choice("approach", APPROACHES),
+        architecture=table.text("architecture", max_len=200),
+        purl=table.text("purl"),
+        base_model=_closed(table.sub("base_model"), _base_model) if "base_model" in table else None,
+        datasets=table.each("datasets", _dataset),
+        metrics=table.each("metrics", _metric),
+        considerations=_closed(table.sub("considerations"), _considerations),
+        steps=table.each("steps", _step),
+    )
+
+
+def _base_model(table: Table) -> BaseModel:
+    return BaseModel(
+        name=table.required("name"),
+        version=table.text("version"),
+        purl=table.text("purl"),
+        license=table.text("license"),
+        url=table.text("url"),
+    )
+
+
+def _dataset(table: Table) -> Dataset:
+    return Dataset(
+        name=table.required("name"),
+        use=table.choice("use", DATASET_USES) or "training",
+        url=table.text("url"),
+        license=table.text("license"),
+        description=table.text("description"),
+        owner=table.text("owner"),
+        classification=table.text("classification"),
+        sensitive=table.texts("sensitive"),
+    )
+
+
+def _metric(table: Table) -> Metric:
+    decimal = r"-?[0-9]+(\.[0-9]+)?"
+    return Metric(
+        type=table.required("type"),
+        value=table.required("value", pattern=decimal),
+        slice=table.text("slice"),
+        lower=table.text("lower", pattern=decimal),
+        upper=table.text("upper", pattern=decimal),
+    )
+
+
+def _considerations(table: Table) -> Considerations:
+    return Considerations(
+        users=table.texts("users"),
+        use_cases=table.texts("use_cases"),
+        limitations=table.texts("limitations"),
+        tradeoffs=table.texts("tradeoffs"),
+        ethical=table.each("ethical", lambda row: (row.required("name"), row.text("mitigation"))),
+    )
+
+
+def _step(table: Table) -> Step:
+    return Step(
+        name=table.required("name"),
+        description=table.text("description"),
+        command=table.text("command"),
+    )
+
+
+def _keys(table: Table) -> KeysSection:
+    return KeysSection(
+        bundle=table.file("bundle"),
+        license=table.file("license"),
+        passphrase_file=table.file("passphrase_file"),
+    )
+
+
+def minimal(bundle_id: str, version: str, folder: Path) -> Config:
+    """A configuration from two flags alone, for a build without a sealpack.toml."""
+    return Config(
+        folder=folder,
+        bundle=BundleSection(bundle_id, version, 1),
+        license=LicenseSection(),
+        io=IoSection(),
+        sbom=SbomSection(),
+        keys=KeysSection(),
+    )
+
+
+def override(
+    config: Config,
+    *,
+    bundle: Mapping[str, Any],
+    license: Mapping[str, Any],
+    keys: Mapping[str, Any],
+    top: Mapping[str, Any],
+) -> Config:
+    """`config` with every value that is not None in place of its own, checked like the file's."""
+    given = _given(bundle)
+    _check_flag(given, "id", BUNDLE_ID)
+    _check_flag(given, "version", VERSION_PATTERN)
+    return dataclasses.replace(
+        config,
+        bundle=dataclasses.replace(config.bundle, **given),
+        license=dataclasses.replace(config.license, **_given(license)),
+        keys=dataclasses.replace(config.keys, **_given(keys)),
+        **_given(top),
+    )
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_flag(given: Mapping[str, Any], key: str, pattern: str) -> None:
+    if key in given and not re.fullmatch(pattern, given[key]):
+        raise invalid(f"bundle.{key}", f"{given[key]!r} does not fit the pattern {pattern}")

@@ -1,0 +1,66 @@
+"""Private keys on a creator's disk: 0600, beside their public half, optionally under a passphrase.
+
+Source: specs/keys.md, section "Files".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import atomic_write, read_bounded
+from sealpack.format.keys import PrivateKey, PublicKey
+
+PRIVATE_MODE = 0o600
+_MAX_KEY_FILE = 64 * 1024
+
+
+def write_pair(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> tuple[Path, Path]:
+    """Write `path` (private) and `<stem>.pub.pem`; OUTPUT_EXISTS when either is there already."""
+    public = public_path(path)
+    for target in (path, public):
+        if target.exists():
+            raise SealpackError("OUTPUT_EXISTS", f"{target} already exists; keys are never replaced")
+    atomic_write(path, key.to_pem(passphrase), mode=PRIVATE_MODE, replace=False)
+    try:
+        atomic_write(public, key.public.pem.encode("ascii"), replace=False)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path, public
+
+
+def public_path(path: Path) -> Path:
+    """Where the public half of the private key file `path` stands."""
+    return path.with_name(path.name.removesuffix(".pem") + ".pub.pem")
+
+
+def load_public(path: Path) -> PublicKey:
+    """A public key file; KEY_UNREADABLE names the file."""
+    data = read_bounded(path, _MAX_KEY_FILE)
+    try:
+        return PublicKey.from_pem(data.decode("ascii"))
+    except (UnicodeDecodeError, SealpackError):
+        raise SealpackError("KEY_UNREADABLE", f"{path} is not a public key file") from None
+
+
+def read_passphrase(path: Path | None) -> bytes | None:
+    """The first line of a passphrase file; None without a file, KEY_UNREADABLE when it is empty."""
+    if path is None:
+        return None
+    line = read_bounded(path, _MAX_KEY_FILE).split(b"\n", 1)[0].rstrip(b"\r")
+    if not line:
+        raise SealpackError("KEY_UNREADABLE", f"passphrase file {path} is empty")
+    return line
+
+
+def load_private(path: Path, passphrase_file: Path | None = None) -> PrivateKey:
+    """A private key file, with its passphrase from a file where one is given; KEY_UNREADABLE."""
+    return PrivateKey.load(path, read_passphrase(passphrase_file))
+
+
+def load_any(path: Path, passphrase_file: Path | None = None) -> PublicKey:
+    """The public key of a public or a private key file."""
+    if b"PUBLIC KEY" in read_bounded(path, _MAX_KEY_FILE):
+        return load_public(path)
+    return load_private(path, passphrase_file).public
