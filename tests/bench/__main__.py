@@ -1,0 +1,125 @@
+"""Measurements, as ratios against a peer or a physical limit taken in the same minute.
+
+usage: python tests/bench [--mib 512] [--rounds 5] [--frozen DIR] [NAME ...]
+
+Whole-process figures are wall seconds of alternating runs (A B A B ...), so that a drift of the machine's
+speed touches both sides; the ratio is the median over pairs. These figures are no tests: nothing here fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+BIN = Path(sys.executable).parent
+
+
+def seconds(command: list[str]) -> float:
+    """Wall seconds of one run; the command must succeed."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def versus(name: str, ours: list[str], peer: list[str], rounds: int) -> None:
+    """Print medians of both commands and of their ratio, pair by pair."""
+    seconds(ours), seconds(peer)  # warm caches
+    pairs = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    row(name, [a for a, _ in pairs], [b for _, b in pairs])
+
+
+def row(name: str, ours: list[float], peer: list[float], unit: float = 1.0, suffix: str = "s") -> None:
+    """One line of the table."""
+    ratio = statistics.median(a / b for a, b in zip(ours, peer, strict=True))
+    a, b = statistics.median(ours) * unit, statistics.median(peer) * unit
+    print(f"{name:<58} {a:>9.3f} {suffix:<2} vs {b:>9.3f} {suffix:<2}  ratio {ratio:.2f}", flush=True)
+
+
+def bundle_on_disk(folder: Path, values: int) -> tuple[Path, Path, Path]:
+    """A bundle with `values` float weights, its public key, and the bundle unpacked."""
+    from support.world import CREATOR, BundleSpec, make_trust, tiny_gguf
+
+    bundle = folder / f"b{values}.sealpack"
+    bundle.write_bytes(BundleSpec(model=tiny_gguf(values)).build())
+    (folder / "creator.pub.pem").write_text(CREATOR.public.pem)
+    (folder / "trust.json").write_bytes(make_trust().to_bytes())
+    unpacked = folder / f"d{values}"
+    subprocess.run(["unzip", "-q", str(bundle), "-d", str(unpacked)], check=True)
+    return bundle, folder / "creator.pub.pem", unpacked
+
+
+def model_signing(unpacked: Path, key: Path) -> list[str]:
+    """The peer's command line on an unpacked bundle."""
+    signature = str(unpacked / "META" / "model.sig")
+    return [str(BIN / "model_signing"), "verify", "key", str(unpacked), "--signature", signature,
+            "--public_key", str(key), "--no-ignore-git-paths"]  # fmt: skip
+
+
+def bench_verify(args: argparse.Namespace, folder: Path) -> None:
+    """Verification of a large and of a tiny bundle against model_signing and sha256sum."""
+    sealpack = str(BIN / "sealpack")
+    trust = ["--trust", str(folder / "trust.json")]
+    bundle, key, unpacked = bundle_on_disk(folder, args.mib << 18)
+    size = f"{args.mib} MiB"
+    versus(f"verify {size} vs model_signing", [sealpack, "verify", str(bundle), *trust],
+           model_signing(unpacked, key), args.rounds)  # fmt: skip
+    versus(f"verify --leaves {size} vs model_signing", [sealpack, "verify", str(bundle), *trust, "--leaves"],
+           model_signing(unpacked, key), args.rounds)  # fmt: skip
+    versus(f"verify {size} vs sha256sum", [sealpack, "verify", str(bundle), *trust],
+           ["sha256sum", str(bundle)], args.rounds)  # fmt: skip
+    small, key, unpacked = bundle_on_disk(folder, 1024)
+    versus("verify 70 kB, start to verdict, vs model_signing", [sealpack, "verify", str(small), *trust],
+           model_signing(unpacked, key), args.rounds)  # fmt: skip
+
+
+def bench_metered(args: argparse.Namespace, folder: Path) -> None:
+    """A metered call through the runtime against a bare session.run on the same model."""
+    from bench_metered import measure
+
+    for name, ours, peer in measure(folder, rounds=args.rounds):
+        row(name, ours, peer, 1e6, "us")
+
+
+def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
+    """Start-up of the frozen executables against the same command in Python."""
+    if args.frozen is None:
+        print("frozen: give --frozen DIR (made by packaging/freeze.py)")
+        return
+    python = str(BIN / "sealpack")
+    versus("sealpack-runtime --version vs python", [str(args.frozen / "sealpack-runtime/sealpack-runtime"),
+           "--version"], [python, "--version"], args.rounds)  # fmt: skip
+    bundle, _, _ = bundle_on_disk(folder, 1024)
+    verify = ["verify", str(bundle), "--trust", str(folder / "trust.json")]
+    versus("sealpack-verify (one file) vs python", [str(args.frozen / "sealpack-verify"), *verify],
+           [python, *verify], args.rounds)  # fmt: skip
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
+    "verify": bench_verify,
+    "metered": bench_metered,
+    "frozen": bench_frozen,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--mib", type=int, default=512, help="size of the large bundle")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frozen", type=Path, help="folder with the frozen executables")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; default all")
+    args = parser.parse_args()
+    for name in args.names or BENCHES:
+        with tempfile.TemporaryDirectory() as folder:
+            BENCHES[name](args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
