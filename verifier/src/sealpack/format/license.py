@@ -167,13 +167,27 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much of a meter a site may use before it settles again."""
+
+    meter: str
+    amount: int
+
+    @classmethod
+    def parse(cls, f: Fields) -> Allowance:
+        """Read one."""
+        return cls(f.choice("meter", METERS), f.integer("amount"))
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """How often usage must be settled for the license to go on."""
+    """How often usage must be settled for the license to go on, and how much may run up meanwhile."""
 
     required: bool = False
     max_age_s: int | None = None
     warn_s: int | None = None
     on_stale: str = "warn"
+    allowance: tuple[Allowance, ...] = ()
 
     @classmethod
     def parse(cls, f: Fields) -> LeaseTerms:
@@ -183,6 +197,7 @@ class LeaseTerms:
             f.integer("max_age_s", default=None),
             f.integer("warn_s", default=None),
             f.choice("on_stale", ON_STALE, default="deny"),
+            f.objects("allowance", Allowance.parse, max_items=len(METERS), default=()),
         )
 
 
