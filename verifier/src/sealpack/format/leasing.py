@@ -16,19 +16,27 @@ from sealpack.format.values import METERS
 
 
 def ceilings(license: License, settled: Mapping[str, int]) -> tuple[Ceiling, ...]:
-    """Ceilings per meter; `settled` maps meters to cumulative settled amounts of this log."""
+    """Ceilings per meter; `settled` maps meters to cumulative settled amounts of this log.
+
+    A quota of a day or a month renews, so no cumulative number follows from it. A license-wide quota is
+    shared out equally among the license's devices: offline, only a partition can keep it.
+    """
     allowed = {a.meter: settled.get(a.meter, 0) + a.amount for a in license.lease.allowance}
     for quota in license.quota:
-        if quota.window == "term":
-            limit = _stop(quota)
-            if limit is not None:
-                allowed[quota.meter] = min(limit, allowed.get(quota.meter, limit))
+        share = device_share(quota, license.devices.max)
+        if share is not None:
+            allowed[quota.meter] = min(share, allowed.get(quota.meter, share))
     return tuple(Ceiling(meter, allowed[meter]) for meter in METERS if meter in allowed)
 
 
-def _stop(quota: Quota) -> int | None:
-    """Where a quota stops calls: its cap when it denies, else its hard cap."""
-    return quota.cap if quota.on_exceed == "deny" else quota.hard_cap
+def device_share(quota: Quota, devices: int | None) -> int | None:
+    """The most one device may use under a term quota in the license's whole life; None: no such bound."""
+    if quota.window != "term" or quota.on_exceed not in ("deny", "bill"):
+        return None
+    most = quota.hard_cap if quota.hard_cap is not None or quota.on_exceed == "bill" else quota.cap
+    if most is None:
+        return None
+    return most // (devices or 1) if quota.scope == "license" else most
 
 
 def next_lease(
