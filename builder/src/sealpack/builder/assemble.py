@@ -25,10 +25,11 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_writer, io_error
 from sealpack.format.keys import ECDSA, PrivateKey
-from sealpack.format.license import License, PlanRef, open_license
+from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
 from sealpack.format.statement import Statement
+from sealpack.format.terms import Terms
 from sealpack.format.trust import Trust
 
 if TYPE_CHECKING:
@@ -114,11 +115,30 @@ def build(order: BuildOrder, out: Path, *, overwrite: bool = False) -> Built:
         raise SealpackError("KEY_UNREADABLE", "bundles are signed with an ECDSA P-256 key")
     if out.exists() and not overwrite:
         raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
+    _check_signer(order)
+    facts = _gather(order)
+    with _marked(facts, out) as (weights, watermark):
+        return _write(facts, weights, watermark, out, overwrite)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """An order with everything that can be said and refused before gigabytes are hashed."""
+
+    order: BuildOrder
+    model: ModelFile
+    io: dict[str, Any]
+    terms: Terms
+    enclosed: tuple[_Part, ...]
+
+
+def _gather(order: BuildOrder) -> _Facts:
     model = read_model(order.model)
     _check_kind(order.config, model)
-    _check_signer(order)
-    with _marked(order, model, out) as (weights, watermark):
-        return _write(order, model, weights, watermark, out, overwrite)
+    names = {s.name for s in _payload(order.config, model, (model.path, *model.external))}
+    terms = enclosures.terms(order.config, model.description.license)
+    enclosed = tuple(_metadata_part(*each) for each in enclosures.metadata(order.config, terms))
+    return _Facts(order, model, io_member(model.description, order.config.io, names), terms, enclosed)
 
 
 def _check_kind(config: Config, model: ModelFile) -> None:
@@ -141,10 +161,9 @@ def _check_signer(order: BuildOrder) -> None:
 
 
 @contextlib.contextmanager
-def _marked(
-    order: BuildOrder, model: ModelFile, out: Path
-) -> Iterator[tuple[tuple[Path, ...], Watermark | None]]:
+def _marked(facts: _Facts, out: Path) -> Iterator[tuple[tuple[Path, ...], Watermark | None]]:
     """The weight files to pack: the clean ones, or marked copies that live as long as the block."""
+    order, model = facts.order, facts.model
     clean = (model.path, *model.external)
     if order.mark is None:
         yield clean, None
@@ -174,21 +193,17 @@ def _marked(
 
 
 def _write(
-    order: BuildOrder,
-    model: ModelFile,
+    facts: _Facts,
     weights: tuple[Path, ...],
     watermark: Watermark | None,
     out: Path,
     overwrite: bool,
 ) -> Built:
+    order, model = facts.order, facts.model
     hashed = [_digests(s, order.progress) for s in _payload(order.config, model, weights)]
-    parts = [part for pair in _numbered(hashed) for part in pair]
-    terms = enclosures.terms(order.config, model.description.license)
-    parts += [
-        _metadata_part(name, role, data) for name, role, data in enclosures.metadata(order.config, terms)
-    ]
-    parts.append(_sbom_part(order, model, parts, terms.spdx))
-    manifest = _manifest(order, model, parts, terms.plan, watermark)
+    parts = [part for pair in _numbered(hashed) for part in pair] + list(facts.enclosed)
+    parts.append(_sbom_part(facts, parts))
+    manifest = _manifest(facts, parts, watermark)
     members = [part.member for part in parts]
     members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
     members.append(Member.of_bytes("META/model.sig", _signature(order, manifest)))
@@ -264,19 +279,20 @@ def _metadata_part(name: str, role: str, data: bytes) -> _Part:
     return _Part(entry, Member.of_bytes(name, data))
 
 
-def _sbom_part(order: BuildOrder, model: ModelFile, parts: list[_Part], expression: str) -> _Part:
+def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
     from sealpack.builder import sbom
 
-    facts = [p.entry for p in parts if p.entry.role != "chunk-table"]
+    order = facts.order
+    entries = [p.entry for p in parts if p.entry.role != "chunk-table"]
     given = sbom.SbomInput(
         bundle=order.config.bundle,
-        model=model.description,
-        files=tuple(sorted(facts, key=lambda entry: entry.name)),
+        model=facts.model.description,
+        files=tuple(sorted(entries, key=lambda entry: entry.name)),
         sbom=order.config.sbom,
         signed_at=order.signed_at,
         keys=(order.key.public,),
-        task=io_member(model.description, order.config.io)["task"],
-        license_expression=expression,
+        task=facts.io["task"],
+        license_expression=facts.terms.spdx,
         license_id=order.mark.license_id if order.mark else None,
         licensee=order.mark.licensee if order.mark else None,
         marked=order.mark is not None,
@@ -284,14 +300,8 @@ def _sbom_part(order: BuildOrder, model: ModelFile, parts: list[_Part], expressi
     return _metadata_part("sbom.cdx.json", "sbom", sbom.build(given))
 
 
-def _manifest(
-    order: BuildOrder,
-    model: ModelFile,
-    parts: list[_Part],
-    plan: PlanRef | None,
-    watermark: Watermark | None,
-) -> Manifest:
-    bundle, described = order.config.bundle, model.description
+def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) -> Manifest:
+    bundle, described = facts.order.config.bundle, facts.model.description
     made = Manifest(
         bundle_id=bundle.id,
         version=bundle.version,
@@ -300,12 +310,12 @@ def _manifest(
         name=(bundle.name or described.name or bundle.id.rsplit("/", 1)[-1])[:200],
         quality_tier=bundle.quality_tier or DEFAULT_TIER,
         files=tuple(sorted((part.entry for part in parts), key=lambda entry: entry.name)),
-        engine=model.engine,
-        io=io_member(described, order.config.io),
+        engine=facts.model.engine,
+        io=facts.io,
         intended_use=bundle.intended_use or "",
         description=(bundle.description or described.description or "")[:4096],
         support=bundle.support,
-        plan=plan,
+        plan=facts.terms.plan,
         recertify_by=bundle.recertify_by,
         watermark=watermark,
     )

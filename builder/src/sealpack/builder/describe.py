@@ -13,8 +13,10 @@ from typing import Any
 from sealpack.builder.config import IoSection
 from sealpack.builder.model import BaseRef, ModelDescription, Port
 from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
 from sealpack.format.files import io_error
 from sealpack.format.gguf_header import GgufHeader
+from sealpack.format.io import ModelIo
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader, ValueInfo
 from sealpack.format.tensors import TensorRef
@@ -168,8 +170,12 @@ def _gguf_engine(header: GgufHeader) -> dict[str, Any]:
     }
 
 
-def io_member(model: ModelDescription, io: IoSection) -> dict[str, Any]:
-    """The manifest's `io`: what the creator declared, completed from the model where it is silent."""
+def io_member(model: ModelDescription, io: IoSection, files: set[str]) -> dict[str, Any]:
+    """The manifest's `io`: what the creator declared, completed from the model where it is silent.
+
+    `files` are the payload's entry names. CONFIG_INVALID when a field is wrong, names a file that is
+    not packed, or an output the model does not have.
+    """
     member: dict[str, Any] = {
         "task": io.task or _task(model),
         "inputs": [_port_member(port) for port in model.inputs],
@@ -178,17 +184,31 @@ def io_member(model: ModelDescription, io: IoSection) -> dict[str, Any]:
     if model.format == "onnx":
         first = model.outputs[0].name if model.outputs else ""
         member["pre"] = dict(io.pre or {"kind": "tensor"})
-        member["post"] = dict(io.post or {"kind": "tensor", "output": first})
+        member["post"] = {"kind": "tensor", "output": first} | dict(io.post or {})
     else:
         member |= {name: dict(part) for name, part in (("pre", io.pre), ("post", io.post)) if part}
     if io.samples:
         member["samples"] = [dict(sample) for sample in io.samples]
+    _check_io(ModelIo.parse(Fields(member, "io", "CONFIG_INVALID")), model, files)
     return member
+
+
+def _check_io(io: ModelIo, model: ModelDescription, files: set[str]) -> None:
+    if io.pre is not None and io.pre.vocab is not None and io.pre.vocab not in files:
+        raise SealpackError(
+            "CONFIG_INVALID", f"io.pre.vocab: {io.pre.vocab} is not packed; list it under [[files]]"
+        )
+    outputs = [port.name for port in model.outputs]
+    if io.post is not None and outputs and io.post.output not in outputs:
+        raise SealpackError(
+            "CONFIG_INVALID",
+            f"io.post.output: the model has no output {io.post.output!r}, but {', '.join(outputs)}",
+        )
 
 
 def _task(model: ModelDescription) -> str:
     if model.format == "onnx":
-        return "inference"
+        return "tensor"
     return "embedding" if model.architecture in _EMBEDDING_ARCHITECTURES else "text-generation"
 
 

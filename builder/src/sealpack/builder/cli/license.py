@@ -1,0 +1,366 @@
+"""`sealpack license`: issue, list and show licenses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealpack.format.errors import SealpackError
+from sealpack.verifier.cli import support
+
+if TYPE_CHECKING:
+    from sealpack.builder.config import Config
+    from sealpack.builder.license_files import LicensedBundle
+    from sealpack.builder.licensing import Issued, Issuer, Offer
+    from sealpack.format.license import License
+    from sealpack.format.trust import Trust
+
+_FILE = click.Path(dir_okay=False)
+_DAY = click.DateTime(formats=["%Y-%m-%d"])
+_REGISTRY = "licenses/registry.jsonl"
+
+
+@click.group(short_help="Issue, list and show licenses.")
+def license() -> None:
+    """Issue, list and show licenses."""
+
+
+def _project_options(command: Any) -> Any:
+    for option in (
+        click.option("--trust", "trust_path", type=_FILE, help="Trust file [default: the project's]."),
+        click.option("--registry", type=_FILE, help=f"Registry [default: {_REGISTRY} of the project]."),
+        click.option(
+            "--project",
+            "folder",
+            type=click.Path(file_okay=False),
+            default=".",
+            help="Project folder [default: here].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@license.command(short_help="Issue a license, or activate a device under one.")
+@_project_options
+@click.option("--preset", help="open_source, free_dev, academic, pro, commercial or enterprise.")
+@click.option("--bundle", "bundles", type=_FILE, multiple=True, help="Bundle to license; may be repeated.")
+@click.option("--bundle-id", multiple=True, help="Bundle id to license without its file.")
+@click.option("--exact", is_flag=True, help="License these very builds, not later versions.")
+@click.option("--customer", help="The customer's name.")
+@click.option("--customer-id", help="The customer's id, e.g. hospital-nord.")
+@click.option("--license-id", help="License id [default: made from customer and date].")
+@click.option("--from", "first_day", type=_DAY, help="First local day [default: now].")
+@click.option("--until", "last_day", type=_DAY, help="Last local day [default: the preset's year].")
+@click.option("--tz", default="UTC", show_default=True, help="The customer's time zone, for days.")
+@click.option(
+    "--term-days", type=click.IntRange(min=1), help="Days from the first start, instead of --until."
+)
+@click.option("--grace-days", type=click.IntRange(min=0), help="Days after the end [default: the preset's].")
+@click.option("--quota", "quotas", multiple=True, help="e.g. calls=1000/day,deny; may be repeated.")
+@click.option("--binding", type=click.Choice(("none", "key", "key+fp", "tpm")), help="How devices are bound.")
+@click.option("--devices", type=click.IntRange(min=1), help="Seats.")
+@click.option("--plan", help="Price plan, e.g. edge-pro/1.")
+@click.option("--order-ref", help="The customer's order.")
+@click.option("--support", "support_contact", help="Whom the customer calls.")
+@click.option("--device-label", help="What people call the machine.")
+@click.option("--test", "test", is_flag=True, help="A test license: recorded, never billed.")
+@click.option("--advisory", is_flag=True, help="Log and bill, but never deny.")
+@click.option("--existing", type=_FILE, help="License file to activate a device under, instead of a new one.")
+@click.option("--request", "request_path", type=_FILE, help="The device's activation request.")
+@click.option("--ceiling", "ceilings", multiple=True, help="First lease, e.g. calls=100000; may be repeated.")
+@click.option("--key", "key_path", type=_FILE, help="License key [default: the project's].")
+@support.passphrase_option
+@click.option("--out", type=_FILE, help="Output [default: licenses/<license id>.license].")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@support.format_option
+def issue(fmt: str, **options: Any) -> None:
+    """Issue a license file for a customer; with --request also activate the device that asks.
+
+    The file carries license, activation, first lease and the trust documents. Its registry line goes to
+    the project's registry, which `sealpack settle import` takes.
+    """
+    from sealpack.builder import license_files, licensing
+
+    now = support.now()
+    place = _place(options)
+    issuer = place.issuer(options)
+    read = [license_files.read_bundle(support.existing(p), issuer.trust) for p in options["bundles"]]
+    lines = license_files.read_registry(place.registry)
+    if options["existing"]:
+        issued = _existing(Path(options["existing"]), issuer.trust)
+    else:
+        offer = _offer(options, place.config, read, now)
+        _check_new(offer.license_id, lines, issuer.trust)
+        issued = licensing.issue(licensing.draft(offer, issuer.name, now), issuer)
+    if options["request_path"]:
+        issued = licensing.activate(
+            issued,
+            issuer,
+            license_files.read_request(support.existing(options["request_path"])),
+            now=now,
+            lines=lines,
+            ceilings=tuple(map(licensing.parse_ceiling, options["ceilings"])) or None,
+        )
+    elif options["existing"] or options["ceilings"]:
+        raise SealpackError("USAGE", "--existing and --ceiling need the device's --request")
+    out = Path(options["out"]) if options["out"] else place.default_out(issued)
+    line = issued.line(tuple(bundle.fact for bundle in read))
+    license_files.deliver(out, issued.parcel(issuer.trust), place.registry, line, overwrite=options["force"])
+    _report(issued, out, place.registry, fmt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where things stand: the project's folder, its configuration if it has one, its registry."""
+
+    folder: Path
+    config: Config | None
+    registry: Path
+    trust: Trust
+
+    def issuer(self, options: dict[str, Any]) -> Issuer:
+        """The license key with its trust."""
+        from sealpack.builder.keyfiles import load_private
+        from sealpack.builder.licensing import Issuer
+
+        own = self.config.keys if self.config else None
+        key = options["key_path"] or (own.license if own else None)
+        if key is None:
+            raise SealpackError("USAGE", "no license key: give --key, or keys.license in sealpack.toml")
+        passphrase = options["passphrase_file"] or (own.passphrase_file if own else None)
+        return Issuer(load_private(Path(key), Path(passphrase) if passphrase else None), self.trust)
+
+    def default_out(self, issued: Issued) -> Path:
+        """Beside the registry, named after the license and, for a further device, the device."""
+        name = issued.license.license_id
+        if issued.device_id and (self.registry.parent / f"{name}.license").exists():
+            name = f"{name}-{issued.device_id}"
+        return self.registry.parent / f"{name}.license"
+
+
+def _place(options: dict[str, Any]) -> _Place:
+    from sealpack.builder import config as configs
+
+    folder = Path(options["folder"])
+    path = folder / configs.CONFIG_NAME
+    config = configs.load(path) if path.exists() else None
+    trust = options["trust_path"] or (config.trust if config else None)
+    if trust is None:
+        raise SealpackError("USAGE", f"no trust file: give --trust, or run this in a project folder ({path})")
+    registry = Path(options["registry"]) if options["registry"] else folder / _REGISTRY
+    return _Place(folder, config, registry, support.load_trust(trust))
+
+
+def _existing(path: Path, trust: Trust) -> Issued:
+    from sealpack.builder.licensing import Issued
+    from sealpack.format.license import open_license
+
+    envelope = _license_envelope(path)
+    return Issued(open_license(envelope, trust), envelope)
+
+
+def _license_envelope(path: Path) -> Any:
+    from sealpack.format.documents import Parcel
+    from sealpack.format.files import read_bounded
+    from sealpack.format.limits import LIMITS
+
+    found = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path)).of_kind("license")
+    if len(found) != 1:
+        raise SealpackError("LIC_UNREADABLE", f"{path} holds {len(found)} licenses, not one")
+    return found[0]
+
+
+def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBundle], now: int) -> Offer:
+    from sealpack.builder import licensing
+    from sealpack.format.license import Customer
+
+    missing = [f"--{n.replace('_', '-')}" for n in ("preset", "customer", "customer_id") if not options[n]]
+    if missing:
+        raise SealpackError("USAGE", f"a new license needs {', '.join(missing)}")
+    base = licensing.preset(options["preset"])
+    tz = licensing.zone(options["tz"])
+    first, last = options["first_day"], options["last_day"]
+    ends = licensing.day_end(last.date(), tz) if last else None
+    if ends is None and base.term == "year" and not options["term_days"]:
+        ends = licensing.day_end(licensing.year_later(now, tz), tz)
+    return licensing.Offer(
+        preset=options["preset"],
+        license_id=_license_id(options, read, now),
+        customer=Customer(options["customer_id"], options["customer"]),
+        grants=_grants(options, read),
+        terms=_terms(config, read),
+        starts=licensing.day_start(first.date(), tz) if first else None,
+        ends=ends,
+        term_s=_days(options["term_days"]),
+        grace_s=_days(options["grace_days"]),
+        quota=tuple(licensing.parse_quota(text, base) for text in options["quotas"]),
+        binding=options["binding"],
+        devices=options["devices"],
+        plan=_plan(options["plan"]),
+        environment="test" if options["test"] else "live",
+        enforcement="advisory" if options["advisory"] else "enforce",
+        support=options["support_contact"] or (config.bundle.support if config else None),
+        order_ref=options["order_ref"],
+        device_label=options["device_label"],
+    )
+
+
+def _days(days: int | None) -> int | None:
+    return None if days is None else days * 86400
+
+
+def _license_id(options: dict[str, Any], read: list[LicensedBundle], now: int) -> str:
+    """A marked build names its license; otherwise the caller's, or one made from customer and day."""
+    marks = {b.manifest.watermark.license_id for b in read if b.manifest.watermark is not None}
+    given: str | None = options["license_id"]
+    if len(marks | ({given} if given else set())) > 1:
+        raise SealpackError(
+            "BUNDLE_MISMATCH", f"the marked bundle is for license {', '.join(sorted(marks))} alone"
+        )
+    day = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%d")
+    return given or next(iter(marks), None) or f"{options['customer_id']}-{day}-{secrets.token_hex(2)}"
+
+
+def _check_new(license_id: str, lines: Any, trust: Trust) -> None:
+    """Two different licenses under one id could never be told apart later."""
+    from sealpack.format.license import open_license
+
+    if any(open_license(line.license, trust).license_id == license_id for line in lines):
+        raise SealpackError(
+            "LIC_CONFLICT",
+            f"license {license_id} was issued before",
+            remedy="choose another --license-id, or activate a device with --existing",
+        )
+
+
+def _grants(options: dict[str, Any], read: list[LicensedBundle]) -> Any:
+    from sealpack.format.license import BundleGrant
+
+    grants = [bundle.grant(exact=options["exact"]) for bundle in read]
+    grants += [BundleGrant(name) for name in options["bundle_id"]]
+    if not grants:
+        raise SealpackError("USAGE", "say what is licensed: --bundle FILE or --bundle-id ID")
+    return tuple(grants)
+
+
+def _terms(config: Config | None, read: list[LicensedBundle]) -> Any:
+    terms = {bundle.terms.digest: bundle.terms for bundle in read}
+    if len(terms) > 1:
+        raise SealpackError("USAGE", "the bundles have different terms: issue one license for each")
+    if terms:
+        return next(iter(terms.values()))
+    if config is None:
+        raise SealpackError("USAGE", "the terms are unknown: give --bundle, or run this in a project folder")
+    from sealpack.builder.enclosures import terms as configured
+
+    return configured(config)
+
+
+def _plan(text: str | None) -> Any:
+    from sealpack.format.license import PlanRef
+
+    if text is None:
+        return None
+    name, _, version = text.rpartition("/")
+    if not name or not version.isdigit() or int(version) < 1:
+        raise SealpackError("USAGE", f"plan {text!r} is not like edge-pro/1")
+    return PlanRef(name, int(version))
+
+
+def _report(issued: Issued, out: Path, registry: Path, fmt: str) -> None:
+    summary = _summary(issued.license)
+    result = summary | {
+        "schema": "sealpack/license-result/v1",
+        "path": str(out),
+        "registry": str(registry),
+        "device_id": issued.device_id,
+    }
+    lines = [f"wrote     {out}", *_lines(summary)]
+    if issued.device_id:
+        lines.append(f"device    {issued.device_id} activated, first lease included")
+    elif issued.license.devices.binding != "none":
+        lines.append("next      the customer runs `sealpack activate request`; answer with --existing")
+    lines.append(f"registry  {registry}")
+    support.emit(result, "\n".join(lines), fmt)
+
+
+def _summary(license: License) -> dict[str, Any]:
+    return {"schema": "sealpack/license-summary/v1", "digest": license.digest, **license.to_dict()}
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+    customer, devices = summary["customer"], summary["devices"]
+    bundles = ", ".join(
+        b["id"] + (f"@{b['bundle_digest'][:16]}" if "bundle_digest" in b else "") for b in summary["bundles"]
+    )
+    quotas = ", ".join(
+        f"{q['meter']} {q['cap']}/{q['window']} {q['on_exceed']} per {q['scope']}" for q in summary["quota"]
+    )
+    mode = "" if summary["environment"] == "live" else ", test"
+    return [
+        f"license   {summary['license_id']} ({summary['tier']}{mode})",
+        f"customer  {customer['name']} ({customer['id']})",
+        f"bundles   {bundles}",
+        f"valid     {_term(summary)}",
+        f"devices   {devices.get('max', 'any number')}, bound by {devices['binding']}",
+        f"quota     {quotas or 'none'}",
+    ]
+
+
+def _term(summary: dict[str, Any]) -> str:
+    start = _day(summary["nbf"])
+    if "term_s" in summary:
+        return f"from {start}, {summary['term_s'] // 86400} days from the first start"
+    return f"from {start} until {_day(summary['exp'])}" if "exp" in summary else f"from {start}, no end"
+
+
+def _day(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@license.command("list", short_help="List the licenses of the registry.")
+@_project_options
+@support.format_option
+def list_(fmt: str, **options: Any) -> None:
+    """List every license in the project's registry, checked against the trust file."""
+    from sealpack.builder import license_files
+    from sealpack.format.activation import Activation
+    from sealpack.format.license import open_license
+
+    place = _place(options)
+    rows: dict[str, dict[str, Any]] = {}
+    for line in license_files.read_registry(place.registry):
+        found = open_license(line.license, place.trust)
+        row = rows.setdefault(found.license_id, _summary(found) | {"active_devices": []})
+        if line.activation is not None:
+            device = Activation.open(line.activation, place.trust).device_id
+            row["active_devices"] = sorted({*row["active_devices"], device})
+    text = [f"{'license':<32} {'customer':<24} {'preset':<12} {'ends':<22} devices"]
+    text += [_row(row) for row in rows.values()]
+    result = {"schema": "sealpack/license-list/v1", "licenses": list(rows.values())}
+    support.emit(result, "\n".join(text) if rows else "no license was issued yet", fmt)
+
+
+def _row(row: dict[str, Any]) -> str:
+    ends = _day(row["exp"]) if "exp" in row else ("by first start" if "term_s" in row else "never")
+    seats = f"{len(row['active_devices'])}/{row['devices'].get('max', 'any')}"
+    return f"{row['license_id']:<32} {row['customer']['name']:<24.24} {row['tier']:<12} {ends:<22} {seats}"
+
+
+@license.command(short_help="Print a license file.")
+@click.argument("path", type=_FILE)
+@_project_options
+@support.format_option
+def show(path: str, fmt: str, **options: Any) -> None:
+    """Print what the license file PATH says, after checking it against the trust file."""
+    from sealpack.format.license import open_license
+
+    place = _place(options)
+    summary = _summary(open_license(_license_envelope(support.existing(path)), place.trust))
+    support.emit(summary, "\n".join(_lines(summary)), fmt)

@@ -1,0 +1,343 @@
+"""Issuing licenses: the document, the activation of a device, its first lease, the registry line.
+
+Source: specs/license.md, specs/activation.md, specs/registry-line.md. Pure: keys, trust and `now` are
+passed in; files are :mod:`sealpack.builder.license_files`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import zoneinfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from sealpack.builder.presets import PRESETS, Preset
+from sealpack.format import documents
+from sealpack.format.activation import Activation, ActivationRequest, Ceiling, Lease
+from sealpack.format.documents import Parcel
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey
+from sealpack.format.license import (
+    ON_EXCEED,
+    WINDOWS,
+    BundleGrant,
+    Customer,
+    Devices,
+    License,
+    PlanRef,
+    Quota,
+    Use,
+    open_license,
+)
+from sealpack.format.registry import BundleFact, RegistryLine
+from sealpack.format.terms import Terms
+from sealpack.format.trust import Trust
+from sealpack.format.values import METERS
+
+_QUOTA = re.compile(
+    rf"(?P<meter>{'|'.join(METERS)})=(?P<cap>[0-9]{{1,15}})/(?P<window>{'|'.join(WINDOWS)})"
+    r"(?P<rules>(,[a-z]+(=[0-9]{1,15})?)*)"
+)
+_CEILING = re.compile(rf"(?P<meter>{'|'.join(METERS)})=(?P<limit>[0-9]{{1,15}})")
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who issues: the license key and the trust it stands in."""
+
+    key: PrivateKey
+    trust: Trust
+
+    @property
+    def name(self) -> str:
+        """The issuer as the keyring calls the key's owner; SIG_KEY_UNKNOWN or SIG_KEY_ROLE."""
+        return self.trust.entry(self.key.keyid, "license", "").issuer
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is asked for; None means: as the preset says. Times are Unix seconds, dates local days."""
+
+    preset: str
+    license_id: str
+    customer: Customer
+    grants: tuple[BundleGrant, ...]
+    terms: Terms
+    starts: int | None = None
+    ends: int | None = None
+    term_s: int | None = None
+    grace_s: int | None = None
+    quota: tuple[Quota, ...] = ()
+    binding: str | None = None
+    devices: int | None = None
+    plan: PlanRef | None = None
+    environment: str = "live"
+    enforcement: str = "enforce"
+    seq: int = 1
+    support: str | None = None
+    order_ref: str | None = None
+    device_label: str | None = None
+    features: tuple[str, ...] = ()
+
+
+def preset(name: str) -> Preset:
+    """A preset by name; USAGE lists them."""
+    if name not in PRESETS:
+        raise SealpackError("USAGE", f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def draft(offer: Offer, issuer: str, now: int) -> License:
+    """The license an offer becomes: the preset's values with the offer's own in their place."""
+    base = preset(offer.preset)
+    nbf = now if offer.starts is None else offer.starts
+    if offer.term_s is not None and offer.ends is not None:
+        raise SealpackError("USAGE", "a license ends on a day or after a term, not both")
+    term_s = base.term_s if offer.term_s is None and offer.ends is None else offer.term_s
+    ends = None if term_s is not None else _ends(offer, base)
+    return License(
+        license_id=offer.license_id,
+        seq=offer.seq,
+        issued_at=now,
+        issuer=issuer,
+        customer=offer.customer,
+        bundles=offer.grants,
+        use=_use(offer.terms, base),
+        devices=Devices(
+            offer.binding or base.binding, base.devices if offer.devices is None else offer.devices
+        ),
+        tier=offer.preset,
+        billing=base.billing,
+        environment=offer.environment,
+        enforcement=offer.enforcement,
+        support=offer.support,
+        device_label=offer.device_label,
+        order_ref=offer.order_ref,
+        nbf=nbf,
+        exp=ends,
+        term_s=term_s,
+        grace_s=base.grace_s if offer.grace_s is None else offer.grace_s,
+        features=offer.features,
+        limits=base.limits,
+        quota=offer.quota or base.quota,
+        lease=base.lease,
+        receipts=base.receipts,
+        watermark=base.watermark,
+        plan=offer.plan or offer.terms.plan,
+    )
+
+
+def _ends(offer: Offer, base: Preset) -> int | None:
+    if offer.ends is None and base.term in ("contract", "year"):
+        raise SealpackError("USAGE", f"a {offer.preset} license needs its last day: give --until")
+    return offer.ends
+
+
+def _use(terms: Terms, base: Preset) -> Use:
+    return Use(
+        terms_digest=terms.digest,
+        spdx=terms.spdx,
+        allow=base.allow,
+        deny=tuple(dict.fromkeys((*base.deny, *terms.deny))),
+        attribution=terms.attribution,
+        ack_required=terms.ack_required,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A signed license with what was issued beside it."""
+
+    license: License
+    envelope: Envelope
+    activation: Envelope | None = None
+    lease: Envelope | None = None
+    device_id: str | None = None
+
+    def parcel(self, trust: Trust) -> Parcel:
+        """The file for the customer: trust documents first, then what was issued."""
+        parts = (*trust.envelopes, self.envelope, self.activation, self.lease)
+        return Parcel(tuple(part for part in parts if part is not None))
+
+    def line(self, bundles: tuple[BundleFact, ...] = ()) -> RegistryLine:
+        """The line for settlement."""
+        return RegistryLine(self.envelope, self.activation, self.lease, bundles)
+
+
+def issue(license: License, issuer: Issuer) -> Issued:
+    """Sign a license and read it back as a customer's machine would."""
+    envelope = documents.seal("license", license.to_dict(), issuer.key)
+    return Issued(open_license(envelope, issuer.trust), envelope)
+
+
+def activate(
+    issued: Issued,
+    issuer: Issuer,
+    request: ActivationRequest,
+    *,
+    now: int,
+    lines: Iterable[RegistryLine] = (),
+    ceilings: tuple[Ceiling, ...] | None = None,
+) -> Issued:
+    """Add the activation of the requesting device and its first lease.
+
+    `lines` are the registry's; they say how many devices and how much of the quota are given out.
+    `ceilings` None means the device's share. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID, USAGE.
+    """
+    license = issued.license
+    _check_request(request, license, issuer.trust)
+    others = _outstanding(license, request.device_id, lines, issuer.trust)
+    seats = license.devices.max
+    if seats is not None and len(others) >= seats:
+        raise SealpackError(
+            "DEVICE_LIMIT", f"license {license.license_id} has {seats} seats, all {len(others)} are taken"
+        )
+    share = device_share(license) if ceilings is None else ceilings
+    _check_partition(license, share, others)
+    activation = Activation(
+        license_id=license.license_id,
+        license_digest=license.digest,
+        device_id=request.device_id,
+        device_key=request.device_key,
+        request_digest=request.digest,
+        nonce=request.nonce,
+        issued_at=now,
+        device_label=request.device_label or license.device_label,
+    )
+    lease = Lease(license.license_id, request.device_id, 0, 1, now, _lease_end(license, now), share)
+    return replace(
+        issued,
+        activation=documents.seal("activation", activation.to_dict(), issuer.key),
+        lease=documents.seal("lease", lease.to_dict(), issuer.key),
+        device_id=request.device_id,
+    )
+
+
+def _check_request(request: ActivationRequest, license: License, trust: Trust) -> None:
+    if request.license_id not in (None, license.license_id):
+        raise SealpackError(
+            "LEASE_MISMATCH", f"the request asks for {request.license_id}, not {license.license_id}"
+        )
+    if trust.root.version == 1 and request.root_digest != trust.root_digest:
+        raise SealpackError(
+            "TRUST_INVALID",
+            f"the device trusts root {request.root_digest[:16]}, this is {trust.root_digest[:16]}",
+            remedy="issue under the trust file that the device has pinned",
+        )
+
+
+def _lease_end(license: License, now: int) -> int | None:
+    age = license.lease.max_age_s if license.lease.required else None
+    return None if age is None else now + age
+
+
+def device_share(license: License) -> tuple[Ceiling, ...]:
+    """Absolute ceilings of one device: its equal part of every quota over the license's whole term.
+
+    Quotas of a day or a month renew, so no cumulative number follows from them; the license itself
+    caps those on every device. A `device` quota is not divided.
+    """
+    found = []
+    for quota in license.quota:
+        if quota.window == "term" and quota.on_exceed in ("deny", "bill"):
+            most = quota.hard_cap if quota.hard_cap is not None else quota.cap
+            if quota.on_exceed == "bill" and quota.hard_cap is None:
+                continue
+            parts = (license.devices.max or 1) if quota.scope == "license" else 1
+            found.append(Ceiling(quota.meter, most // parts))
+    return tuple(found)
+
+
+def _outstanding(
+    license: License, device_id: str, lines: Iterable[RegistryLine], trust: Trust
+) -> dict[str, tuple[Ceiling, ...]]:
+    """Ceilings given to the license's other devices, newest lease each."""
+    found: dict[str, tuple[Ceiling, ...]] = {}
+    for line in lines:
+        if line.lease is None or line.activation is None:
+            continue
+        lease = Lease.open(line.lease, trust)
+        if lease.license_id == license.license_id and lease.device_id != device_id:
+            found[lease.device_id] = lease.ceilings
+    return found
+
+
+def _check_partition(
+    license: License, share: tuple[Ceiling, ...], others: Mapping[str, tuple[Ceiling, ...]]
+) -> None:
+    """The sum of outstanding ceilings of a license-wide quota never exceeds its cap."""
+    for quota in license.quota:
+        if quota.scope != "license" or quota.window != "term" or quota.on_exceed not in ("deny", "bill"):
+            continue
+        most = quota.hard_cap if quota.hard_cap is not None else quota.cap
+        given = sum(c.limit for part in others.values() for c in part if c.meter == quota.meter)
+        own = sum(c.limit for c in share if c.meter == quota.meter)
+        if given + own > most and not (quota.on_exceed == "bill" and quota.hard_cap is None):
+            raise SealpackError(
+                "USAGE",
+                f"{quota.meter}: {own} for this device and {given} for others exceed the license's {most}",
+                remedy="give this device a smaller --ceiling",
+            )
+
+
+def parse_quota(text: str, base: Preset) -> Quota:
+    """`METER=CAP/WINDOW[,deny|bill|throttle|warn][,device|license][,hard=N]`; USAGE names the part."""
+    found = _QUOTA.fullmatch(text)
+    if found is None:
+        raise SealpackError(
+            "USAGE", f"quota {text!r} is not like calls=1000/day,deny or tok_out=5000000/month,bill"
+        )
+    cap = int(found["cap"])
+    over, scope, hard = base.over, "device", None
+    for rule in found["rules"].split(",")[1:]:
+        name, _, value = rule.partition("=")
+        if name in ON_EXCEED and not value:
+            over = name
+        elif name in ("device", "license") and not value:
+            scope = name
+        elif name == "hard" and value:
+            hard = int(value)
+        else:
+            raise SealpackError("USAGE", f"quota {text!r}: {rule!r} is not a known rule")
+    if hard is None and over == "bill" and base.hard_percent is not None:
+        hard = cap * base.hard_percent // 100
+    if hard is not None and hard < cap:
+        raise SealpackError("USAGE", f"quota {text!r}: the hard cap is below the cap")
+    return Quota(found["meter"], found["window"], scope, cap, hard, over)
+
+
+def parse_ceiling(text: str) -> Ceiling:
+    """`METER=LIMIT`, cumulative over the device's whole log."""
+    found = _CEILING.fullmatch(text)
+    if found is None:
+        raise SealpackError("USAGE", f"ceiling {text!r} is not like calls=100000")
+    return Ceiling(found["meter"], int(found["limit"]))
+
+
+def zone(name: str) -> zoneinfo.ZoneInfo:
+    """A time zone by its IANA name; USAGE when there is none."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise SealpackError("USAGE", f"unknown time zone {name!r}") from None
+
+
+def day_start(day: dt.date, tz: zoneinfo.ZoneInfo) -> int:
+    """The first instant of a local day, Unix seconds."""
+    return int(dt.datetime(day.year, day.month, day.day, tzinfo=tz).timestamp())
+
+
+def day_end(day: dt.date, tz: zoneinfo.ZoneInfo) -> int:
+    """The instant after a local day: licenses end with the customer's day, devices compare seconds."""
+    return day_start(day + dt.timedelta(days=1), tz)
+
+
+def year_later(now: int, tz: zoneinfo.ZoneInfo) -> dt.date:
+    """The local day one year after `now`; 29 February becomes 28."""
+    today = dt.datetime.fromtimestamp(now, tz).date()
+    try:
+        return today.replace(year=today.year + 1)
+    except ValueError:
+        return today.replace(year=today.year + 1, day=28)
