@@ -1,0 +1,207 @@
+"""Committed spend, minimum true-ups and credits: what stands between the lines and the tax.
+
+Source: specs/rating.md sections 5 to 7. A committed spend draws by money: L is the discounted list
+total of the term, C the amount (with what was rolled over), O(L) = factor * max(0, L - C). Each
+period bills rounded(now) - rounded(before), so a term's parts add up to the term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from sealpack.settlement import money
+from sealpack.settlement.periods import Active, Period
+from sealpack.settlement.plan import PLATFORM, CommittedSpend, Minimum, Plan
+from sealpack.settlement.pricing import Priced, Step, prorate, show
+from sealpack.settlement.results import Drawdown, Line, State, accrued_by_charge
+
+ZERO = Fraction(0)
+Parts = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One period's drawdown: how it changes the charges' lines, and the commitment's own lines."""
+
+    plan: Plan
+    item: CommittedSpend
+    parts: Parts  # drawn minor units per charge
+    lines: list[Line]
+    drawdown: Drawdown
+
+    def apply(self, line: Line) -> Line:
+        """The charge's line under the commitment: prepaid prints 0, postpaid what it drew."""
+        part = self.parts.get(line.charge, 0)
+        name = self.item.name or self.item.id
+        exponent = self.plan.exponent
+        text = f"{_show(self.plan, part)} drawn from {name}"
+        step = Step("drawn", text, amount=money.to_major(part, exponent))
+        steps = tuple(step for step in line.steps if step.step != "round")
+        return replace(
+            line,
+            amount=part if self.item.billing == "postpaid" else 0,
+            steps=(*steps, step),
+            accrues=((line.charge, part),),
+        )
+
+
+def draw(
+    plan: Plan,
+    item: CommittedSpend,
+    scoped: Sequence[Priced],
+    state: State,
+    period: Period,
+    *,
+    starts: bool,
+    ends: bool,
+) -> Drawn:
+    """Draw one period's list total from a commitment.
+
+    `starts`: the term begins in this period and its prepayment is due; `ends`: the term ends in it
+    and a postpaid shortfall is due.
+    """
+    committed = item.amount + state.carried.get(item.id, ZERO)
+    listed = sum((entry.amount for entry in scoped), ZERO)
+    before = state.used.get(item.id, ZERO)
+    now = before + listed
+    drawn = _minor(plan, min(now, committed)) - _minor(plan, min(before, committed))
+    overage = _minor(plan, _over(item, now, committed)) - _minor(plan, _over(item, before, committed))
+    remaining = _minor(plan, committed) - _minor(plan, min(now, committed))
+    result = Drawdown(item.id, listed, before, now, drawn, overage, remaining)
+    lines = []
+    if starts and item.billing == "prepaid":
+        lines.append(_prepayment(plan, item, period))
+    if overage:
+        lines.append(_overage(plan, item, scoped, result, committed, period))
+    if ends and item.billing == "postpaid" and remaining:
+        lines.append(_shortfall(plan, item, scoped, remaining, period))
+    return Drawn(plan, item, _parts(drawn, scoped), lines, result)
+
+
+def _minor(plan: Plan, amount: Fraction) -> int:
+    return money.to_minor(amount, plan.exponent, plan.rounding)
+
+
+def _show(plan: Plan, amount: int) -> str:
+    return money.grouped(money.amount_text(amount, plan.exponent))
+
+
+def _over(item: CommittedSpend, used: Fraction, committed: Fraction) -> Fraction:
+    return item.overage_factor * max(ZERO, used - committed)
+
+
+def _parts(amount: int, scoped: Sequence[Priced]) -> Parts:
+    """Spread over the scoped charges in proportion to their list money of the period."""
+    if not scoped:
+        return {}
+    parts = money.allocate(amount, [entry.amount for entry in scoped])
+    return {entry.charge.id: part for entry, part in zip(scoped, parts, strict=True)}
+
+
+def _line(plan: Plan, item: CommittedSpend, kind: str, amount: int, text: str, period: Period) -> Line:
+    return Line(
+        charge=item.id,
+        kind=kind,
+        description=f"{item.name or item.id}: {kind}",
+        amount=amount,
+        first=period.first,
+        last=period.last,
+        steps=(Step(kind, text, amount=money.to_major(amount, plan.exponent)),),
+    )
+
+
+def _prepayment(plan: Plan, item: CommittedSpend, period: Period) -> Line:
+    """Billed at term start; accrues to nobody until it is drawn."""
+    amount = _minor(plan, item.amount)
+    text = f"committed spend {_show(plan, amount)}, paid ahead"
+    return _line(plan, item, "prepayment", amount, text, period)
+
+
+def _overage(
+    plan: Plan,
+    item: CommittedSpend,
+    scoped: Sequence[Priced],
+    drawn: Drawdown,
+    committed: Fraction,
+    period: Period,
+) -> Line:
+    text = (
+        f"list {show(drawn.before)} + {show(drawn.list_total)} = {show(drawn.now)} of "
+        f"{show(committed)} committed; beyond it × {show(item.overage_factor)} "
+        f"= {_show(plan, drawn.overage)} this period"
+    )
+    line = _line(plan, item, "overage", drawn.overage, text, period)
+    return replace(line, accrues=tuple(_parts(drawn.overage, scoped).items()))
+
+
+def _shortfall(
+    plan: Plan, item: CommittedSpend, scoped: Sequence[Priced], amount: int, period: Period
+) -> Line:
+    text = f"committed {show(item.amount)} less drawn = {_show(plan, amount)}"
+    line = _line(plan, item, "shortfall", amount, text, period)
+    parts = _parts(amount, scoped) or {item.scope[0]: amount}
+    return replace(line, accrues=tuple(parts.items()))
+
+
+def minimum_true_up(
+    plan: Plan, item: Minimum, printed: Sequence[Line], period: Period, active: Active
+) -> Line | None:
+    """The line that lifts the scope to its (prorated) minimum, or None if it is reached."""
+    if not active.days:
+        return None
+    counted = accrued_by_charge(printed)
+    scope = [(charge, counted.get(charge, 0)) for charge in item.scope]
+    reached = sum(amount for _, amount in scope)
+    required, steps = item.amount, []
+    if item.prorate and active.days != active.of:
+        required, step = prorate(item.amount, active)
+        steps.append(step)
+    amount = money.shortfall(required, reached, plan.exponent, plan.rounding)
+    if not amount:
+        return None
+    need = _show(plan, _minor(plan, required))
+    text = f"minimum {need} less {_show(plan, reached)} = {_show(plan, amount)}"
+    steps.append(Step("true_up", text, amount=money.to_major(amount, plan.exponent)))
+    parts = money.allocate(amount, [max(0, weight) for _, weight in scope])
+    return Line(
+        charge=item.id,
+        kind="true_up",
+        description=f"{item.name or item.id}: true-up to the minimum {need}",
+        amount=amount,
+        first=active.first if item.prorate else period.first,
+        last=active.last if item.prorate else period.last,
+        steps=tuple(steps),
+        accrues=tuple((charge, part) for (charge, _), part in zip(scope, parts, strict=True)),
+    )
+
+
+def spread_credit(
+    wanted: int, scope: tuple[str, ...], printed: Sequence[Line]
+) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """How much of a credit fits (the net never goes below zero), and whom it takes it from.
+
+    It is spread in proportion to the money printed for each charge; money that is printed but
+    accrued by no charge (a prepayment) bears its part as the platform's.
+    """
+    net = sum(line.amount for line in printed)
+    by_charge = {
+        charge: max(0, amount)
+        for charge, amount in _printed_by_charge(printed).items()
+        if not scope or charge in scope
+    }
+    within = sum(by_charge.values())
+    amount = min(wanted, net, within) if scope else min(wanted, net)
+    if amount <= 0:
+        return 0, ()
+    weights = dict(by_charge)
+    if not scope:
+        weights[PLATFORM] = weights.get(PLATFORM, 0) + max(0, net - within)
+    parts = money.allocate(amount, list(weights.values()))
+    return amount, tuple((charge, -part) for charge, part in zip(weights, parts, strict=True))
+
+
+def _printed_by_charge(printed: Sequence[Line]) -> dict[str, int]:
+    """Printed minor units per charge; a line that prints 0 (drawn from a prepayment) has none."""
+    return accrued_by_charge([line for line in printed if line.amount])

@@ -1,0 +1,256 @@
+"""Invoices and credit notes as values, and their JSON and CSV forms.
+
+Source: specs/invoice.md. An invoice is made from a rated period and a header (number, date, parties)
+that is an input, so the same evidence, plan and header give the same bytes. JSON is the form that
+is signed; CSV and HTML (invoice_html) are made from the same value. Amounts are minor units here
+and decimal strings in every output.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from sealpack.format import canonical
+from sealpack.settlement import money
+from sealpack.settlement.plan import Plan
+from sealpack.settlement.printing import Correction
+from sealpack.settlement.results import Line, PeriodResult, TaxLine
+from sealpack.settlement.shares import Share
+
+SCHEMA = "sealpack/invoice/v1"
+CSV_COLUMNS = (
+    "record",
+    "number",
+    "date",
+    "customer",
+    "license",
+    "charge",
+    "description",
+    "service_start",
+    "service_end",
+    "quantity",
+    "amount",
+    "currency",
+)
+_NUMERIC = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_ACTIVE = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Business:
+    """A party of an invoice as it is printed: legal name, address lines, tax id, contact."""
+
+    name: str
+    address: tuple[str, ...] = ()
+    tax_id: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The signed usage an invoice rests on: leaves [first, end) of one log, under `root`."""
+
+    origin: str
+    first: int
+    end: int
+    root: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"origin": self.origin, "first": self.first, "end": self.end, "root": self.root}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What rating does not know. An empty `number` makes a draft.
+
+    `issued` is the invoice date; a day that is None is not printed.
+    """
+
+    seller: Business
+    customer: Business
+    license_id: str
+    number: str = ""
+    issued: date | None = None
+    due: date | None = None
+    purchase_order: str = ""
+    payment: str = ""  # how to pay, printed as given
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invoice:
+    """One printed document; for a credit note every amount is negative (or zero)."""
+
+    kind: str  # invoice | credit_note
+    header: Header
+    plan: Plan = field(repr=False)
+    first: date
+    last: date
+    lines: tuple[Line, ...]
+    net: int
+    taxes: tuple[TaxLine, ...]
+    shares: tuple[Share, ...]
+    corrects: str = ""  # number of the invoice a credit note corrects
+
+    @property
+    def tax(self) -> int:
+        return sum(tax.amount for tax in self.taxes)
+
+    @property
+    def total(self) -> int:
+        return self.net + self.tax
+
+    @property
+    def draft(self) -> bool:
+        return not self.header.number
+
+    def text(self, amount: int) -> str:
+        """Minor units as a decimal string of the invoice's currency."""
+        return money.amount_text(amount, self.plan.exponent)
+
+
+def invoice(result: PeriodResult, header: Header) -> Invoice:
+    """The invoice for a rated (or printed, see `printing.as_printed`) period."""
+    return Invoice(
+        kind="invoice",
+        header=header,
+        plan=result.plan,
+        first=result.period.first,
+        last=result.period.last,
+        lines=result.lines,
+        net=result.net,
+        taxes=result.taxes,
+        shares=result.shares,
+    )
+
+
+def credit_note(change: Correction, header: Header, *, corrects: str) -> Invoice:
+    """The credit note for a period that re-rates to less; `corrects` is the issued invoice.
+
+    ValueError for a change that is not a credit: that one is lines on the next invoice.
+    """
+    if not change.is_credit:
+        raise ValueError("the period rates to more than was issued")
+    return Invoice(
+        kind="credit_note",
+        header=header,
+        plan=change.result.plan,
+        first=change.result.period.first,
+        last=change.result.period.last,
+        lines=change.lines,
+        net=change.net,
+        taxes=change.taxes,
+        shares=change.shares,
+        corrects=corrects,
+    )
+
+
+def to_dict(document: Invoice) -> dict[str, Any]:
+    """The JSON object, schema sealpack/invoice/v1; members without a value are left out."""
+    header = document.header
+    optional = {
+        "number": header.number,
+        "date": _iso(header.issued),
+        "due": _iso(header.due),
+        "purchase_order": header.purchase_order,
+        "payment": header.payment,
+        "corrects": document.corrects,
+    }
+    return {
+        "schema": SCHEMA,
+        "kind": document.kind,
+        "draft": document.draft,
+        **{key: value for key, value in optional.items() if value},
+        "seller": _business(header.seller),
+        "customer": _business(header.customer),
+        "license": header.license_id,
+        "period_start": document.first.isoformat(),
+        "period_end": document.last.isoformat(),
+        "tz": document.plan.tz,
+        "currency": document.plan.currency,
+        "lines": [line.to_dict(document.plan.exponent) for line in document.lines],
+        "net": document.text(document.net),
+        "taxes": [tax.to_dict(document.plan.exponent) for tax in document.taxes],
+        "tax": document.text(document.tax),
+        "total": document.text(document.total),
+        "shares": [share.to_dict(document.plan.exponent) for share in document.shares],
+        "plan": {
+            "id": document.plan.id,
+            "version": document.plan.version,
+            "digest": document.plan.digest,
+        },
+        "evidence": [item.to_dict() for item in header.evidence],
+    }
+
+
+def to_json(document: Invoice) -> bytes:
+    """Canonical JSON (RFC 8785 subset): the bytes that are signed."""
+    return canonical.dumps(to_dict(document))
+
+
+def _iso(day: date | None) -> str:
+    return day.isoformat() if day else ""
+
+
+def _business(party: Business) -> dict[str, Any]:
+    optional = {"tax_id": party.tax_id, "email": party.email}
+    return {
+        "name": party.name,
+        "address": list(party.address),
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+def to_csv(document: Invoice) -> bytes:
+    """UTF-8 CSV: one row per line, then per tax category, then the total.
+
+    Cells a spreadsheet would run as a formula get a leading apostrophe; numbers stay numbers.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(CSV_COLUMNS)
+    for line in document.lines:
+        writer.writerow(guarded(_line_cells(document, line)))
+    for tax in document.taxes:
+        text = f"tax {tax.category} {money.exact_text(tax.rate * 100)} %"
+        writer.writerow(guarded(_sum_cells(document, "tax", text, tax.amount)))
+    writer.writerow(guarded(_sum_cells(document, "total", "total", document.total)))
+    return stream.getvalue().encode("utf-8")
+
+
+def guarded(cells: list[str]) -> list[str]:
+    """Cells safe to open in a spreadsheet: text that begins like a formula is made plain text."""
+    return [
+        f"'{cell}" if cell.startswith(_ACTIVE) and not _NUMERIC.fullmatch(cell) else cell for cell in cells
+    ]
+
+
+def _common(document: Invoice) -> list[str]:
+    header = document.header
+    return [header.number, _iso(header.issued), header.customer.name, header.license_id]
+
+
+def _line_cells(document: Invoice, line: Line) -> list[str]:
+    quantity = "" if line.quantity is None else money.exact_text(line.quantity)
+    return [
+        line.kind,
+        *_common(document),
+        line.charge,
+        line.description,
+        line.first.isoformat(),
+        line.last.isoformat(),
+        quantity,
+        document.text(line.amount),
+        document.plan.currency,
+    ]
+
+
+def _sum_cells(document: Invoice, record: str, text: str, amount: int) -> list[str]:
+    empty = ["", "", ""]
+    currency = document.plan.currency
+    return [record, *_common(document), "", text, *empty, document.text(amount), currency]

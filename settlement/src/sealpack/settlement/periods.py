@@ -1,0 +1,120 @@
+"""Billing periods: calendar months in the plan's zone, as UTC instants and local days.
+
+Source: specs/rating.md section 3. A period runs from the first instant of a local day to the first
+instant of the next period's. Zones come from the pinned `tzdata` package, never from the machine,
+so two machines draw the same boundaries.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
+from functools import lru_cache
+from importlib import resources
+from zoneinfo import ZoneInfo
+
+_DAY = timedelta(days=1)
+FIRST_YEAR, LAST_YEAR = 1970, 9990
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> frozenset[str]:
+    """Every zone the pinned database knows."""
+    text = resources.files("tzdata").joinpath("zones").read_text(encoding="ascii")
+    return frozenset(text.split())
+
+
+@lru_cache(maxsize=64)
+def zone(name: str) -> ZoneInfo:
+    """The zone `name` from the pinned database; KeyError if there is none."""
+    if name not in zone_names():
+        raise KeyError(name)
+    path = resources.files("tzdata").joinpath("zoneinfo", *name.split("/"))
+    with path.open("rb") as stream:
+        return ZoneInfo.from_file(stream, key=name)
+
+
+def local_day(utc_ms: int, tz: str) -> date:
+    """The local calendar day on which an instant falls."""
+    moment = datetime.fromtimestamp(utc_ms // 1000, UTC)
+    return moment.astimezone(zone(tz)).date()
+
+
+@lru_cache(maxsize=4096)
+def day_start(day: date, tz: str) -> int:
+    """UTC ms of the first instant of a local day (fold 0; a skipped midnight: the jump itself)."""
+    midnight = datetime.combine(day, time(), tzinfo=zone(tz)).replace(fold=0)
+    return int(midnight.timestamp()) * 1000
+
+
+def count_days(first: date, last: date, tz: str) -> int:
+    """Local days from `first` to `last`, both included, without days the zone skipped."""
+    days = (first + _DAY * n for n in range((last - first).days + 1))
+    return sum(day_start(day, tz) < day_start(day + _DAY, tz) for day in days)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """One calendar month of a zone: `first`..`last` local days, [start_ms, end_ms) in UTC."""
+
+    first: date
+    last: date
+    start_ms: int
+    end_ms: int
+    tz: str
+
+    @classmethod
+    def containing(cls, day: date, tz: str) -> Period:
+        """The period that holds the local `day`."""
+        first = day.replace(day=1)
+        following = (first + timedelta(days=32)).replace(day=1)
+        return cls(first, following - _DAY, day_start(first, tz), day_start(following, tz), tz)
+
+    @property
+    def days(self) -> int:
+        return count_days(self.first, self.last, self.tz)
+
+    def next(self) -> Period:
+        return Period.containing(self.last + _DAY, self.tz)
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The part of a period in which the license was active; `first` > `last` when it was not."""
+
+    first: date
+    last: date
+    days: int
+    of: int
+
+    @property
+    def share(self) -> Fraction:
+        """Active local days / local days of the period."""
+        return Fraction(self.days, self.of)
+
+
+def active_part(period: Period, activated: date | None, ended: date | None) -> Active:
+    """Clip a period to activation and end; both those days count, None means unbounded."""
+    first = max(period.first, activated or period.first)
+    last = min(period.last, ended or period.last)
+    days = count_days(first, last, period.tz) if first <= last else 0
+    return Active(first, last, days, period.days)
+
+
+def periods_between(first: date, last: date, tz: str) -> list[Period]:
+    """Every period from the one that holds `first` to the one that holds `last`."""
+    result = [Period.containing(first, tz)]
+    while result[-1].last < last:
+        result.append(result[-1].next())
+    return result
+
+
+def find_period(periods: Sequence[Period], utc_ms: int) -> int | None:
+    """Index of the period that holds an instant, or None; `periods` are consecutive."""
+    index = bisect_right([period.start_ms for period in periods], utc_ms) - 1
+    if index < 0 or utc_ms >= periods[index].end_ms:
+        return None
+    return index
