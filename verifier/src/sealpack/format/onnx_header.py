@@ -23,6 +23,8 @@ from sealpack.format.window import ByteWindow
 _MAX_NODES = 1 << 20
 _MAX_DEPTH = 16  # graphs within graphs
 _MAX_DIMS = 64
+_MAX_PORTS = 1 << 14
+_MAX_LISTED = 1 << 20  # fields of one tensor: strings, or integers written one by one
 _MAX_PROP_BYTES = 4 << 20
 _MAX_DIMENSION = 1 << 48
 
@@ -273,19 +275,27 @@ class _Reader:
         """Walk a GraphProto: names of its initializers, its inputs, outputs and name."""
         if depth > _MAX_DEPTH:
             raise self.window.unsafe(f"graphs are nested more than {_MAX_DEPTH} deep")
-        graph = self.wire.message(span, frozenset({2}), frozenset({1, 5, 11, 12, 15}))
         names: set[str] = set()
-        for field in graph.all(5):
-            self.initializer(self.tensor(self.wire.content(field), scope), names, scope)
-        for field in graph.all(15):
-            name = self.sparse_tensor(self.wire.content(field), scope)
-            self.initializer(name, names, scope)
-        for field in graph.all(1):
-            self.node(self.wire.content(field), scope, depth)
-        inputs, outputs = (
-            [self.value_info(self.wire.content(field)) for field in graph.all(number)] for number in (11, 12)
-        )
-        return names, inputs, outputs, self.text(graph, 2)
+        ports: dict[int, list[ValueInfo]] = {11: [], 12: []}
+        own_name = ""
+        # one by one, not gathered first: a graph may have very many of them
+        for field in self.wire.fields(span):
+            if field.number == 1:
+                self.node(self.wire.content(field), scope, depth)
+            elif field.number == 2:
+                own_name = self.wire.text(field)
+            elif field.number == 5:
+                self.initializer(self.tensor(self.wire.content(field), scope), names, scope)
+            elif field.number == 15:
+                self.initializer(self.sparse_tensor(self.wire.content(field), scope), names, scope)
+            elif field.number in ports:
+                self.port(field, ports[field.number])
+        return names, ports[11], ports[12], own_name
+
+    def port(self, field: Field, known: list[ValueInfo]) -> None:
+        if len(known) == _MAX_PORTS:
+            raise self.window.unsafe(f"a graph has more than {_MAX_PORTS} inputs or outputs")
+        known.append(self.value_info(self.wire.content(field)))
 
     def initializer(self, name: str, names: set[str], scope: str) -> None:
         if not name or name in names:

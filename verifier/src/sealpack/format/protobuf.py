@@ -30,12 +30,17 @@ class Span(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One field: `value` is a varint's unsigned 64-bit value or, else, 0; `span` its content."""
+    """One field: `value` is a varint's unsigned value, else 0; its bytes are [begin, end)."""
 
     number: int
     wire: int
     value: int
-    span: Span
+    begin: int
+    end: int
+
+    @property
+    def span(self) -> Span:
+        return Span(self.begin, self.end)
 
 
 class Message(dict[int, list[Field]]):
@@ -65,24 +70,36 @@ class Wire:
         """
         at = span.begin
         while at < span.end:
-            field = self._field(at, span.end)
+            field = Field(*self._next(at, span.end))
             yield field
-            at = field.span.end
+            at = field.end
 
-    def message(self, span: Span, single: frozenset[int], many: frozenset[int] = frozenset()) -> Message:
-        """The wanted fields by number; fields of no interest are stepped over.
+    def message(
+        self,
+        span: Span,
+        single: frozenset[int],
+        many: frozenset[int] = frozenset(),
+        most: int = 1 << 14,
+    ) -> Message:
+        """The wanted fields by number, at most `most` of each; all others are stepped over.
 
         A `single` field that appears twice is refused: decoders would merge the two, and what
         they then see is not what a reader of either one saw.
         """
         found = Message()
-        for field in self.fields(span):
-            if field.number in many:
-                found.setdefault(field.number, []).append(field)
-            elif field.number in single:
-                if field.number in found:
-                    raise self.window.unsafe(f"field {field.number} appears twice")
-                found[field.number] = [field]
+        at, end = span
+        while at < end:
+            parts = self._next(at, end)
+            number, at = parts[0], parts[4]
+            if number in many:
+                fields = found.setdefault(number, [])
+                if len(fields) == most:
+                    raise self.window.unsafe(f"field {number} appears more than {most} times")
+                fields.append(Field(*parts))
+            elif number in single:
+                if number in found:
+                    raise self.window.unsafe(f"field {number} appears twice")
+                found[number] = [Field(*parts)]
         return found
 
     def text(self, field: Field, most: int = 4096) -> str:
@@ -124,7 +141,8 @@ class Wire:
                 raise self.window.unsafe(f"a list has more than {most} elements")
         return values
 
-    def _field(self, at: int, end: int) -> Field:
+    def _next(self, at: int, end: int) -> tuple[int, int, int, int, int]:
+        """The parts of a `Field`; plain, since most fields are only stepped over."""
         self._fields += 1
         if self._fields > _MAX_FIELDS:
             raise self.window.unsafe(f"has more than {_MAX_FIELDS} fields")
@@ -134,14 +152,14 @@ class Wire:
             raise self.window.unsafe(f"field number {number} at {at} is not valid")
         if wire == VARINT:
             value, stop = self._varint(body, end)
-            return Field(number, wire, value, Span(body, stop))
+            return number, wire, value, body, stop
         if wire == LENGTH:
             size, body = self._varint(body, end)
         elif wire in (FIXED32, FIXED64):
             size = 4 if wire == FIXED32 else 8
         else:
             raise self.window.unsafe(f"wire type {wire} at {at} is not valid")
-        return Field(number, wire, 0, Span(body, self._inside(body + size, end)))
+        return number, wire, 0, body, self._inside(body + size, end)
 
     def _inside(self, stop: int, end: int) -> int:
         if stop <= end:
@@ -152,8 +170,10 @@ class Wire:
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         """The value in the low 64 bits, and where the next byte is."""
-        most = min(end - at, 10)
+        most = end - at if end - at < 10 else 10
         buffer, index = self.window.near(at, most)
+        if most and buffer[index] < 0x80:  # nearly all of them
+            return buffer[index], at + 1
         value = 0
         for place in range(most):
             byte = buffer[index + place]
