@@ -92,6 +92,14 @@ class UsageReport:
         return members
 
 
+def read_header(data: bytes) -> UsageHeader:
+    """Return the header, a hint by which to look up the device; nothing of it is proved yet.
+
+    Raises USAGE_LIMIT, USAGE_TORN or USAGE_HEADER.
+    """
+    return UsageReader(data).header
+
+
 def verify_usage(
     data: bytes, device_key: PublicKey | None = None, *, state: LogState | None = None
 ) -> UsageReport:
@@ -311,18 +319,29 @@ class _Lines:
     def _inflate(self) -> Iterator[bytes]:
         inflater = zlib.decompressobj(wbits=31)
         used = 0
-        try:
-            for piece in self._slices():
-                used += len(piece)
-                while piece and not inflater.eof:
-                    yield inflater.decompress(piece, _INFLATE_BYTES)
-                    piece = inflater.unconsumed_tail
-                if inflater.eof:
-                    self._after = len(self._data) - used + len(inflater.unused_data)
+        for piece in self._slices():
+            used += len(piece)
+            while piece and not inflater.eof:
+                before = inflater.copy()
+                try:
+                    plain = inflater.decompress(piece, _INFLATE_BYTES)
+                except zlib.error:
+                    self.problem = "compressed data is damaged"
+                    yield from _up_to_damage(before, piece)
                     return
-            yield inflater.flush()  # at most one deflate match is still inside
-        except zlib.error:
-            self.problem = "compressed data is damaged"
-            return
-        if not inflater.eof:
-            self.problem = "compressed data ends early"
+                yield plain
+                piece = inflater.unconsumed_tail
+            if inflater.eof:
+                self._after = len(self._data) - used + len(inflater.unused_data)
+                return
+        yield inflater.flush()  # at most one deflate match is still inside
+        self.problem = "compressed data ends early"
+
+
+def _up_to_damage(inflater: Any, piece: bytes) -> Iterator[bytes]:
+    """Yield what `piece` holds in front of the damage: a failing call gives nothing of its own."""
+    try:
+        for at in range(len(piece)):
+            yield inflater.decompress(piece[at : at + 1])
+    except zlib.error:
+        return
