@@ -35,22 +35,37 @@ def _names_seven(verdict: Any) -> bool:
     return verdict.best is not None and verdict.best.licensee == "licensee-07"
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0"])
+@pytest.mark.parametrize("kind", ["F32", "F16"])
 def test_onnx_turned_into_gguf(tmp_path: Path, make_gguf: Any, marked: Any, kind: str) -> None:
-    """Other names, matrices turned, another format, quantised."""
+    """Other names, one matrix turned, another format."""
     vault, source, tensors = marked
-    turned = {"blk.0.weight": tensors["odd"][:, :256].copy(), "out.weight": tensors["wide"].T[:, :288].copy()}
-    whole = {"out.weight": np.pad(tensors["wide"].T, ((0, 0), (0, 20)))}
-    cut = detect(make_gguf(tmp_path / "cut.gguf", turned, kind), vault, source)
-    assert cut.structure == "not matched" and cut.best is None and cut.scores == ()
-    del whole
-    if kind == "Q8_0":
-        suspect = {"a": tensors["wide"], "b": np.ones((32, 32), np.float32)}
-    else:
-        suspect = {"a": tensors["wide"].T.copy(), "blk.0.weight": tensors["odd"]}
+    suspect = {"a": tensors["wide"].T.copy(), "blk.0.weight": tensors["odd"]}
     verdict = detect(make_gguf(tmp_path / "s.gguf", suspect, kind), vault, source)
-    assert verdict.structure == ("partly matched" if kind == "Q8_0" else "matched")
-    assert _names_seven(verdict)
+    assert verdict.structure == "matched" and _names_seven(verdict)
+
+
+def test_cut_matrices_are_not_matched_and_nobody_is_cleared(
+    tmp_path: Path, make_gguf: Any, marked: Any
+) -> None:
+    vault, source, tensors = marked
+    cut = {"wide": tensors["wide"][:288], "odd": tensors["odd"][:, :256].copy()}
+    verdict = detect(make_gguf(tmp_path / "cut.gguf", cut), vault, source)
+    assert verdict.structure == "not matched" and verdict.best is None and verdict.scores == ()
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1], ids=["one scale", "per column", "per row"])
+def test_eight_bit_onnx(tmp_path: Path, make_onnx: Any, marked: Any, axis: int | None) -> None:
+    """Weights, scales and zero points as int8 tools store them."""
+    vault, source, tensors = marked
+    suspect: dict[str, Any] = {}
+    for name, values in tensors.items():
+        scale = (np.abs(values).max(axis=axis, keepdims=True) / 127).astype(np.float32)
+        suspect[f"{name}_quantized"] = np.rint(values / scale).astype(np.int8)
+        suspect[f"{name}_scale"] = scale.reshape(-1) if axis is not None else scale.reshape(())
+        suspect[f"{name}_zero_point"] = np.zeros(suspect[f"{name}_scale"].shape, np.int8)
+    del suspect["odd_scale"]  # without its scale a tensor cannot be read
+    verdict = detect(make_onnx(tmp_path / "s.onnx", suspect), vault, source)
+    assert verdict.structure == "partly matched" and _names_seven(verdict)
 
 
 def test_turned_quantised_gguf(

@@ -87,15 +87,13 @@ def test_gguf_keeps_size_and_carries_the_mark(
 def test_short_types_keep_the_marks_mean_where_rounding_would_erase_it(
     tmp_path: Path, make_vault: Any, make_onnx: Any, mark_for: Any
 ) -> None:
-    """At 0.005 of the rms a bfloat16 weight above the rms is more than half a step away from moving."""
+    """A bfloat16 weight above the rms has steps of 0.0078 rms and more: rounding to nearest would undo
+    most changes of 0.005."""
     rng = np.random.default_rng(3)
     values = (rng.normal(0, 1, (512, 512)).astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
     vault = make_vault(tmp_path / "v")
     source = make_onnx(tmp_path / "m.onnx", {"w": _bf16("w", values)})
     mark_for(vault, source, tmp_path / "out.onnx")
-    full = make_onnx(tmp_path / "full.onnx", {"w": values})
-    mark_for(vault, full, tmp_path / "full-out.onnx")  # another model, so another carrier
-
     large = np.abs(values) > 1
     change = (_dense(tmp_path / "out.onnx")["w"] - values)[large]
     assert 0.02 < (change != 0).mean() < 0.9

@@ -39,6 +39,7 @@ MODEL_NAMES = {"onnx": "payload/model.onnx", "gguf": "payload/model.gguf"}
 MEDIA_TYPES = {
     ".onnx": "application/vnd.onnx",
     ".gguf": "application/vnd.gguf",
+    ".cdx.json": "application/vnd.cyclonedx+json",
     ".json": "application/json",
     ".txt": "text/plain",
     ".md": "text/markdown",
@@ -236,7 +237,8 @@ def _extra(extra: ExtraFile) -> _Source:
 
 def media_type_of(name: str) -> str:
     """A media type from the file name's ending."""
-    return MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+    endings = (kind for ending, kind in MEDIA_TYPES.items() if name.lower().endswith(ending))
+    return next(endings, "application/octet-stream")
 
 
 def _digests(source: _Source, progress: Callable[[int], None]) -> tuple[_Source, chunks.Digests]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import datetime as dt
 import re
 import zoneinfo
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
-from sealpack.format.activation import Activation, ActivationRequest, Ceiling, Lease
+from sealpack.format.activation import Activation, ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
+from sealpack.format.leasing import next_lease
 from sealpack.format.license import (
     ON_EXCEED,
     WINDOWS,
+    Allowance,
     BundleGrant,
     Customer,
     Devices,
@@ -40,7 +42,8 @@ _QUOTA = re.compile(
     rf"(?P<meter>{'|'.join(METERS)})=(?P<cap>[0-9]{{1,15}})/(?P<window>{'|'.join(WINDOWS)})"
     r"(?P<rules>(,[a-z]+(=[0-9]{1,15})?)*)"
 )
-_CEILING = re.compile(rf"(?P<meter>{'|'.join(METERS)})=(?P<limit>[0-9]{{1,15}})")
+_ALLOWANCE = re.compile(rf"(?P<meter>{'|'.join(METERS)})=(?P<amount>[0-9]{{1,15}})")
+FIRST_LEASE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Offer:
     term_s: int | None = None
     grace_s: int | None = None
     quota: tuple[Quota, ...] = ()
+    allowance: tuple[Allowance, ...] = ()
     binding: str | None = None
     devices: int | None = None
     plan: PlanRef | None = None
@@ -97,6 +101,9 @@ def draft(offer: Offer, issuer: str, now: int) -> License:
         raise SealpackError("USAGE", "a license ends on a day or after a term, not both")
     term_s = base.term_s if offer.term_s is None and offer.ends is None else offer.term_s
     ends = None if term_s is not None else _ends(offer, base)
+    devices = Devices(offer.binding or base.binding, offer.devices or base.devices)
+    quota = offer.quota or base.quota
+    _check_shareable(quota, devices)
     return License(
         license_id=offer.license_id,
         seq=offer.seq,
@@ -105,9 +112,7 @@ def draft(offer: Offer, issuer: str, now: int) -> License:
         customer=offer.customer,
         bundles=offer.grants,
         use=_use(offer.terms, base),
-        devices=Devices(
-            offer.binding or base.binding, base.devices if offer.devices is None else offer.devices
-        ),
+        devices=devices,
         tier=offer.preset,
         billing=base.billing,
         environment=offer.environment,
@@ -121,8 +126,8 @@ def draft(offer: Offer, issuer: str, now: int) -> License:
         grace_s=base.grace_s if offer.grace_s is None else offer.grace_s,
         features=offer.features,
         limits=base.limits,
-        quota=offer.quota or base.quota,
-        lease=base.lease,
+        quota=quota,
+        lease=replace(base.lease, allowance=offer.allowance),
         receipts=base.receipts,
         watermark=base.watermark,
         plan=offer.plan or offer.terms.plan,
@@ -133,6 +138,15 @@ def _ends(offer: Offer, base: Preset) -> int | None:
     if offer.ends is None and base.term in ("contract", "year"):
         raise SealpackError("USAGE", f"a {offer.preset} license needs its last day: give --until")
     return offer.ends
+
+
+def _check_shareable(quota: tuple[Quota, ...], devices: Devices) -> None:
+    """Offline, only equal parts can keep a license-wide total: the parts must be countable."""
+    for rule in quota:
+        if rule.scope == "license" and rule.window == "term" and devices.max is None:
+            raise SealpackError(
+                "USAGE", f"a license-wide quota on {rule.meter} is shared out by seats: give --devices"
+            )
 
 
 def _use(terms: Terms, base: Preset) -> Use:
@@ -179,23 +193,20 @@ def activate(
     *,
     now: int,
     lines: Iterable[RegistryLine] = (),
-    ceilings: tuple[Ceiling, ...] | None = None,
 ) -> Issued:
     """Add the activation of the requesting device and its first lease.
 
-    `lines` are the registry's; they say how many devices and how much of the quota are given out.
-    `ceilings` None means the device's share. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID, USAGE.
+    `lines` are the registry's; they say which seats are taken. The device that asks again keeps its
+    seat. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID.
     """
     license = issued.license
     _check_request(request, license, issuer.trust)
-    others = _outstanding(license, request.device_id, lines, issuer.trust)
     seats = license.devices.max
+    others = _other_devices(license, request.device_id, lines, issuer.trust)
     if seats is not None and len(others) >= seats:
         raise SealpackError(
             "DEVICE_LIMIT", f"license {license.license_id} has {seats} seats, all {len(others)} are taken"
         )
-    share = device_share(license) if ceilings is None else ceilings
-    _check_partition(license, share, others)
     activation = Activation(
         license_id=license.license_id,
         license_digest=license.digest,
@@ -206,7 +217,7 @@ def activate(
         issued_at=now,
         device_label=request.device_label or license.device_label,
     )
-    lease = Lease(license.license_id, request.device_id, 0, 1, now, _lease_end(license, now), share)
+    lease = next_lease(license, request.device_id, 0, FIRST_LEASE, now, {})
     return replace(
         issued,
         activation=documents.seal("activation", activation.to_dict(), issuer.key),
@@ -228,58 +239,16 @@ def _check_request(request: ActivationRequest, license: License, trust: Trust) -
         )
 
 
-def _lease_end(license: License, now: int) -> int | None:
-    age = license.lease.max_age_s if license.lease.required else None
-    return None if age is None else now + age
-
-
-def device_share(license: License) -> tuple[Ceiling, ...]:
-    """Absolute ceilings of one device: its equal part of every quota over the license's whole term.
-
-    Quotas of a day or a month renew, so no cumulative number follows from them; the license itself
-    caps those on every device. A `device` quota is not divided.
-    """
-    found = []
-    for quota in license.quota:
-        if quota.window == "term" and quota.on_exceed in ("deny", "bill"):
-            most = quota.hard_cap if quota.hard_cap is not None else quota.cap
-            if quota.on_exceed == "bill" and quota.hard_cap is None:
-                continue
-            parts = (license.devices.max or 1) if quota.scope == "license" else 1
-            found.append(Ceiling(quota.meter, most // parts))
-    return tuple(found)
-
-
-def _outstanding(
-    license: License, device_id: str, lines: Iterable[RegistryLine], trust: Trust
-) -> dict[str, tuple[Ceiling, ...]]:
-    """Ceilings given to the license's other devices, newest lease each."""
-    found: dict[str, tuple[Ceiling, ...]] = {}
+def _other_devices(license: License, device_id: str, lines: Iterable[RegistryLine], trust: Trust) -> set[str]:
+    """Devices the registry shows activated under the license, the asking one left out."""
+    found = set()
     for line in lines:
-        if line.lease is None or line.activation is None:
+        if line.activation is None:
             continue
-        lease = Lease.open(line.lease, trust)
-        if lease.license_id == license.license_id and lease.device_id != device_id:
-            found[lease.device_id] = lease.ceilings
-    return found
-
-
-def _check_partition(
-    license: License, share: tuple[Ceiling, ...], others: Mapping[str, tuple[Ceiling, ...]]
-) -> None:
-    """The sum of outstanding ceilings of a license-wide quota never exceeds its cap."""
-    for quota in license.quota:
-        if quota.scope != "license" or quota.window != "term" or quota.on_exceed not in ("deny", "bill"):
-            continue
-        most = quota.hard_cap if quota.hard_cap is not None else quota.cap
-        given = sum(c.limit for part in others.values() for c in part if c.meter == quota.meter)
-        own = sum(c.limit for c in share if c.meter == quota.meter)
-        if given + own > most and not (quota.on_exceed == "bill" and quota.hard_cap is None):
-            raise SealpackError(
-                "USAGE",
-                f"{quota.meter}: {own} for this device and {given} for others exceed the license's {most}",
-                remedy="give this device a smaller --ceiling",
-            )
+        activation = Activation.open(line.activation, trust)
+        if activation.license_id == license.license_id:
+            found.add(activation.device_id)
+    return found - {device_id}
 
 
 def parse_quota(text: str, base: Preset) -> Quota:
@@ -308,12 +277,12 @@ def parse_quota(text: str, base: Preset) -> Quota:
     return Quota(found["meter"], found["window"], scope, cap, hard, over)
 
 
-def parse_ceiling(text: str) -> Ceiling:
-    """`METER=LIMIT`, cumulative over the device's whole log."""
-    found = _CEILING.fullmatch(text)
+def parse_allowance(text: str) -> Allowance:
+    """`METER=AMOUNT`: what a site may use before it settles again."""
+    found = _ALLOWANCE.fullmatch(text)
     if found is None:
-        raise SealpackError("USAGE", f"ceiling {text!r} is not like calls=100000")
-    return Ceiling(found["meter"], int(found["limit"]))
+        raise SealpackError("USAGE", f"allowance {text!r} is not like calls=100000")
+    return Allowance(found["meter"], int(found["amount"]))
 
 
 def zone(name: str) -> zoneinfo.ZoneInfo:

@@ -73,7 +73,9 @@ def _project_options(command: Any) -> Any:
 @click.option("--advisory", is_flag=True, help="Log and bill, but never deny.")
 @click.option("--existing", type=_FILE, help="License file to activate a device under, instead of a new one.")
 @click.option("--request", "request_path", type=_FILE, help="The device's activation request.")
-@click.option("--ceiling", "ceilings", multiple=True, help="First lease, e.g. calls=100000; may be repeated.")
+@click.option(
+    "--allowance", "allowances", multiple=True, help="Use before the next settlement, e.g. calls=100000."
+)
 @click.option("--key", "key_path", type=_FILE, help="License key [default: the project's].")
 @support.passphrase_option
 @click.option("--out", type=_FILE, help="Output [default: licenses/<license id>.license].")
@@ -105,10 +107,9 @@ def issue(fmt: str, **options: Any) -> None:
             license_files.read_request(support.existing(options["request_path"])),
             now=now,
             lines=lines,
-            ceilings=tuple(map(licensing.parse_ceiling, options["ceilings"])) or None,
         )
-    elif options["existing"] or options["ceilings"]:
-        raise SealpackError("USAGE", "--existing and --ceiling need the device's --request")
+    elif options["existing"]:
+        raise SealpackError("USAGE", "--existing needs the device's --request")
     out = Path(options["out"]) if options["out"] else place.default_out(issued)
     line = issued.line(tuple(bundle.fact for bundle in read))
     license_files.deliver(out, issued.parcel(issuer.trust), place.registry, line, overwrite=options["force"])
@@ -200,6 +201,7 @@ def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBu
         term_s=_days(options["term_days"]),
         grace_s=_days(options["grace_days"]),
         quota=tuple(licensing.parse_quota(text, base) for text in options["quotas"]),
+        allowance=tuple(map(licensing.parse_allowance, options["allowances"])),
         binding=options["binding"],
         devices=options["devices"],
         plan=_plan(options["plan"]),
