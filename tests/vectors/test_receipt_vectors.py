@@ -150,3 +150,21 @@ def test_generator_writes_exactly_these_cases(name: str, tmp_path: Path) -> None
         for path in folder.iterdir()
     }
     assert made == kept
+
+
+# --- the examples in the specs ------------------------------------------------------------------------
+
+
+def indented(page: str) -> str:
+    text = (SPECS / page).read_text()
+    return "".join(line[4:] + "\n" for line in text.splitlines() if line.startswith("    "))
+
+
+def test_spec_examples_are_vectors() -> None:
+    plain = gzip.decompress((SPECS / "vectors/usage/good/usage.gz").read_bytes())
+    lines = plain.decode().splitlines()
+    assert lines[3] in indented("receipts.md") and len(lines[3]) == 153
+    assert leaf_hash(lines[3].encode()).hex() in indented("receipts.md")
+    assert "\n".join(lines[-2:]) in indented("usage-export.md")
+    text, _, signatures = (SPECS / "vectors/checkpoint/cosigned/note").read_text().partition("\n\n")
+    assert text in indented("checkpoint.md") and signatures in indented("checkpoint.md")

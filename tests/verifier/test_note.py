@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -20,7 +22,7 @@ WITNESS = PrivateKey.from_seed(b"sealpack test note witness key 1")
 POINT = Checkpoint("log.test.example/device-1", 20_852_163, bytes(range(32)))
 
 
-def refused(message: str) -> pytest.RaisesContext[SealpackError]:
+def refused(message: str) -> AbstractContextManager[Any]:
     return pytest.raises(SealpackError, match=f"CHECKPOINT_INVALID.*{message}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def refused() -> pytest.RaisesContext[SealpackError]:
+def refused() -> AbstractContextManager[Any]:
     return pytest.raises(SealpackError, match="RECEIPT_INVALID")
 
 
