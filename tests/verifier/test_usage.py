@@ -309,6 +309,15 @@ def test_genesis_must_be_of_the_header() -> None:
     assert [finding.code for finding in report.findings] == ["USAGE_KEY"]
 
 
+def test_genesis_must_be_of_the_log_the_header_names() -> None:
+    genesis = log(700)[0].replace(ORIGIN.encode(), ORIGIN.encode()[:-1] + b"1")
+    leaves = (genesis, *log(700)[1:])
+    stream = io.BytesIO()
+    write_usage(stream, head_of(leaves), sign_blocks(Frontier(), ORIGIN, leaves, DEVICE))
+    report = verify_usage(stream.getvalue(), DEVICE.public)
+    assert [(finding.code, finding.position) for finding in report.findings] == [("USAGE_HEADER", 0)]
+
+
 def written(header: UsageHeader, *blocks: Block) -> str:
     with pytest.raises(SealpackError) as caught:
         write_usage(io.BytesIO(), header, blocks)
