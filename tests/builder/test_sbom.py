@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.world import CREATOR, T0
 
 from sealpack.builder import config, sbom
 from sealpack.builder.model import BaseRef, ModelDescription, Port
@@ -19,7 +20,6 @@ from sealpack.builder.sbom_check import check, check_expression
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import FileEntry
-from support.world import CREATOR, T0
 
 
 def entry(name: str, role: str, digit: str) -> FileEntry:

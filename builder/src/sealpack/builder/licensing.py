@@ -18,6 +18,7 @@ from sealpack.format.activation import Activation, ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
 from sealpack.format.keys import PrivateKey
 from sealpack.format.leasing import next_lease
 from sealpack.format.license import (
@@ -181,8 +182,10 @@ class Issued:
 
 
 def issue(license: License, issuer: Issuer) -> Issued:
-    """Sign a license and read it back as a customer's machine would."""
-    envelope = documents.seal("license", license.to_dict(), issuer.key)
+    """Check a license's own sense (USAGE), sign it, and read it back as a customer's machine would."""
+    payload = license.to_dict()
+    License.parse(Fields(payload, "license", "USAGE"))
+    envelope = documents.seal("license", payload, issuer.key)
     return Issued(open_license(envelope, issuer.trust), envelope)
 
 
