@@ -42,11 +42,11 @@ def vault() -> None:
 @support.format_option
 def new(path: str, passphrase_file: str | None, fmt: str) -> None:
     """Make the vault PATH with a fresh root key. Keep it and its passphrase: nothing replaces them."""
-    from sealpack.builder.watermark.vault import SCHEMA, Vault
+    from sealpack.builder.watermark.vault import Vault
 
-    Vault.create(Path(path), _passphrase(passphrase_file, confirm=True))
+    made = Vault.create(Path(path), _passphrase(passphrase_file, confirm=True))
     text = f"vault    {path}\nnext     back it up; without it no mark can be found"
-    support.emit({"schema": SCHEMA, "path": path}, text, fmt)
+    support.emit(_summary(made), text, fmt)
 
 
 @vault.command(short_help="List the marked copies a vault knows.")
