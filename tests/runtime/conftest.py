@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from sealpack.format.fields import Fields
+from sealpack.format.io import ModelIo
 from sealpack.runtime.engines.base import Span, VerifiedModel
 
+ROLES = {"onnx": "model", "gguf": "model", "data": "model-data", "txt": "vocabulary"}
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "good", "##bye", "!"]
 
 
@@ -138,10 +141,10 @@ def open_model(tmp_path: Path) -> Iterator[OpenModel]:
             for name, data in files.items():
                 file.seek(offset)
                 file.write(data)
-                spans[name] = Span(offset, len(data))
+                spans[name] = Span(offset, len(data), ROLES.get(name.rpartition(".")[2], ""))
                 offset += -(-max(len(data), 1) // 65536) * 65536
         descriptors.append(os.open(path, os.O_RDONLY))
-        return VerifiedModel(descriptors[-1], kind, model, spans, io)
+        return VerifiedModel(descriptors[-1], kind, model, spans, ModelIo.parse(Fields(io, "io")))
 
     yield pack
     for descriptor in descriptors:

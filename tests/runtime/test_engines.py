@@ -121,7 +121,7 @@ def test_external_data_never_comes_from_the_file_system(
     (tmp_path / "tiny.onnx.data").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     files = {k: v for k, v in classifier.files.items() if k != "payload/tiny.onnx.data"}
-    bare = VerifiedModel(classifier.fd, "onnx", classifier.model, files, CLASSIFIER)
+    bare = VerifiedModel(classifier.fd, "onnx", classifier.model, files, classifier.io)
     with pytest.raises(SealpackError) as caught:
         base.load(bare, ONE)
     assert caught.value.code == "ENGINE_FAILED"
@@ -129,7 +129,7 @@ def test_external_data_never_comes_from_the_file_system(
 
 @pytest.mark.parametrize("kind", ["onnx", "gguf"])
 def test_junk_is_refused_quietly(open_model: Any, kind: str, capfd: Any) -> None:
-    io = {**GENERATOR, "pre": {"kind": "tensor"}, "post": {}}
+    io = {**GENERATOR, "pre": {"kind": "tensor"}, "post": {"kind": "tensor", "output": "y"}}
     model = open_model(kind, "payload/m", {"payload/m": b"junk" * 100}, io)
     with pytest.raises(SealpackError) as caught:
         base.load(model, ONE)

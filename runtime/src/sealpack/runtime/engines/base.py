@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.io import ModelIo
 
 # Called after every produced token with (text piece, tokens so far); False stops the generation.
 OnToken = Callable[[str, int], bool]
@@ -22,10 +23,11 @@ OnToken = Callable[[str, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a verified file's bytes lie inside the store's bundle copy, in bytes."""
+    """Where a verified file's bytes lie inside the store's bundle copy, in bytes, and its role."""
 
     offset: int
     size: int
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,14 @@ class VerifiedModel:
     """A bundle whose content was verified, open on the runtime's own read-only copy.
 
     `fd` stays open as long as the object is used; `files` maps manifest paths to their bytes;
-    `model` is the path of the model file itself; `io` is the manifest's `io` object.
+    `model` is the path of the model file itself; `io` says how it is fed and read.
     """
 
     fd: int
     kind: str
     model: str
     files: Mapping[str, Span]
-    io: Mapping[str, Any]
+    io: ModelIo
     name: str = ""
 
     def span(self, path: str) -> Span:
@@ -65,10 +67,9 @@ class VerifiedModel:
         mapped = mmap.mmap(self.fd, length, prot=mmap.PROT_READ, offset=start)
         return memoryview(mapped)[span.offset - start :]
 
-    def near(self, relative: str) -> str:
-        """The manifest path of a file named relative to the model file's folder."""
-        folder = self.model.rpartition("/")[0]
-        return f"{folder}/{relative}" if folder else relative
+    def with_role(self, role: str) -> list[str]:
+        """The paths of the files with a role, in order."""
+        return sorted(path for path, span in self.files.items() if span.role == role)
 
 
 @dataclass(frozen=True, slots=True)

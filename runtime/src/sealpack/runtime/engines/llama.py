@@ -19,7 +19,6 @@ import llama_cpp
 from llama_cpp import _internals
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.fields import Fields
 from sealpack.runtime.engines.base import (
     Call,
     Description,
@@ -57,7 +56,7 @@ class LlamaEngine:
         """Map and load the model; ENGINE_FAILED when llama.cpp refuses it."""
         require_avx2()
         llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
-        task = Fields(model.io, "manifest.io", "MANIFEST_INVALID").text("task")
+        task = model.io.task
         threads = choose_threads(options.threads)
         name = model.name or model.model
         pointer = _load_weights(model.fd, model.span(model.model), name)

@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime as ort
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.fields import Fields
 from sealpack.runtime.engines.base import (
     Call,
     Description,
@@ -79,11 +78,7 @@ class OnnxEngine:
 
 def _external_data(model: VerifiedModel) -> dict[str, memoryview]:
     folder = model.model.rpartition("/")[0] + "/"
-    return {
-        path.removeprefix(folder): model.view(path)
-        for path in model.files
-        if path.startswith(folder) and path != model.model
-    }
+    return {path.removeprefix(folder): model.view(path) for path in model.with_role("model-data")}
 
 
 def _failed(what: str, error: Exception) -> SealpackError:
@@ -97,24 +92,20 @@ class OnnxSession:
     def __init__(
         self, session: Any, model: VerifiedModel, threads: int, keep: Mapping[str, memoryview]
     ) -> None:
-        io = Fields(model.io, "manifest.io", "MANIFEST_INVALID")
+        io = model.io
+        if io.pre is None or io.post is None:
+            raise SealpackError("MANIFEST_INVALID", "manifest.io of an ONNX model needs pre and post")
         self._session = session
         self._keep = keep  # ONNX Runtime may read these maps as long as the session lives
         self._threads = threads
-        self._task = io.text("task")
-        self._pre = io.sub("pre")
-        self._post = io.sub("post")
+        self._task = io.task
+        self._post = io.post
         self._inputs = {i.name: i for i in session.get_inputs()}
         self._outputs = tuple(o.name for o in session.get_outputs())
+        self._max_tokens = io.pre.max_tokens
         self._words: WordPiece | None = None
-        self._max_tokens = 0
-        if self._pre.choice("kind", ("wordpiece", "tensor")) == "wordpiece":
-            self._load_vocabulary(model)
-
-    def _load_vocabulary(self, model: VerifiedModel) -> None:
-        vocabulary = model.read(self._pre.text("vocab"))
-        self._words = WordPiece.from_vocab(vocabulary, lower=self._pre.boolean("lower", default=True))
-        self._max_tokens = self._pre.integer("max_tokens", lo=2, hi=65536, default=512)
+        if io.pre.vocab is not None:
+            self._words = WordPiece.from_vocab(model.read(io.pre.vocab), lower=io.pre.lower)
 
     def describe(self) -> Description:
         """Engine, version, and the model's own input and output names."""
@@ -177,23 +168,20 @@ class OnnxSession:
         return Prepared(used, lambda _: Result(self._answer(self._run(feed)), used))
 
     def _run(self, feed: Mapping[str, Any]) -> list[Any]:
-        wanted = self._post.text("output")
         try:
-            (output,) = self._session.run([wanted], feed)
+            (output,) = self._session.run([self._post.output], feed)
         except Exception as error:
             raise _failed("the model could not be run", error) from None
         rows: list[Any] = list(output)
         return rows
 
     def _answer(self, rows: list[Any]) -> dict[str, Any]:
-        kind = self._post.choice("kind", ("embedding", "labels", "tensor"))
-        if kind == "embedding":
+        post = self._post
+        if post.kind == "embedding":
             return {"embeddings": [row.tolist() for row in rows]}
-        if kind == "tensor":
-            return {"outputs": {self._post.text("output"): [row.tolist() for row in rows]}}
-        names = self._post.texts("labels")
-        softmax = self._post.boolean("softmax", default=False)
-        return {"labels": [_label(row, names, softmax) for row in rows]}
+        if post.kind == "tensor":
+            return {"outputs": {post.output: [row.tolist() for row in rows]}}
+        return {"labels": [_label(row, post.labels, post.softmax) for row in rows]}
 
 
 def _batches(ids: list[list[int]]) -> Iterator[list[list[int]]]:

@@ -1,0 +1,154 @@
+"""The trust roots this runtime believes, and what is newer under them.
+
+Source: specs/trust.md, "Roots on a device". An installed runtime pins a root once (`sealpack trust
+pin`). A frozen runtime reads only `roots.json` in its own folder: no path, variable, argument or
+setting adds one. Newer trust documents that arrive in bundles, licenses and acknowledgements are kept
+beside the root they belong to and only ever move forward.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sealpack.format import canonical, documents
+from sealpack.format.documents import Parcel
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
+from sealpack.format.files import read_bounded
+from sealpack.format.limits import LIMITS
+from sealpack.format.trust import Trust
+from sealpack.runtime import machine
+from sealpack.runtime.state import State
+
+ROOTS_SCHEMA = "sealpack/roots/v1"
+ROOTS_FILE = "roots.json"
+_TRUST_KINDS = ("root", "keyring", "revocations")
+# Failures that mean "not this vendor", so that another root may still vouch for the document.
+_OTHER_VENDOR = frozenset({"SIG_KEY_UNKNOWN", "LIC_KEY_UNTRUSTED"})
+
+T = TypeVar("T")
+
+
+def read_roots(data: bytes) -> list[Trust]:
+    """The trust files in a roots file (`{"schema", "roots": [trust file...]}`), or one trust file."""
+    value = canonical.loads(data, max_bytes=LIMITS.parcel_bytes, what=ROOTS_FILE)
+    f = Fields(value, ROOTS_FILE, "TRUST_INVALID")
+    if f.text("schema", max_len=100) != ROOTS_SCHEMA:
+        return [Trust.load(data)]
+    return list(f.array("roots", lambda item, _: Trust.load(canonical.dumps(item)), max_items=64))
+
+
+def pin(state: State, trust: Trust) -> None:
+    """Believe this root from now on. The first pin decides; TRUST_CONFLICT for another root.
+
+    A frozen runtime refuses: its roots come with it.
+    """
+    if machine.frozen():
+        raise SealpackError(
+            "TRUST_CONFLICT",
+            "this runtime carries its own roots and takes no others",
+            remedy="use the runtime that came with your bundles",
+        )
+    with state.write() as db:
+        row = db.execute("SELECT anchor FROM trust").fetchone()
+        if row is not None and row[0] != trust.root_digest:
+            raise SealpackError(
+                "TRUST_CONFLICT",
+                f"root {row[0][:16]} is pinned already, this one is {trust.root_digest[:16]}",
+                remedy="compare both fingerprints with the vendor; a new root needs a new state directory",
+            )
+        if row is None:
+            empty = Parcel(()).to_bytes()
+            db.execute("INSERT INTO trust VALUES(?,?,?)", (trust.root_digest, trust.to_bytes(), empty))
+        else:
+            _ratchet(db, list(trust.envelopes))
+
+
+def load(state: State) -> list[Trust]:
+    """Every believed root with the newest documents under it; TRUST_UNPINNED when there is none."""
+    with state.read() as db:
+        return current(db)
+
+
+def current(db: sqlite3.Connection) -> list[Trust]:
+    """:func:`load` inside a transaction."""
+    found = [newest for _, newest in _anchors(db)]
+    if not found:
+        raise SealpackError("TRUST_UNPINNED", "no trust root is pinned in this state directory")
+    return found
+
+
+def ratchet(db: sqlite3.Connection, envelopes: Iterable[Envelope]) -> None:
+    """Take over every newer trust document that a known root vouches for; others are left alone."""
+    _ratchet(db, [e for e in envelopes if documents.kind_of(e) in _TRUST_KINDS])
+
+
+def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
+    if not envelopes:
+        return
+    for anchor, known in _anchors(db):
+        try:
+            newer = known.update(envelopes)
+        except SealpackError as error:
+            if error.code in ("TRUST_THRESHOLD", "TRUST_INVALID", "TRUST_ROLLBACK"):
+                continue  # another vendor's chain: nothing this root says anything about
+            raise
+        if newer != known:
+            _remember(db, anchor, known, newer, envelopes)
+
+
+def _remember(
+    db: sqlite3.Connection, anchor: str, known: Trust, newer: Trust, envelopes: list[Envelope]
+) -> None:
+    row = db.execute("SELECT newer FROM trust WHERE anchor=?", (anchor,)).fetchone()
+    kept = list(Parcel.from_bytes(row[0]).documents) if row else []
+    steps = [e for e in kept + envelopes if documents.kind_of(e) == "root"]
+    chain = {e.digest: e for e in (*steps, newer.keyring.envelope, newer.revocations.envelope)}
+    data = Parcel(tuple(chain.values())).to_bytes()
+    pinned = known.to_bytes()
+    db.execute(
+        "INSERT INTO trust VALUES(?,?,?) ON CONFLICT(anchor) DO UPDATE SET newer=excluded.newer",
+        (anchor, pinned, data),
+    )
+
+
+def _anchors(db: sqlite3.Connection) -> list[tuple[str, Trust]]:
+    newer = {row[0]: row[1:] for row in db.execute("SELECT anchor, pinned, newer FROM trust")}
+    if machine.frozen():
+        pinned = read_roots(read_bounded(Path(sys.executable).parent / ROOTS_FILE, LIMITS.parcel_bytes))
+    else:
+        pinned = [Trust.load(row[0]) for row in newer.values()]
+    found = []
+    for trust in pinned:
+        row = newer.get(trust.root_digest)
+        chain = Parcel.from_bytes(row[1]).documents if row else ()
+        found.append((trust.root_digest, trust.update(chain)))
+    return found
+
+
+def under_any(trusts: Iterable[Trust], use: Callable[[Trust], T]) -> T:
+    """The result of `use` under the first root that knows the signer; else the last failure."""
+    failure: SealpackError | None = None
+    for trust in trusts:
+        try:
+            return use(trust)
+        except SealpackError as error:
+            if error.code not in _OTHER_VENDOR:
+                raise
+            failure = error
+    raise failure or SealpackError("TRUST_UNPINNED", "no trust root is pinned in this state directory")
+
+
+def root_of(trusts: Iterable[Trust], use: Callable[[Trust], Any]) -> Trust:
+    """The root under which `use` succeeds."""
+
+    def check(trust: Trust) -> Trust:
+        use(trust)
+        return trust
+
+    return under_any(trusts, check)

@@ -1,0 +1,308 @@
+"""The Python API, which the command line itself uses.
+
+>>> runtime = sealpack.runtime.open("acme/minilm")          # doctest: +SKIP
+>>> runtime.embed(["hello"]).value["embeddings"][0][:2]     # doctest: +SKIP
+
+Opening checks the license before one byte of the model is parsed. Every call is admitted, reserved,
+computed and receipted; an answer is returned only after its receipt is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sealpack.format.documents import Parcel
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey
+from sealpack.runtime import admission, anchors, device, imports, log, machine, rights, store, timekeeper
+from sealpack.runtime.admission import Build, Facts, Verdict, Warning
+from sealpack.runtime.engines import base
+from sealpack.runtime.engines.base import Call, Description, Embed, Generate, Infer, Options, Session, Usage
+from sealpack.runtime.home import open_home
+from sealpack.runtime.ledger import PROGRESS_TOKENS, Ledger, Receipt, Ticket
+from sealpack.runtime.log import Log
+from sealpack.runtime.owners import Owner
+from sealpack.runtime.rights import Rights
+from sealpack.runtime.state import State
+from sealpack.runtime.store import OpenBundle
+from sealpack.runtime.timekeeper import Moment
+
+OnText = Callable[[str], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call gave: `value` is JSON-ready, `receipt` is what was written about it."""
+
+    value: dict[str, Any]
+    receipt: Receipt
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def meters(self) -> Mapping[str, int]:
+        """What was used: calls, tok_in, tok_out, ms, items."""
+        return self.receipt.meters
+
+
+def open(
+    bundle_id: str,
+    *,
+    state: str | os.PathLike[str] | None = None,
+    license: str | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+) -> Runtime:
+    """Open an installed bundle for use.
+
+    `bundle_id` is an id (newest release), `id@version` or a bundle digest; `state` the state directory;
+    `license` a license id where several apply; `threads` and `context` (tokens) as the engine takes them.
+    Raises the first check that fails, in the order of specs/runtime-state.md.
+    """
+    database = State(open_home(state))
+    try:
+        return Runtime(database, bundle_id, license, Options(threads, context))
+    except BaseException:
+        database.close()
+        raise
+
+
+class Runtime:
+    """A loaded, licensed model. Safe to use from several threads; calls run one at a time."""
+
+    def __init__(self, state: State, bundle_id: str, license: str | None, options: Options) -> None:
+        """Use :func:`open`."""
+        self._state = state
+        self._bundle: OpenBundle | None = None
+        self._session: Session | None = None
+        self._turn = threading.Lock()
+        self._machine = (machine.in_virtual_machine(), machine.in_container())
+        found = store.find(state, bundle_id)
+        self._bundle = store.open_installed(state, found)
+        try:
+            self._open(self._bundle, license)
+            self._session = base.load(self._bundle.model(), options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, bundle: OpenBundle, license: str | None) -> None:
+        mark = bundle.manifest.watermark
+        self._build = rights.build_of(bundle.installed, mark.license_id if mark else None)
+        self._rights = self._choose(bundle, license)
+        self._key = _device_key(self._state, self._rights)
+        self._owner = Owner(self._state.home)
+        self._ledger = Ledger(self._state, self._key, self._owner)
+        self._route = _route(bundle, self._rights)
+        license_id = self._rights.license.license_id
+        with self._state.read() as db:
+            self._fingerprint = rights.fingerprint(db, license_id)
+            found = log.find(db, license_id)
+            if found is not None:
+                log.check(db, found, self._key.public)
+        self.standing = self._stand()
+
+    def _choose(self, bundle: OpenBundle, license: str | None) -> Rights:
+        """The installed license that applies, else one that rides in the bundle and binds no device."""
+        try:
+            return installed_rights(self._state, self._build, license)
+        except SealpackError as error:
+            carried = bundle.licenses()
+            if error.code not in ("LIC_MISSING", "BUNDLE_MISMATCH") or not carried:
+                raise
+        imports.take(self._state, [Parcel(carried)])
+        return installed_rights(self._state, self._build, license)
+
+    def _stand(self) -> Verdict:
+        """The checks that can be made before the model is loaded; a refusal is noted in the log."""
+        with self._state.write() as db:
+            moment = timekeeper.observe(db)
+            found = log.find(db, self._rights.license.license_id)
+            facts = self._facts(db, found, moment)
+        try:
+            return admission.check_standing(facts)
+        except SealpackError as error:
+            self._ledger.deny(self._rights.license.license_id, error)
+            raise
+
+    def _facts(self, db: sqlite3.Connection, found: Log | None, moment: Moment) -> Facts:
+        self._refresh(db)
+        return facts_of(db, self._rights, self._build, device.name(self._key), found, moment, self._machine)
+
+    def _refresh(self, db: sqlite3.Connection) -> None:
+        """Take over documents that another process imported since."""
+        license_id = self._rights.license.license_id
+        now = rights.fingerprint(db, license_id)
+        if now != self._fingerprint:
+            self._rights = rights.read(db, license_id, anchors.current(db))
+            self._fingerprint = now
+
+    @property
+    def license_id(self) -> str:
+        """The license that applies."""
+        return self._rights.license.license_id
+
+    def describe(self) -> Description:
+        """What is loaded."""
+        return self._loaded().describe()
+
+    @property
+    def manifest(self) -> Any:
+        """The bundle's manifest."""
+        assert self._bundle is not None
+        return self._bundle.manifest
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise SealpackError("USAGE", "this runtime is closed")
+        return self._session
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: OnText | None = None,
+        cost_centre: str | None = None,
+    ) -> Answer:
+        """Continue `prompt`. `on_text` gets each piece as it is produced; False from it cancels."""
+        call = Generate(prompt, max_tokens, temperature, seed)
+        return self.run(call, on_text=on_text, cost_centre=cost_centre)
+
+    def embed(self, texts: Sequence[str], *, cost_centre: str | None = None) -> Answer:
+        """One embedding per text, under `embeddings`."""
+        return self.run(Embed(tuple(texts)), cost_centre=cost_centre)
+
+    def infer(self, inputs: Mapping[str, Any], *, cost_centre: str | None = None) -> Answer:
+        """Run the model on named arrays (nested lists of numbers)."""
+        return self.run(Infer(inputs), cost_centre=cost_centre)
+
+    def run(self, call: Call, *, on_text: OnText | None = None, cost_centre: str | None = None) -> Answer:
+        """Admit, reserve, compute and receipt one call."""
+        arrived = time.monotonic_ns()
+        with self._turn:
+            # Refused input costs nothing: it is refused before anything is reserved.
+            prepared = self._loaded().prepare(call)
+            streaming = isinstance(call, Generate)
+            ticket = self._ledger.reserve(
+                self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
+            )
+            time.sleep(ticket.verdict.delay_ms / 1000)
+            meter = _Meter(self._ledger, ticket, on_text, arrived)
+            try:
+                result = prepared.run(meter.on_token if streaming else None)
+            except BaseException as error:
+                self._failed(error, meter, prepared.bound, cost_centre)
+                raise
+            status = "cancel" if result.cancelled else "ok"
+            receipt = meter.settle(status, result.used, cost_centre)
+        return Answer(result.value, receipt, ticket.verdict.warnings)
+
+    def _failed(self, error: BaseException, meter: _Meter, bound: Usage, cost_centre: str | None) -> None:
+        """Receipt a call that broke off: an interrupt is a cancel, anything else an error."""
+        status = "cancel" if isinstance(error, KeyboardInterrupt) else "err"
+        meter.settle(status, Usage(bound.tok_in, meter.produced, bound.items), cost_centre)
+
+    def close(self) -> None:
+        """Free the model and the state."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._bundle is not None:
+            self._bundle.close()
+            self._bundle = None
+        owner = getattr(self, "_owner", None)
+        if owner is not None:
+            owner.release()
+        self._state.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Meter:
+    """Measures one running call and makes a stream's progress durable."""
+
+    def __init__(self, ledger: Ledger, ticket: Ticket, on_text: OnText | None, arrived: int) -> None:
+        self._ledger, self._ticket, self._on_text = ledger, ticket, on_text
+        self._began = time.monotonic_ns()
+        self._wait_ms = (self._began - arrived) // 1_000_000
+        self.produced = 0
+
+    def on_token(self, piece: str, produced: int) -> bool:
+        self.produced = produced
+        if produced % PROGRESS_TOKENS == 0:
+            self._ledger.progress(self._ticket, produced)
+        return self._on_text is None or self._on_text(piece) is not False
+
+    def settle(self, status: str, used: Usage, cost_centre: str | None) -> Receipt:
+        ms = -(-(time.monotonic_ns() - self._began) // 1_000_000)  # rounded up: nothing is free
+        return self._ledger.settle(self._ticket, status, used, ms, self._wait_ms, cost_centre)
+
+
+def facts_of(
+    db: sqlite3.Connection,
+    found: Rights,
+    build: Build,
+    device_id: str,
+    history: Log | None,
+    moment: Moment,
+    surroundings: tuple[bool, bool],
+) -> Facts:
+    """What admission looks at for a license and a build; `surroundings` = (virtual machine, container)."""
+    license = found.license
+    accepted = db.execute(
+        "SELECT 1 FROM terms WHERE license_id=? AND terms_digest=?",
+        (license.license_id, license.use.terms_digest),
+    ).fetchone()
+    return Facts(
+        license,
+        found.activation,
+        found.lease,
+        found.trust.revocations,
+        device_id,
+        build,
+        moment.times,
+        epoch=history.epoch if history else 0,
+        started=history.started if history else None,
+        terms_accepted=accepted is not None,
+        virtual_machine=surroundings[0],
+        container=surroundings[1],
+    )
+
+
+def installed_rights(state: State, build: Build, wanted: str | None) -> Rights:
+    with state.read() as db:
+        trusts = anchors.current(db)
+        names = rights.license_ids(db) if wanted is None else [wanted]
+        return rights.choose([rights.read(db, name, trusts) for name in names], build, wanted)
+
+
+def _device_key(state: State, found: Rights) -> PrivateKey:
+    """The device key; where it is gone although something was activated, it is not made anew."""
+    return device.key(state.home, create=found.activation is None)
+
+
+def _route(bundle: OpenBundle, found: Rights) -> dict[str, Any]:
+    """What a usage record's route stands for: license, build, model, tokenizer, terms and plan."""
+    license = found.license
+    tokenizer = bundle.role_digest("tokenizer", "vocabulary")
+    return {
+        "license_id": license.license_id,
+        "seq": license.seq,
+        "bundle_digest": bundle.installed.bundle_digest,
+        "model_digest": bundle.manifest.model.sha256,
+        "terms": license.use.terms_digest,
+        **({"tokenizer_digest": tokenizer} if tokenizer else {}),
+        **({"plan": {"id": license.plan.id, "version": license.plan.version}} if license.plan else {}),
+    }

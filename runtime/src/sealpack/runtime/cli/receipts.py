@@ -1,0 +1,138 @@
+"""`sealpack receipts`: list, verify and export what was metered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sealpack.runtime.cli.common import license_option, open_state, plural, state_option
+from sealpack.verifier.cli import support
+
+
+@click.group(short_help="List, verify and export usage receipts.")
+def receipts() -> None:
+    """List, verify and export the signed usage receipts of this machine."""
+
+
+@receipts.command("list", short_help="Print the newest receipts of every log.")
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@license_option
+@state_option
+@support.format_option
+def list_(last: int, license_id: str | None, state_dir: str | None, fmt: str) -> None:
+    """Print the newest receipts, oldest first."""
+    from sealpack.runtime import receipts as carried
+
+    logs: list[dict[str, Any]] = []
+    with open_state(state_dir) as state:
+        for entry in carried.pending(state):
+            if license_id in (None, entry.license.license_id):
+                with state.read() as db:
+                    records = [_row(r) for r in carried.recent(db, entry.log.log, last)]
+                logs.append({"origin": entry.log.origin, "size": entry.log.size, "records": records})
+    result = {"schema": "sealpack/receipts/v1", "logs": logs}
+    support.emit(result, "\n".join(_lines(logs)) or "no receipts yet", fmt)
+
+
+def _row(record: Any) -> dict[str, Any]:
+    return {"n": record.position, "kind": record.kind, "t": record.time_ms, **record.body}
+
+
+_NAMES = {
+    "g": "log begins",
+    "b": "runtime started",
+    "t": "registers",
+    "l": "lost",
+    "d": "refused",
+    "c": "clock",
+    "a": "acknowledged",
+    "e": "exported",
+    "r": "key rotated",
+    "x": "log closed",
+}
+
+
+def _lines(logs: list[dict[str, Any]]) -> list[str]:
+    from sealpack.runtime.admission import day
+
+    lines = []
+    for log in logs:
+        lines.append(f"{log['origin']} ({plural(log['size'], 'receipt')})")
+        for row in log["records"]:
+            if row["kind"] == "u":
+                meters = ", ".join(f"{count} {meter}" for meter, count in row["meters"].items())
+                what = f"call {row['status']}: {meters}"
+            else:
+                what = _NAMES[row["kind"]] + (f" {row['code']}" if "code" in row else "")
+            lines.append(f"  {row['n']:>6}  {day(row['t'] // 1000)}  {what}")
+    return lines
+
+
+@receipts.command(short_help="Check the logs, or a usage file, as settlement will.")
+@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@state_option
+@support.format_option
+def verify(file: str | None, state_dir: str | None, fmt: str) -> int:
+    """Check FILE, or without it every log on this machine, from the first receipt to the last."""
+    if file is not None:
+        return _verify_file(file, fmt)
+    from sealpack.runtime import receipts as carried
+
+    logs: list[dict[str, Any]] = []
+    with open_state(state_dir) as state:
+        for entry in carried.pending(state):
+            findings = carried.verify_log(state, entry.log.log)
+            logs.append({"origin": entry.log.origin, "size": entry.log.size, "findings": findings})
+    good = not any(log["findings"] for log in logs)
+    result = {"schema": "sealpack/log-check/v1", "ok": good, "logs": logs}
+    lines = []
+    for log in logs:
+        lines.append(f"{log['origin']}: {plural(log['size'], 'receipt')}, signed and complete")
+        lines += [f"  {f['code']}: {f['message']}" for f in log["findings"]]
+    support.emit(result, "\n".join(lines) or "no receipts yet", fmt)
+    return 0 if good else 3
+
+
+def _verify_file(file: str, fmt: str) -> int:
+    from sealpack.format.limits import LIMITS
+    from sealpack.runtime import receipts as carried
+
+    report = carried.verify_file(support.existing(file), LIMITS.usage_file_bytes)
+    verdict = "whole and valid" if report.ok else f"{len(report.findings)} findings"
+    lines = [f"{file}: {plural(report.accepted, 'receipt')} accepted, {verdict}"]
+    lines += [f"  {finding.code}: {finding.message}" for finding in report.findings]
+    support.emit(report.to_dict(), "\n".join(lines), fmt)
+    return 0 if report.ok else 3
+
+
+@receipts.command(short_help="Write usage files to carry to the vendor.")
+@click.option(
+    "--out", "folder", type=click.Path(file_okay=False), default=".", show_default=True, help="Folder."
+)
+@license_option
+@state_option
+@support.format_option
+def export(folder: str, license_id: str | None, state_dir: str | None, fmt: str) -> None:
+    """Write every receipt that is not acknowledged yet, with a readable summary beside it."""
+    from sealpack.runtime import receipts as carried
+
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    with open_state(state_dir) as state:
+        files = carried.export(state, out, license_id=license_id)
+    result = {"schema": "sealpack/exported/v1", "files": [exported_row(f) for f in files]}
+    lines = [f"{f.path}: receipts {f.start} to {f.end}" for f in files]
+    support.emit(result, "\n".join(lines) or "nothing to export: everything is acknowledged", fmt)
+
+
+def exported_row(file: Any) -> dict[str, Any]:
+    """A written usage file as JSON members."""
+    return {
+        "path": str(file.path),
+        "license_id": file.license_id,
+        "origin": file.origin,
+        "from": file.start,
+        "to": file.end,
+    }

@@ -1,0 +1,68 @@
+"""This device's identity: its key, its name, and the request that introduces it to an issuer.
+
+Source: specs/activation.md. The key is made once and never leaves the state directory; it signs the
+checkpoints of every log.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from sealpack.format import documents
+from sealpack.format.activation import ActivationRequest, device_id
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import atomic_write
+from sealpack.format.keys import ED25519, PrivateKey
+from sealpack.format.trust import Trust
+from sealpack.runtime import machine
+from sealpack.runtime.home import Home
+from sealpack.runtime.state import State
+
+
+def key(home: Home, *, create: bool = False) -> PrivateKey:
+    """The device key, made when missing and `create`; DEVICE_KEY_MISSING otherwise."""
+    path = home.device_key
+    if not path.exists():
+        if not create:
+            raise SealpackError("DEVICE_KEY_MISSING", f"there is no device key in {home.path}")
+        made = PrivateKey.generate(ED25519)
+        try:
+            atomic_write(path, made.to_pem(), mode=0o600, replace=False)
+        except SealpackError as error:
+            if error.code != "OUTPUT_EXISTS":  # another process was first: its key is the device's
+                raise
+    found = PrivateKey.load(path)
+    if found.scheme != ED25519:
+        raise SealpackError("STATE_TAMPERED", f"{path} is not an Ed25519 key")
+    return found
+
+
+def request(
+    state: State, trust: Trust, now: int, *, label: str | None = None, license_id: str | None = None
+) -> Envelope:
+    """A new signed activation request, remembered so that only its answer is accepted.
+
+    `now` is Unix seconds. The device key is made here when there is none yet.
+    """
+    signer = key(state.home, create=True)
+    made = ActivationRequest(
+        signer.public,
+        secrets.token_hex(16),
+        now,
+        trust.root_digest,
+        f"sealpack {machine.runtime_version()}",
+        label,
+        license_id,
+    )
+    envelope = documents.seal("activation-request", made.to_dict(), signer)
+    with state.write() as db:
+        db.execute(
+            "INSERT INTO requests(nonce, digest, created) VALUES(?,?,?)", (made.nonce, envelope.digest, now)
+        )
+    return envelope
+
+
+def name(signer: PrivateKey) -> str:
+    """The device's name, from its key."""
+    return device_id(signer.public)

@@ -1,0 +1,318 @@
+"""Reserve before use, receipt after: the accounting of every call.
+
+Source: specs/runtime-state.md, "Calls". A call is two transactions. `reserve` observes the clock,
+settles what dead processes left, asks admission, and holds the most the call can use on every counter;
+it commits before anything is computed. `settle` replaces the hold by what was really used and writes
+receipt, registers and signed checkpoint together. Between the two a kill costs that one call, billed as
+aborted: at its reservation, or for a stream at the progress that was made durable plus one step.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from sealpack.format import records
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey
+from sealpack.format.values import METERS
+from sealpack.runtime import admission, log, owners, timekeeper
+from sealpack.runtime.admission import Facts, Load, Verdict
+from sealpack.runtime.engines.base import Usage
+from sealpack.runtime.log import Log, Writer
+from sealpack.runtime.owners import Owner
+from sealpack.runtime.state import State
+from sealpack.runtime.timekeeper import Moment
+
+PROGRESS_TOKENS = 64  # a stream makes its progress durable this often
+_HELD = ("calls", "tok_in", "tok_out", "items")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A reservation: the call may run, after waiting `verdict.delay_ms`."""
+
+    id: int
+    log: int
+    began_ms: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was written for a call: its index in the log, status and meters."""
+
+    origin: str
+    position: int
+    status: str
+    meters: Mapping[str, int]
+
+
+# Gives the facts of a call inside the transaction; used, load and times are filled in by the ledger.
+FactsIn = Callable[[sqlite3.Connection, Log, Moment], Facts]
+
+
+class Ledger:
+    """The accounts of one license on this device, shared with every other process through the database."""
+
+    def __init__(self, state: State, key: PrivateKey, owner: Owner) -> None:
+        self._state = state
+        self._key = key
+        self._owner = owner
+
+    def reserve(
+        self,
+        license_id: str,
+        route: Mapping[str, object],
+        bound: Usage,
+        facts_in: FactsIn,
+        *,
+        streaming: bool,
+    ) -> Ticket:
+        """Hold the most a call can use; raises admission's refusal, which is noted in the log."""
+        want = {"calls": 1, "tok_in": bound.tok_in, "tok_out": bound.tok_out, "items": bound.items}
+        refusal: SealpackError | None = None
+        with self._state.write() as db:
+            moment = timekeeper.observe(db)
+            self._sweep(db, moment)
+            found = _require_log(db, license_id)
+            # A refusal is kept, not raised: what was swept and observed must be committed all the same.
+            try:
+                facts = self._complete(db, facts_in(db, found, moment), found, moment)
+                verdict = admission.admit(facts, want)
+            except SealpackError as error:
+                refusal = error
+                self._deny(db, found, moment, error)
+            else:
+                ticket = self._hold(db, found, facts, moment, verdict, want, route, streaming)
+        if refusal is not None:
+            raise refusal
+        return ticket
+
+    def _complete(self, db: sqlite3.Connection, facts: Facts, found: Log, moment: Moment) -> Facts:
+        """Add the counters and the load of this very moment."""
+        rows = db.execute(
+            "SELECT period, meter, used + reserved FROM counters WHERE license_id=?", (found.license_id,)
+        )
+        used = {(period, meter): total for period, meter, total in rows}
+        return replace(
+            facts,
+            times=moment.times,
+            epoch=found.epoch,
+            started=found.started,
+            load=self._load(db, facts, moment),
+            used=used,
+        )
+
+    def _load(self, db: sqlite3.Connection, facts: Facts, moment: Moment) -> Load:
+        limits, license_id = facts.license.limits, facts.license.license_id
+        row = db.execute("SELECT count(*) FROM reservations WHERE license_id=?", (license_id,)).fetchone()
+        processes = owners.count(self._state.home) if limits.processes is not None else 1
+        bucket = None
+        if limits.qps is not None:
+            bucket = _bucket(db, license_id, limits.qps, limits.burst, moment)
+        return Load(int(row[0]), processes, bucket)
+
+    def _hold(
+        self,
+        db: sqlite3.Connection,
+        found: Log,
+        facts: Facts,
+        moment: Moment,
+        verdict: Verdict,
+        want: Mapping[str, int],
+        route: Mapping[str, object],
+        streaming: bool,
+    ) -> Ticket:
+        license_id = found.license_id
+        periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
+        _add(db, license_id, periods, reserved=want)
+        if facts.load.bucket is not None:
+            _take(db, license_id, facts.load.bucket, moment)
+        if found.started is None:
+            db.execute("UPDATE logs SET started=? WHERE log=?", (moment.times.soft, found.log))
+        cursor = db.execute(
+            "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"
+            " progress, streaming, began) VALUES(?,?,?,?,?,?,?,?,?,0,?,?)",
+            (
+                found.log,
+                license_id,
+                self._owner.name,
+                log.route_for(db, found, route),
+                json.dumps(periods),
+                *(want[meter] for meter in _HELD),
+                int(streaming),
+                moment.uptime_ms,
+            ),
+        )
+        return Ticket(int(cursor.lastrowid or 0), found.log, moment.uptime_ms, verdict)
+
+    def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
+        """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
+        minute = moment.times.soft // 60_000
+        cursor = db.execute(
+            "INSERT INTO denials VALUES(?,?,?) ON CONFLICT(log, code) DO UPDATE SET minute=excluded.minute"
+            " WHERE minute<>excluded.minute",
+            (found.log, error.code, minute),
+        )
+        if cursor.rowcount:
+            writer = Writer(db, found, self._key, moment)
+            writer.add(records.DENIED, code=error.code, minute=minute)
+            writer.finish()
+
+    def deny(self, license_id: str, error: SealpackError) -> None:
+        """Note a refusal that came before anything was reserved; without a log there is nothing to note."""
+        with self._state.write() as db:
+            found = log.find(db, license_id)
+            if found is not None:
+                self._deny(db, found, timekeeper.observe(db), error)
+
+    def progress(self, ticket: Ticket, tok_out: int) -> None:
+        """Make a stream's progress durable."""
+        with self._state.write() as db:
+            db.execute("UPDATE reservations SET progress=? WHERE id=?", (tok_out, ticket.id))
+
+    def settle(
+        self, ticket: Ticket, status: str, used: Usage, ms: int, wait_ms: int, cost_centre: str | None = None
+    ) -> Receipt:
+        """Write the receipt of a call that ended, and let go of what it did not use."""
+        meters = {
+            "calls": 1,
+            "tok_in": used.tok_in,
+            "tok_out": used.tok_out,
+            "ms": ms,
+            "items": used.items,
+        }
+        with self._state.write() as db:
+            moment = timekeeper.observe(db)
+            row = _reservation(db, ticket.id)
+            receipt = self._close(db, row, moment, status, meters, wait_ms, cost_centre)
+        return receipt
+
+    def release(self, ticket: Ticket) -> None:
+        """Undo a reservation for which nothing was computed."""
+        with self._state.write() as db:
+            row = _reservation(db, ticket.id)
+            _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
+            db.execute("DELETE FROM reservations WHERE id=?", (ticket.id,))
+
+    def sweep(self) -> None:
+        """Settle what processes that are gone left open."""
+        with self._state.write() as db:
+            self._sweep(db, timekeeper.observe(db))
+
+    def _sweep(self, db: sqlite3.Connection, moment: Moment) -> None:
+        rows = db.execute("SELECT DISTINCT owner FROM reservations WHERE owner<>?", (self._owner.name,))
+        for (owner,) in rows.fetchall():
+            if owners.alive(self._state.home, owner):
+                continue
+            for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
+                self._abort(db, _reservation(db, number), moment)
+
+    def _abort(self, db: sqlite3.Connection, row: _Held, moment: Moment) -> None:
+        held = dict(row.held)
+        if row.streaming:
+            held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
+        self._close(db, row, moment, "aborted", held, 0, None)
+
+    def _close(
+        self,
+        db: sqlite3.Connection,
+        row: _Held,
+        moment: Moment,
+        status: str,
+        meters: Mapping[str, int],
+        wait_ms: int,
+        cost_centre: str | None,
+    ) -> Receipt:
+        found = log.by_id(db, row.log)
+        writer = Writer(db, found, self._key, moment)
+        position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
+        _add(
+            db,
+            row.license_id,
+            row.periods,
+            reserved={meter: -held for meter, held in row.held.items()},
+            used=meters,
+        )
+        db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+        writer.finish()
+        return Receipt(found.origin, position, status, meters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    id: int
+    log: int
+    license_id: str
+    route: str
+    periods: tuple[str, ...]
+    held: Mapping[str, int]
+    progress: int
+    streaming: bool
+
+
+def _reservation(db: sqlite3.Connection, number: int) -> _Held:
+    row = db.execute(
+        "SELECT id, log, license_id, route, periods, progress, streaming, calls, tok_in, tok_out, items"
+        " FROM reservations WHERE id=?",
+        (number,),
+    ).fetchone()
+    if row is None:
+        raise SealpackError("STATE_TAMPERED", f"reservation {number} is gone")
+    number, log_number, license_id, route, periods, progress, streaming = row[:7]
+    held = dict(zip(_HELD, row[7:], strict=True))
+    return _Held(
+        number, log_number, license_id, route, tuple(json.loads(periods)), held, progress, bool(streaming)
+    )
+
+
+def _require_log(db: sqlite3.Connection, license_id: str) -> Log:
+    found = log.find(db, license_id)
+    if found is None:
+        raise SealpackError("NOT_ACTIVATED", f"license {license_id} has no usage log on this machine")
+    return found
+
+
+def _add(
+    db: sqlite3.Connection,
+    license_id: str,
+    periods: tuple[str, ...],
+    *,
+    reserved: Mapping[str, int],
+    used: Mapping[str, int] | None = None,
+) -> None:
+    """Change the counters of every period; a CHECK stops what would fall below zero."""
+    for meter in METERS:
+        hold, use = reserved.get(meter, 0), (used or {}).get(meter, 0)
+        if not hold and not use:
+            continue
+        for period in periods:
+            db.execute(
+                "INSERT INTO counters VALUES(:license, :period, :meter, 0, 0) ON CONFLICT DO NOTHING",
+                {"license": license_id, "period": period, "meter": meter},
+            )
+            db.execute(
+                "UPDATE counters SET used=used+:use, reserved=reserved+:hold"
+                " WHERE license_id=:license AND period=:period AND meter=:meter",
+                {"license": license_id, "period": period, "meter": meter, "use": use, "hold": hold},
+            )
+
+
+def _bucket(db: sqlite3.Connection, license_id: str, qps: int, burst: int | None, moment: Moment) -> int:
+    """The token bucket's level now, in thousandths of a call; full after a reboot."""
+    full = max(burst or qps, 1) * 1000
+    row = db.execute("SELECT level, at, boot_id FROM buckets WHERE license_id=?", (license_id,)).fetchone()
+    if row is None or row[2] != moment.boot_id:
+        return full
+    return min(full, int(row[0]) + qps * max(0, moment.uptime_ms - int(row[1])))
+
+
+def _take(db: sqlite3.Connection, license_id: str, level: int, moment: Moment) -> None:
+    db.execute(
+        "INSERT INTO buckets VALUES(?,?,?,?) ON CONFLICT(license_id)"
+        " DO UPDATE SET level=excluded.level, at=excluded.at, boot_id=excluded.boot_id",
+        (license_id, level - 1000, moment.uptime_ms, moment.boot_id),
+    )

@@ -1,0 +1,326 @@
+"""A device log in the database: appending signed receipts inside one transaction.
+
+Source: specs/receipts.md. One log per (device, license, epoch). A :class:`Writer` collects the records
+of one transaction and closes it with frontier, registers and a signed checkpoint: either all of that
+is durable or none of it, and no checkpoint leaves before its commit.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sealpack.format import canonical, records
+from sealpack.format.activation import Activation, log_origin
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey, PublicKey
+from sealpack.format.license import License
+from sealpack.format.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from sealpack.format.note import Checkpoint, open_checkpoint, sign_checkpoint
+from sealpack.format.records import TALLY_EVERY, Registers
+from sealpack.runtime import machine
+from sealpack.runtime.timekeeper import Moment, take_events
+
+QUARTER_MS = 900_000
+_COLUMNS = (
+    "log, origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms, tally_size,"
+    " usage_since, quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq"
+)
+# Records that say something to settlement; the others only accompany them.
+NEWS = (records.GENESIS, records.BOOT, records.USAGE, records.LOST, records.DENIED, records.CLOCK)
+
+
+@dataclass(slots=True)
+class Log:
+    """One row of the logs table; `frontier` and `acked` are the trees at `size` and `acked_size`."""
+
+    log: int
+    origin: str
+    license_id: str
+    epoch: int
+    size: int
+    frontier: Frontier
+    checkpoint: bytes
+    boot: int
+    boot_key: str
+    uptime_ms: int
+    tally_size: int
+    usage_since: bool
+    quarter: int
+    started: int | None
+    acked_size: int
+    acked: Frontier
+    ack_seq: int
+    exported_size: int
+    file_seq: int
+
+
+def _from_row(row: tuple[Any, ...]) -> Log:
+    values = list(row)
+    values[5] = Frontier.from_hex(values[4], json.loads(values[5]))
+    values[11] = bool(values[11])
+    values[15] = Frontier.from_hex(values[14], json.loads(values[15]))
+    return Log(*values)
+
+
+def find(db: sqlite3.Connection, license_id: str) -> Log | None:
+    """The newest epoch's log of a license, or None."""
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM logs WHERE license_id=? ORDER BY epoch DESC LIMIT 1", (license_id,)
+    ).fetchone()
+    return None if row is None else _from_row(row)
+
+
+def by_id(db: sqlite3.Connection, log: int) -> Log:
+    """The log with that number."""
+    return _from_row(db.execute(f"SELECT {_COLUMNS} FROM logs WHERE log=?", (log,)).fetchone())
+
+
+def every(db: sqlite3.Connection) -> list[Log]:
+    """All logs, oldest first."""
+    return [_from_row(row) for row in db.execute(f"SELECT {_COLUMNS} FROM logs ORDER BY log")]
+
+
+def create(
+    db: sqlite3.Connection,
+    key: PrivateKey,
+    license: License,
+    activation: Activation | None,
+    root_digest: str,
+    device_id: str,
+    moment: Moment,
+) -> Log:
+    """Open the log of a license on this device with its genesis record."""
+    epoch = activation.epoch if activation else 0
+    origin = log_origin(license.license_id, device_id, epoch)
+    cursor = db.execute(
+        "INSERT INTO logs(origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms,"
+        " tally_size, usage_since, quarter, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
+        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,0,0,'[]',0,0,0)",
+        (origin, license.license_id, epoch, b""),
+    )
+    writer = Writer(db, by_id(db, int(cursor.lastrowid or 0)), key, moment)
+    writer.add(
+        records.GENESIS,
+        origin=origin,
+        device=key.public.pem,
+        license=license.digest,
+        root=root_digest,
+        epoch=epoch,
+        activation=activation.digest if activation else None,
+    )
+    return writer.finish()
+
+
+class Writer:
+    """Appends to one log within one transaction; nothing counts until :meth:`finish`."""
+
+    def __init__(self, db: sqlite3.Connection, log: Log, key: PrivateKey, moment: Moment) -> None:
+        self._db = db
+        self._log = log
+        self._key = key
+        self._moment = moment
+        self._hashes: list[bytes] = []
+        if log.size:
+            self._begin()
+
+    @property
+    def position(self) -> int:
+        """The index of the next record."""
+        return self._log.size + len(self._hashes)
+
+    def _begin(self) -> None:
+        """A boot record when this is another boot, runtime or route table; then the clock's events."""
+        log, moment = self._log, self._moment
+        routes = self._routes()
+        key = json.dumps([moment.boot_id, machine.runtime_digest(), sorted(routes)])
+        if key != log.boot_key or moment.uptime_ms < log.uptime_ms:
+            log.boot += 1
+            log.boot_key = key
+            version, digest = machine.runtime_version(), machine.runtime_digest()
+            self.add(
+                records.BOOT,
+                nonce=secrets.token_hex(16),
+                runtime={"version": version, "digest": digest},
+                routes=routes,
+            )
+            self.tally()
+        for event in take_events(self._db):
+            self.add(records.CLOCK, event=event.name, delta_ms=event.delta)
+
+    def _routes(self) -> dict[str, Any]:
+        rows = self._db.execute("SELECT route, entry FROM routes WHERE log=?", (self._log.log,))
+        return {route: json.loads(entry) for route, entry in rows}
+
+    def add(self, kind: str, **members: Any) -> int:
+        """Append one record and return its index."""
+        log, moment = self._log, self._moment
+        position = self.position
+        line = records.encode(
+            records.make(
+                kind,
+                position=position,
+                boot=log.boot,
+                time_ms=moment.times.soft,
+                skew_ms=moment.times.skew,
+                uptime_ms=moment.uptime_ms,
+                **members,
+            )
+        )
+        self._db.execute("INSERT INTO leaves VALUES(?,?,?,?)", (log.log, position, kind, line))
+        self._hashes.append(leaf_hash(line))
+        return position
+
+    def usage(
+        self, route: str, status: str, meters: Mapping[str, int], wait_ms: int, cost_centre: str | None = None
+    ) -> int:
+        """Append one call's receipt, a tally before it where one is due, and count it."""
+        log = self._log
+        quarter = self._moment.times.soft // QUARTER_MS
+        if quarter != log.quarter or self.position - log.tally_size >= TALLY_EVERY - 1:
+            self.tally()
+        for meter, count in meters.items():
+            if count:
+                self._db.execute(
+                    "INSERT INTO registers VALUES(?,?,?,?,?)"
+                    " ON CONFLICT DO UPDATE SET total=total+excluded.total",
+                    (log.log, route, status, meter, count),
+                )
+        log.usage_since, log.quarter = True, quarter
+        return self.add(
+            records.USAGE,
+            route=route,
+            status=status,
+            meters=dict(meters),
+            wait_ms=wait_ms,
+            cost_centre=cost_centre,
+        )
+
+    def tally(self) -> None:
+        """Append the registers if anything was used since they last stood in the log."""
+        if not self._log.usage_since:
+            return
+        self.add(records.TALLY, registers=registers(self._db, self._log.log).to_tally())
+        self._log.tally_size, self._log.usage_since = self.position, False
+
+    def finish(self) -> Log:
+        """Store the new frontier under a signed checkpoint."""
+        log = self._log
+        if not self._hashes:
+            return log
+        log.frontier = log.frontier.extend(self._hashes)
+        log.size = log.frontier.size
+        log.checkpoint = sign_checkpoint(Checkpoint(log.origin, log.size, log.frontier.root), self._key)
+        log.uptime_ms = self._moment.uptime_ms
+        self._hashes = []
+        self._db.execute(
+            "UPDATE logs SET size=?, roots=?, checkpoint=?, boot=?, boot_key=?, uptime_ms=?, tally_size=?,"
+            " usage_since=?, quarter=? WHERE log=?",
+            (
+                log.size,
+                json.dumps(log.frontier.to_hex()),
+                log.checkpoint,
+                log.boot,
+                log.boot_key,
+                log.uptime_ms,
+                log.tally_size,
+                int(log.usage_since),
+                log.quarter,
+                log.log,
+            ),
+        )
+        return log
+
+
+def store_acknowledged(db: sqlite3.Connection, log: Log) -> None:
+    """Keep how far settlement has acknowledged the log."""
+    db.execute(
+        "UPDATE logs SET acked_size=?, acked_roots=?, ack_seq=? WHERE log=?",
+        (log.acked_size, json.dumps(log.acked.to_hex()), log.ack_seq, log.log),
+    )
+
+
+def store_exported(db: sqlite3.Connection, log: Log) -> None:
+    """Keep how far the log was exported and under which number."""
+    db.execute(
+        "UPDATE logs SET exported_size=?, file_seq=? WHERE log=?", (log.exported_size, log.file_seq, log.log)
+    )
+
+
+def registers(db: sqlite3.Connection, log: int) -> Registers:
+    """The running totals of a log."""
+    rows = db.execute("SELECT route, status, meter, total FROM registers WHERE log=?", (log,))
+    return Registers({(route, status, meter): total for route, status, meter, total in rows if total})
+
+
+def leaves(db: sqlite3.Connection, log: int, start: int, end: int) -> Iterator[bytes]:
+    """The stored records [start, end)."""
+    for (record,) in db.execute(
+        "SELECT record FROM leaves WHERE log=? AND n>=? AND n<? ORDER BY n", (log, start, end)
+    ):
+        yield record
+
+
+def news_since(db: sqlite3.Connection, log: Log, size: int) -> int:
+    """How many records from index `size` on are worth carrying to settlement."""
+    marks = ",".join("?" * len(NEWS))
+    row = db.execute(
+        f"SELECT count(*) FROM leaves WHERE log=? AND n>=? AND kind IN ({marks})", (log.log, size, *NEWS)
+    ).fetchone()
+    return int(row[0])
+
+
+def route_for(db: sqlite3.Connection, log: Log, entry: Mapping[str, Any]) -> str:
+    """The short name under which a log's usage records mean this license and build; made when new."""
+    text = canonical.dumps(dict(entry)).decode()
+    row = db.execute("SELECT route FROM routes WHERE log=? AND entry=?", (log.log, text)).fetchone()
+    if row:
+        return str(row[0])
+    count = db.execute("SELECT count(*) FROM routes WHERE log=?", (log.log,)).fetchone()[0]
+    route = f"r{count + 1}"
+    db.execute("INSERT INTO routes VALUES(?,?,?)", (log.log, route, text))
+    return route
+
+
+def check(db: sqlite3.Connection, log: Log, key: PublicKey) -> None:
+    """STATE_TAMPERED unless tree, registers and counters agree with what this device signed last.
+
+    Looks at the newest checkpoint and at the records since the newest tally, so it costs the same for a
+    log of any length; `receipts verify` reads everything.
+    """
+    signed = open_checkpoint(log.checkpoint, key)
+    root = log.frontier.root if log.size else EMPTY_ROOT
+    if (signed.origin, signed.size, signed.root) != (log.origin, log.size, root):
+        raise SealpackError("STATE_TAMPERED", f"log {log.origin} is not what this device signed last")
+    kept, recounted = registers(db, log.log), _recount(db, log)
+    if kept != recounted:
+        raise SealpackError("STATE_TAMPERED", f"registers of {log.origin} differ from its receipts")
+    _check_counters(db, log.license_id)
+
+
+def _recount(db: sqlite3.Connection, log: Log) -> Registers:
+    counted = Registers()
+    start = max(log.tally_size - 1, 0)
+    for line in leaves(db, log.log, start, log.size):
+        record = records.parse_record(line)
+        if record.kind == records.TALLY:
+            counted = Registers.from_tally(record.body["registers"])
+        else:
+            counted.add(record)
+    return counted
+
+
+def _check_counters(db: sqlite3.Connection, license_id: str) -> None:
+    used = db.execute(
+        "SELECT meter, used FROM counters WHERE license_id=? AND period='term' AND used>0", (license_id,)
+    ).fetchall()
+    counted = db.execute(
+        "SELECT meter, sum(total) FROM registers JOIN logs USING(log) WHERE license_id=? GROUP BY meter",
+        (license_id,),
+    ).fetchall()
+    if sorted(used) != sorted(row for row in counted if row[1]):
+        raise SealpackError("STATE_TAMPERED", f"counters of {license_id} differ from its receipts")

@@ -1,0 +1,167 @@
+"""How things stand on this device: bundles, licenses with what is left of them, clock, receipts."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from sealpack.format.errors import SealpackError
+from sealpack.runtime import admission, anchors, api, device, log, machine, rights, store, timekeeper
+from sealpack.runtime.admission import day
+from sealpack.runtime.log import Log
+from sealpack.runtime.rights import Rights
+from sealpack.runtime.state import State
+from sealpack.runtime.store import Installed
+from sealpack.runtime.timekeeper import Moment
+
+SCHEMA = "sealpack/status/v1"
+
+
+def gather(state: State) -> dict[str, Any]:
+    """The status as plain values. Looks at the clock (and remembers it), changes nothing else."""
+    signer = device.key(state.home) if state.home.device_key.exists() else None
+    name = device.name(signer) if signer else None
+    bundles = store.installed(state)
+    with state.write() as db:
+        moment = timekeeper.observe(db)
+    with state.read() as db:
+        trusts = anchors.current(db)
+        licenses = [
+            _license(db, rights.read(db, license_id, trusts), name or "", bundles, moment)
+            for license_id in rights.license_ids(db)
+        ]
+    return {
+        "schema": SCHEMA,
+        "state": str(state.home.path),
+        "device_id": name,
+        "runtime": machine.runtime_version(),
+        "roots": [trust.root_digest for trust in trusts],
+        "clock": {"accepted": moment.times.soft // 1000, "skew_s": moment.times.skew // 1000},
+        "bundles": [
+            {"bundle_id": b.bundle_id, "version": b.version, "bundle_digest": b.bundle_digest}
+            for b in bundles
+        ],
+        "licenses": licenses,
+    }
+
+
+def _license(
+    db: sqlite3.Connection, found: Rights, device_id: str, bundles: list[Installed], moment: Moment
+) -> dict[str, Any]:
+    license = found.license
+    history = log.find(db, license.license_id)
+    covered = [b for b in bundles if license.covers(b.bundle_id, b.version, b.bundle_digest)]
+    standing = [_standing(db, found, bundle, device_id, history, moment) for bundle in covered]
+    ends = admission.end_of(license, history.started if history else None)
+    lease_ends = admission.lease_end(license, found.lease) if found.lease else None
+    return {
+        "license_id": license.license_id,
+        "seq": license.seq,
+        "tier": license.tier,
+        "customer": license.customer.name,
+        "environment": license.environment,
+        "support": license.support,
+        "ends": ends,
+        "grace_s": license.grace_s,
+        "lease": None if found.lease is None else {"seq": found.lease.lease_seq, "settle_by": lease_ends},
+        "quota": _quota(db, found, covered, moment),
+        "standing": standing,
+        "receipts": None
+        if history is None
+        else {
+            "origin": history.origin,
+            "size": history.size,
+            "acknowledged": history.acked_size,
+            "pending": log.news_since(db, history, history.acked_size),
+        },
+    }
+
+
+def _standing(
+    db: sqlite3.Connection,
+    found: Rights,
+    bundle: Installed,
+    device_id: str,
+    history: Log | None,
+    moment: Moment,
+) -> dict[str, Any]:
+    """Whether a bundle may run now, as admission would say it."""
+    build = rights.build_of(bundle)
+    surroundings = (machine.in_virtual_machine(), machine.in_container())
+    facts = api.facts_of(db, found, build, device_id, history, moment, surroundings)
+    entry: dict[str, Any] = {"bundle_id": bundle.bundle_id, "version": bundle.version}
+    try:
+        verdict = admission.check_standing(facts)
+    except SealpackError as error:
+        return {**entry, "may_run": False, "code": error.code, "detail": error.message, "next": error.remedy}
+    warnings = [{"code": w.code, "detail": w.message} for w in verdict.warnings]
+    return {**entry, "may_run": True, "warnings": warnings}
+
+
+def _quota(
+    db: sqlite3.Connection, found: Rights, covered: list[Installed], moment: Moment
+) -> list[dict[str, Any]]:
+    used = {
+        (period, meter): total
+        for period, meter, total in db.execute(
+            "SELECT period, meter, used + reserved FROM counters WHERE license_id=?",
+            (found.license.license_id,),
+        )
+    }
+    bounds = {
+        (bound.period, bound.meter, bound.rule is None): bound
+        for digest in ([b.bundle_digest for b in covered] or [""])
+        for bound in admission.limits_of(found.license, found.lease, moment.times.soft, digest)
+    }
+    return [
+        {
+            "meter": bound.meter,
+            "period": bound.period,
+            "source": "license" if bound.rule else "lease",
+            "limit": bound.cap,
+            "used": used.get((bound.period, bound.meter), 0),
+            "left": max(0, bound.cap - used.get((bound.period, bound.meter), 0)),
+            "on_exceed": bound.rule.on_exceed if bound.rule else "deny",
+        }
+        for bound in bounds.values()
+    ]
+
+
+def to_text(status: dict[str, Any]) -> str:
+    """The status for people."""
+    clock = status["clock"]
+    lines = [
+        f"device   {status['device_id'] or 'not activated yet'}",
+        f"state    {status['state']}",
+        f"clock    {day(clock['accepted'])}" + (f", off by {clock['skew_s']} s" if clock["skew_s"] else ""),
+    ]
+    lines += [
+        f"bundle   {b['bundle_id']} {b['version']} ({b['bundle_digest'][:16]})" for b in status["bundles"]
+    ]
+    for license in status["licenses"]:
+        lines += _license_lines(license)
+    return "\n".join(lines)
+
+
+def _license_lines(license: dict[str, Any]) -> list[str]:
+    ends = f"until {day(license['ends'])}" if license["ends"] else "without an end date"
+    lines = [f"license  {license['license_id']} ({license['tier']}) for {license['customer']}, {ends}"]
+    if license["lease"] and license["lease"]["settle_by"]:
+        lines.append(f"  lease    settle by {day(license['lease']['settle_by'])}")
+    for quota in license["quota"]:
+        lines.append(
+            f"  quota    {quota['left']:,} of {quota['limit']:,} {quota['meter']} left"
+            f" ({quota['source']}, {quota['period']})"
+        )
+    for entry in license["standing"]:
+        verdict = "may run" if entry["may_run"] else f"may not run: {entry['code']}: {entry['detail']}"
+        lines.append(f"  {entry['bundle_id']} {entry['version']} {verdict}")
+        lines += [f"    warning {w['code']}: {w['detail']}" for w in entry.get("warnings", ())]
+        if not entry["may_run"]:
+            lines.append(f"    next: {entry['next']}")
+    receipts = license["receipts"]
+    if receipts:
+        lines.append(f"  receipts {receipts['size']}, {receipts['pending']} to carry to the vendor")
+    if license["support"]:
+        lines.append(f"  support  {license['support']}")
+    return lines

@@ -1,0 +1,249 @@
+"""Carrying usage out: what is pending, the usage file, and a summary people can read.
+
+Source: specs/usage-export.md. A file holds the receipts from the last *acknowledged* size on, so a lost
+stick costs nothing; exporting again without new receipts gives the same range. Settlement reads only
+leaves under a valid checkpoint, never names or summaries.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sealpack.format import records
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import atomic_write, atomic_writer, read_bounded
+from sealpack.format.keys import PrivateKey
+from sealpack.format.license import License
+from sealpack.format.logcheck import LogChecker, LogState
+from sealpack.format.merkle import Frontier, leaf_hash
+from sealpack.format.records import Registers, parse_record
+from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
+from sealpack.format.usage_reader import UsageReport, verify_usage
+from sealpack.format.values import METERS
+from sealpack.runtime import anchors, device, log, machine, rights, timekeeper
+from sealpack.runtime.admission import day
+from sealpack.runtime.log import Log, Writer
+from sealpack.runtime.state import State
+
+SUFFIX = ".usage.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One usage file that was written: receipts [start, end) of a log."""
+
+    path: Path
+    license_id: str
+    origin: str
+    start: int
+    end: int
+    growth: Registers
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How a license's log stands: sizes, and whether there is something to carry to settlement."""
+
+    license: License
+    log: Log
+    news: int
+
+
+def pending(state: State) -> list[Pending]:
+    """Every log on this device with what settlement has not acknowledged yet."""
+    with state.read() as db:
+        trusts = anchors.current(db)
+        return [
+            Pending(
+                rights.read(db, found.license_id, trusts).license,
+                found,
+                log.news_since(db, found, found.acked_size),
+            )
+            for found in log.every(db)
+        ]
+
+
+def export(
+    state: State,
+    folder: Path,
+    *,
+    license_id: str | None = None,
+    reason: str = "export",
+    all_logs: bool = True,
+) -> list[Exported]:
+    """Write the usage files of every log that has something to carry, and their summaries.
+
+    `all_logs` False leaves out licenses whose receipts stay on the device. Nothing is written for a log
+    whose receipts are all acknowledged.
+    """
+    signer = device.key(state.home)
+    written: list[Exported] = []
+    for entry in pending(state):
+        wanted = license_id in (None, entry.license.license_id)
+        if wanted and entry.news and (all_logs or entry.license.receipts == "required"):
+            written += _export_log(state, folder, entry, signer, reason)
+    return written
+
+
+def _export_log(
+    state: State, folder: Path, entry: Pending, signer: PrivateKey, reason: str
+) -> list[Exported]:
+    found = _mark(state, entry.log.log, signer, reason)
+    files = []
+    start, tree = found.acked_size, found.acked
+    while start < found.size:
+        end = min(start + FILE_LEAVES, found.size)
+        exported, tree = _write_file(state, folder, entry.license, found, (start, end), tree, signer, reason)
+        files.append(exported)
+        start = end
+    return files
+
+
+def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
+    """Write tally and export record when receipts came since the last export; else leave the log as is."""
+    with state.write() as db:
+        found = log.by_id(db, number)
+        if found.exported_size and not log.news_since(db, found, found.exported_size):
+            return found
+        writer = Writer(db, found, signer, timekeeper.observe(db))
+        writer.tally()
+        found.file_seq += 1
+        writer.add(
+            records.EXPORTED,
+            file_seq=found.file_seq,
+            reason=reason,
+            **{"from": found.acked_size, "to": writer.position + 1},
+        )
+        found = writer.finish()
+        found.exported_size = found.size
+        log.store_exported(db, found)
+        return found
+
+
+def _write_file(
+    state: State,
+    folder: Path,
+    license: License,
+    found: Log,
+    span: tuple[int, int],
+    tree: Frontier,
+    signer: PrivateKey,
+    reason: str,
+) -> tuple[Exported, Frontier]:
+    start, end = span
+    with state.read() as db:
+        lines = list(log.leaves(db, found.log, start, end))
+        activation = rights.stored(db, "activation", license.license_id)
+    parsed = [parse_record(line) for line in lines]
+    growth = Registers()
+    for record in parsed:
+        growth.add(record)
+    header = UsageHeader(
+        origin=found.origin,
+        file_seq=found.file_seq,
+        start=start,
+        end=end,
+        reason=reason,
+        opened=parsed[0].time_ms,
+        last=parsed[-1].time_ms,
+        lost=sum(record.kind == records.LOST for record in parsed),
+        frontier=tree,
+        device_key=signer.public,
+        runtime_version=machine.runtime_version(),
+        runtime_digest=machine.runtime_digest(),
+        activation=activation.to_dict() if activation else None,
+    )
+    path = folder / f"{_file_name(license, found, start, end)}{SUFFIX}"
+    with atomic_writer(path) as file:
+        write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
+    exported = Exported(path, license.license_id, found.origin, start, end, growth)
+    _write_summaries(exported, license, header)
+    return exported, tree.extend(map(leaf_hash, lines))
+
+
+def _file_name(license: License, found: Log, start: int, end: int) -> str:
+    label = license.device_label or found.origin.split("/")[-2]
+    return f"{_plain(license.customer.id)}-{_plain(label)}-{start}-{end}"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._") or "x"
+
+
+def _write_summaries(exported: Exported, license: License, header: UsageHeader) -> None:
+    stem = exported.path.name.removesuffix(SUFFIX)
+    rows = [
+        (route, status, *(str(meters.get(meter, 0)) for meter in METERS))
+        for route, by_status in exported.growth.to_tally().items()
+        for status, meters in by_status.items()
+    ]
+    table = [("route", "status", *METERS), *rows]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    atomic_write(exported.path.with_name(f"{stem}.summary.csv"), text.getvalue().encode())
+    page = _summary_page(exported, license, header, table)
+    atomic_write(exported.path.with_name(f"{stem}.summary.html"), page.encode())
+
+
+def _summary_page(
+    exported: Exported, license: License, header: UsageHeader, table: list[tuple[str, ...]]
+) -> str:
+    def cells(row: tuple[str, ...], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+
+    head, *rows = table
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    facts = {
+        "Customer": license.customer.name,
+        "License": license.license_id,
+        "Log": exported.origin,
+        "Receipts": f"{exported.start} to {exported.end} ({exported.end - exported.start})",
+        "Period": f"{day(header.opened // 1000)} to {day(header.last // 1000)}",
+        "File": exported.path.name,
+    }
+    terms = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Usage summary</title>'
+        "<style>body{font:16px sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right}"
+        "dt{float:left;clear:left;width:8em;color:#555}</style><h1>Usage summary</h1>"
+        f"<p>For people; settlement reads only the signed file.</p><dl>{terms}</dl>"
+        f"<table><thead><tr>{cells(head, 'th')}</tr></thead><tbody>{body}</tbody></table></html>\n"
+    )
+
+
+def verify_log(state: State, number: int) -> list[dict[str, Any]]:
+    """Check a whole log in the database as settlement will; returns the findings.
+
+    Raises STATE_TAMPERED when the stored tree is not the one this device signed last.
+    """
+    signer = device.key(state.home)
+    with state.read() as db:
+        found = log.by_id(db, number)
+        log.check(db, found, signer.public)
+        checker, tree = LogChecker(LogState.fresh()), Frontier()
+        for line in log.leaves(db, number, 0, found.size):
+            tree = tree.append(leaf_hash(line))
+            checker.follow(parse_record(line))
+    if tree != found.frontier:
+        raise SealpackError("STATE_TAMPERED", f"receipts of {found.origin} are not the signed ones")
+    return [finding.to_dict() for finding in checker.findings]
+
+
+def verify_file(path: Path, limit: int) -> UsageReport:
+    """Check a usage file as settlement will before it leaves the site."""
+    return verify_usage(read_bounded(path, limit))
+
+
+def recent(db: sqlite3.Connection, number: int, count: int) -> Iterator[records.Record]:
+    """The newest `count` records of a log, oldest first."""
+    found = log.by_id(db, number)
+    for line in log.leaves(db, number, max(0, found.size - count), found.size):
+        yield parse_record(line)

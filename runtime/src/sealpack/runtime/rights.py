@@ -1,0 +1,121 @@
+"""The license documents on this device, verified again each time they are read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sealpack.format.activation import Activation, Lease
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.license import License, open_license
+from sealpack.format.trust import Trust
+from sealpack.runtime import anchors
+from sealpack.runtime.admission import Build
+from sealpack.runtime.store import Installed
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """A license with what belongs to it on this device, and the root that vouches for it."""
+
+    license: License
+    trust: Trust
+    activation: Activation | None
+    lease: Lease | None
+
+
+def stored(db: sqlite3.Connection, kind: str, license_id: str) -> Envelope | None:
+    """The stored document of a kind for a license, not verified."""
+    row = db.execute(
+        "SELECT envelope FROM documents WHERE kind=? AND license_id=?", (kind, license_id)
+    ).fetchone()
+    return None if row is None else Envelope.from_bytes(row[0], kind)
+
+
+def keep(db: sqlite3.Connection, kind: str, license_id: str, envelope: Envelope) -> None:
+    """Store a verified document in place of the older one."""
+    db.execute(
+        "INSERT INTO documents VALUES(?,?,?,?) ON CONFLICT(kind, license_id)"
+        " DO UPDATE SET digest=excluded.digest, envelope=excluded.envelope",
+        (kind, license_id, envelope.digest, envelope.to_bytes()),
+    )
+
+
+def fingerprint(db: sqlite3.Connection, license_id: str) -> tuple[object, ...]:
+    """Changes whenever a document that bears on this license does."""
+    documents = db.execute(
+        "SELECT kind, digest FROM documents WHERE license_id=? ORDER BY kind", (license_id,)
+    ).fetchall()
+    chains = db.execute("SELECT anchor, length(newer), newer FROM trust ORDER BY anchor").fetchall()
+    return (*documents, *chains)
+
+
+def license_ids(db: sqlite3.Connection) -> list[str]:
+    """Every license installed here."""
+    rows = db.execute("SELECT license_id FROM documents WHERE kind='license' ORDER BY license_id")
+    return [row[0] for row in rows]
+
+
+def read(db: sqlite3.Connection, license_id: str, trusts: Sequence[Trust]) -> Rights:
+    """Verify and read everything about a license; LIC_MISSING, LIC_SIG_INVALID, LIC_KEY_UNTRUSTED."""
+    envelope = stored(db, "license", license_id)
+    if envelope is None:
+        raise SealpackError("LIC_MISSING", f"license {license_id} is not installed here")
+    return verified(envelope, trusts, stored(db, "activation", license_id), stored(db, "lease", license_id))
+
+
+def verified(
+    license: Envelope,
+    trusts: Sequence[Trust],
+    activation: Envelope | None = None,
+    lease: Envelope | None = None,
+) -> Rights:
+    """Open the documents of one license under the root that knows its signer."""
+    opened, trust = anchors.under_any(trusts, lambda trust: (open_license(license, trust), trust))
+    return Rights(
+        opened,
+        trust,
+        Activation.open(activation, trust) if activation else None,
+        Lease.open(lease, trust) if lease else None,
+    )
+
+
+def choose(candidates: Sequence[Rights], build: Build, wanted: str | None) -> Rights:
+    """The license that applies to a build: the wanted one, else the only one that covers it."""
+    if wanted is not None:
+        for rights in candidates:
+            if rights.license.license_id == wanted:
+                return rights
+        raise SealpackError("LIC_MISSING", f"license {wanted} is not installed here")
+    fitting = [
+        r
+        for r in candidates
+        if r.license.covers(build.bundle_id, build.version, build.bundle_digest)
+        and build.license_id in (None, r.license.license_id)
+    ]
+    if len(fitting) > 1:
+        names = ", ".join(r.license.license_id for r in fitting)
+        raise SealpackError("LIC_AMBIGUOUS", f"licenses {names} all cover {build.bundle_id}")
+    if fitting:
+        return fitting[0]
+    if candidates:
+        raise SealpackError(
+            "BUNDLE_MISMATCH", f"no installed license covers {build.bundle_id} {build.version}"
+        )
+    raise SealpackError("LIC_MISSING", f"there is no license for {build.bundle_id} on this machine")
+
+
+def build_of(found: Installed, license_id: str | None = None) -> Build:
+    """What admission needs to know of an installed bundle; `license_id` of a marked build."""
+    return Build(
+        found.bundle_id,
+        found.version,
+        found.bundle_digest,
+        found.release_index,
+        found.signer,
+        found.signed_digest,
+        found.signed_at,
+        license_id,
+    )

@@ -1,0 +1,267 @@
+"""The one SQLite database of a device: documents, clock, logs, counters and open reservations.
+
+Source: specs/runtime-state.md, "Database". STRICT tables with CHECKs, WAL, synchronous=FULL: what
+`write()` has committed survives a power cut. Documents are kept as signed bytes and verified again
+when read; the database is not trusted to say what they mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sealpack.format.errors import SealpackError
+from sealpack.runtime.home import Home
+
+VERSION = 1
+APPLICATION_ID = 0x5345414C  # "SEAL"
+BUSY_SECONDS = 10.0
+_LOW_SPACE = 1 << 16  # bytes free below which an I/O error means a full disk
+
+_SCHEMA = """
+CREATE TABLE trust(
+  anchor TEXT PRIMARY KEY,            -- digest of the root that was pinned
+  pinned BLOB NOT NULL,               -- trust file as pinned
+  newer BLOB NOT NULL                 -- parcel of every newer trust document taken over since
+) STRICT;
+CREATE TABLE requests(
+  nonce TEXT PRIMARY KEY,
+  digest TEXT NOT NULL UNIQUE,
+  created INTEGER NOT NULL,
+  answered TEXT                       -- digest of the activation that answered it
+) STRICT;
+CREATE TABLE documents(
+  kind TEXT NOT NULL CHECK(kind IN ('license','activation','lease','acknowledgement')),
+  license_id TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  envelope BLOB NOT NULL,
+  PRIMARY KEY(kind, license_id)
+) STRICT;
+CREATE TABLE bundles(
+  bundle_digest TEXT PRIMARY KEY,
+  bundle_id TEXT NOT NULL,
+  record BLOB NOT NULL,               -- canonical JSON, authenticated by mac
+  mac BLOB NOT NULL CHECK(length(mac) = 32)
+) STRICT;
+CREATE TABLE terms(
+  license_id TEXT NOT NULL,
+  terms_digest TEXT NOT NULL,
+  accepted_at INTEGER NOT NULL,
+  PRIMARY KEY(license_id, terms_digest)
+) STRICT;
+CREATE TABLE clock(
+  id INTEGER PRIMARY KEY CHECK(id = 1),
+  hard INTEGER NOT NULL CHECK(hard >= 0),
+  soft INTEGER NOT NULL CHECK(soft >= hard),
+  budget INTEGER NOT NULL CHECK(budget >= 0),
+  boot_id TEXT NOT NULL,
+  monotonic INTEGER NOT NULL,
+  pending_wall INTEGER,
+  pending_run INTEGER NOT NULL CHECK(pending_run >= 0),
+  behind INTEGER NOT NULL CHECK(behind IN (0, 1)),
+  events TEXT NOT NULL                -- JSON list of [name, delta] no record tells of yet
+) STRICT;
+CREATE TABLE logs(
+  log INTEGER PRIMARY KEY,
+  origin TEXT NOT NULL UNIQUE,
+  license_id TEXT NOT NULL,
+  epoch INTEGER NOT NULL CHECK(epoch >= 0),
+  size INTEGER NOT NULL CHECK(size >= 0),
+  roots TEXT NOT NULL,                -- frontier at size, hex
+  checkpoint BLOB NOT NULL,           -- signed note at size
+  boot INTEGER NOT NULL CHECK(boot >= 0),
+  boot_key TEXT NOT NULL,             -- what the newest boot record stands for
+  uptime_ms INTEGER NOT NULL,
+  tally_size INTEGER NOT NULL,        -- size after the newest tally
+  usage_since INTEGER NOT NULL CHECK(usage_since IN (0, 1)),
+  quarter INTEGER NOT NULL,           -- quarter hour of the newest usage record
+  started INTEGER,                    -- soft time of the first admitted call, ms
+  acked_size INTEGER NOT NULL CHECK(acked_size <= size),
+  acked_roots TEXT NOT NULL,
+  ack_seq INTEGER NOT NULL,
+  exported_size INTEGER NOT NULL,
+  file_seq INTEGER NOT NULL,
+  UNIQUE(license_id, epoch)
+) STRICT;
+CREATE TABLE leaves(
+  log INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY(log, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE routes(
+  log INTEGER NOT NULL,
+  route TEXT NOT NULL,
+  entry TEXT NOT NULL,                -- canonical JSON of the boot record's entry
+  PRIMARY KEY(log, route),
+  UNIQUE(log, entry)
+) STRICT;
+CREATE TABLE registers(
+  log INTEGER NOT NULL,
+  route TEXT NOT NULL,
+  status TEXT NOT NULL,
+  meter TEXT NOT NULL,
+  total INTEGER NOT NULL CHECK(total >= 0),
+  PRIMARY KEY(log, route, status, meter)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE counters(
+  license_id TEXT NOT NULL,
+  period TEXT NOT NULL,               -- day:N, month:YYYY-MM, term, bundle:<digest>
+  meter TEXT NOT NULL,
+  used INTEGER NOT NULL CHECK(used >= 0),
+  reserved INTEGER NOT NULL CHECK(reserved >= 0),
+  PRIMARY KEY(license_id, period, meter)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE reservations(
+  id INTEGER PRIMARY KEY,
+  log INTEGER NOT NULL,
+  license_id TEXT NOT NULL,
+  owner TEXT NOT NULL,                -- lock file of the process that holds it
+  route TEXT NOT NULL,
+  periods TEXT NOT NULL,              -- JSON list of the counter periods it counts in
+  calls INTEGER NOT NULL CHECK(calls >= 0),
+  tok_in INTEGER NOT NULL CHECK(tok_in >= 0),
+  tok_out INTEGER NOT NULL CHECK(tok_out >= 0),
+  items INTEGER NOT NULL CHECK(items >= 0),
+  progress INTEGER NOT NULL CHECK(progress >= 0),  -- tok_out already produced
+  streaming INTEGER NOT NULL CHECK(streaming IN (0, 1)),
+  began INTEGER NOT NULL              -- monotonic ms
+) STRICT;
+CREATE TABLE buckets(
+  license_id TEXT PRIMARY KEY,
+  level INTEGER NOT NULL,             -- thousandths of a call
+  at INTEGER NOT NULL,                -- monotonic ms
+  boot_id TEXT NOT NULL
+) STRICT;
+CREATE TABLE denials(
+  log INTEGER NOT NULL,
+  code TEXT NOT NULL,
+  minute INTEGER NOT NULL,
+  PRIMARY KEY(log, code)
+) STRICT;
+"""
+
+
+class State:
+    """An open database. One connection, usable from several threads, one transaction at a time."""
+
+    def __init__(self, home: Home, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Open or create the database of `home`; STORE_*, STATE_LOCKED or STATE_NEWER."""
+        self.home = home
+        self._lock = threading.RLock()
+        with storage_errors(home.path):
+            if not home.database.exists():
+                os.close(os.open(home.database, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(
+                home.database, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+            )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        with storage_errors(self.home.path):
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise SealpackError(
+                    "STATE_NEWER", f"{self.home.database} has schema {version}, this version knows {VERSION}"
+                )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+        if version < VERSION:
+            with self.write() as db:
+                _create(db)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: durable when the block ends, undone when it raises."""
+        with self._lock, storage_errors(self.home.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                # After some errors (a full disk) SQLite has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One consistent snapshot."""
+        with self._lock, storage_errors(self.home.path):
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+
+def _create(db: sqlite3.Connection) -> None:
+    # Another process may have created the schema between our look and our lock.
+    if db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+        return
+    for statement in _SCHEMA.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into the code that says what to do about it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", None) or ""
+        code = _code(name, folder)
+        raise SealpackError(code, f"state in {folder}: {str(error).lower()}") from None
+    except PermissionError as error:
+        raise SealpackError("STORE_READONLY", f"state in {folder}: {error.strerror}".lower()) from None
+    except OSError as error:
+        code = {28: "STORE_FULL", 122: "STORE_FULL", 30: "STORE_READONLY"}.get(error.errno or 0, "STORE_IO")
+        raise SealpackError(code, f"state in {folder}: {(error.strerror or 'i/o error').lower()}") from None
+
+
+def _code(name: str, folder: Path) -> str:
+    if name.startswith("SQLITE_FULL"):
+        return "STORE_FULL"
+    if name.startswith("SQLITE_READONLY"):
+        return "STORE_READONLY"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "STATE_LOCKED"
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return "STORE_CORRUPT"
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
+        return _why_io(folder)
+    return "INTERNAL" if name.startswith("SQLITE_CONSTRAINT") else "STORE_IO"
+
+
+def _why_io(folder: Path) -> str:
+    """SQLite reports a full or read-only disk as a plain I/O error at some of its calls."""
+    with contextlib.suppress(OSError):
+        space = os.statvfs(folder)
+        if space.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
+            return "STORE_READONLY"
+        if space.f_bavail * space.f_frsize < _LOW_SPACE:
+            return "STORE_FULL"
+    return "STORE_IO"
