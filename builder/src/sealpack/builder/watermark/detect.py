@@ -37,7 +37,8 @@ LIMITS = (
     "mixing with a clean copy can remove the mark",
     "if the clean model is public, anyone can compare with it and wash the mark out",
     "this version does not resist licensees who combine their copies",
-    "hidden units that were permuted or rotated are reported as structure not matched",
+    "permuted or rotated hidden units, and matrices cut, stacked or fused by a converter, are reported as "
+    "structure not matched",
     "without the original about 20 million marked weights are needed for a clear answer",
 )
 
