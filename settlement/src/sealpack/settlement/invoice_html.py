@@ -185,7 +185,7 @@ def _payment(document: Invoice) -> str:
 
 
 def _working(document: Invoice) -> str:
-    items = "".join(_work(document, line) for line in document.lines if line.steps)
+    items = "".join(_work(document, line) for line in document.lines if len(line.steps) > 1)
     if not items:
         return ""
     return f'<h2>How each amount was worked out</h2><ul class="work">{items}</ul>'

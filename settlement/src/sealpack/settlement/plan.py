@@ -21,6 +21,13 @@ from sealpack.settlement.money import Rounding
 from sealpack.settlement.plan_reader import ID, Reader, refuse
 
 FIELDS = ("calls", "tok_in", "tok_out", "ms", "items")
+FIELD_WORDS = {
+    "calls": "calls",
+    "tok_in": "input tokens",
+    "tok_out": "output tokens",
+    "ms": "milliseconds",
+    "items": "items",
+}
 STATUSES = ("ok", "err", "cancel", "aborted")
 LOST = "lost"  # usage of lost records: counts for every meter, whatever its `where`
 MODELS = ("per_unit", "graduated", "volume", "package")
@@ -39,6 +46,11 @@ class Meter:
     field: str
     per: int = 1
     statuses: tuple[str, ...] | None = None  # None: all of them
+
+    @property
+    def words(self) -> str:
+        """The field in a reader's words."""
+        return FIELD_WORDS[self.field]
 
     def counts(self, status: str) -> bool:
         return status == LOST or self.statuses is None or status in self.statuses

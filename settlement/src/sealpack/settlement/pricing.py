@@ -73,8 +73,8 @@ def price_usage(charge: Charge, meter: Meter, raw: int) -> Priced:
 
 def _usage_text(meter: Meter, raw: int, units: Fraction) -> str:
     if meter.per == 1:
-        return f"{raw:,} {meter.field}"
-    return f"{raw:,} {meter.field} / {meter.per:,} = {show(units)}"
+        return f"{raw:,} {meter.words}"
+    return f"{raw:,} {meter.words} / {meter.per:,} = {show(units)}"
 
 
 def _model(charge: Charge, rated: Fraction) -> list[Step]:

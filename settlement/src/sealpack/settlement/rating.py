@@ -218,7 +218,7 @@ def _describe(plan: Plan, priced: Priced, active: Active) -> str:
     charge = priced.charge
     name = charge.name or charge.id
     if charge.type == "usage":
-        return f"{name}: {priced.raw or 0:,} {plan.meters[charge.meter].field}"
+        return f"{name}: {priced.raw or 0:,} {plan.meters[charge.meter].words}"
     if charge.type == "one_time":
         return f"{name}: one-time, at activation"
     if charge.prorate and active.days != active.of:
