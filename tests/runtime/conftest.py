@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import world
+from support.site import Site
 
 from sealpack.format.fields import Fields
 from sealpack.format.io import ModelIo
@@ -149,3 +151,9 @@ def open_model(tmp_path: Path) -> Iterator[OpenModel]:
     yield pack
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny_models: dict[str, Path]) -> Site:
+    """A device that has nothing yet."""
+    return Site(tmp_path, tiny_models, world.make_trust())
