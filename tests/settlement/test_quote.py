@@ -57,7 +57,8 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def amounts(invoice: dict[str, Any]) -> dict[str, str]:
-    return {line["charge"]: line["amount"] for line in invoice["lines"]}
+    lines: list[dict[str, str]] = invoice["lines"]
+    return {line["charge"]: line["amount"] for line in lines}
 
 
 def test_without_an_activation_the_first_row_starts_a_whole_period(desk: Desk) -> None:
@@ -113,6 +114,9 @@ def test_what_was_used_before_means_the_license_started_earlier(desk: Desk) -> N
         (found,) = desk.invoices(table, "--commitment-used", used)
         assert amounts(found) == {"base": "60.00", "use": "0.00", "a": "3.00"}
         assert found["commitments"][0]["drawn"] == "2.00"
+    (found,) = desk.invoices(table, "--commitment-used", "8", "--activated", "2026-04-01")
+    assert amounts(found) == {"setup": "250.00", "base": "60.00", "use": "0.00", "a": "3.00"}
+    assert found["net"] == "313.00"  # no second prepayment
 
 
 def test_the_text_shows_the_working(desk: Desk) -> None:

@@ -21,7 +21,8 @@ html { background: #eceae4; }
 body { max-width: 210mm; margin: 8mm auto; padding: 18mm; background: #fff; color: #1c1b19;
   font: 10pt/1.45 "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif; }
 h1 { font-size: 22pt; line-height: 1.1; margin: 0; font-weight: 600; letter-spacing: -0.01em; }
-h2 { font-size: 10.5pt; margin: 9mm 0 2mm; padding-bottom: 1mm; border-bottom: .3mm solid #1c1b19; }
+h2 { font-size: 10.5pt; margin: 7mm 0 2mm; padding-bottom: 1mm; border-bottom: .3mm solid #1c1b19;
+  break-after: avoid; }
 header { display: flex; justify-content: space-between; gap: 10mm; align-items: flex-start; }
 address { font-style: normal; }
 .muted, dt, th, .why { color: #5c5952; }
