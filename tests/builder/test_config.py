@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealpack.builder import config
+from sealpack.builder.sections import ExtraFile
 from sealpack.format.errors import SealpackError
 
 LEAST = '[bundle]\nid = "acme/x"\nversion = "1.0"\n'
@@ -62,7 +63,7 @@ def test_values_are_read() -> None:
     assert read.bundle.release_index == 1
     assert read.bundle.recertify_by == "2027-01-31"
     assert read.card == Path("/base/card.md")
-    assert read.files == (config.ExtraFile(Path("/base/sub/vocab.txt"), "vocab.txt", "vocabulary"),)
+    assert read.files == (ExtraFile(Path("/base/sub/vocab.txt"), "vocab.txt", "vocabulary"),)
     assert read.keys.bundle == Path("/abs/key.pem")
 
 
@@ -95,3 +96,10 @@ def test_every_commented_line_of_the_template_is_valid_too(home: Path) -> None:
     assert read.sbom.base_model is not None
     assert read.io.samples
     assert read.license.terms.ack_required
+
+
+def test_the_example_of_the_specification() -> None:
+    text = (Path(__file__).parents[2] / "specs/config.md").read_text()
+    example = text.split("## Example", 1)[1]
+    read = parse("\n".join(line.removeprefix("    ") for line in example.splitlines()))
+    assert (read.bundle.id, read.io.task) == ("acme/minilm", "embedding")

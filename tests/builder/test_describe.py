@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sealpack.builder.config import IoSection
 from sealpack.builder.describe import io_member, read_model
 from sealpack.builder.model import BaseRef, Port
+from sealpack.builder.sections import IoSection
 from sealpack.format.errors import SealpackError
 
 
@@ -76,3 +76,15 @@ def test_io_that_cannot_work_is_refused(onnx_model: Path, io: IoSection, says: s
     with pytest.raises(SealpackError, match=says) as caught:
         io_member(read_model(onnx_model).description, io, set())
     assert caught.value.code == "CONFIG_INVALID"
+
+
+def test_one_part_of_a_split_gguf_is_not_a_model(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "a-00001-of-00003.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(SealpackError, match="one of 3 parts") as caught:
+        read_model(tmp_path / "a-00001-of-00003.gguf")
+    assert caught.value.code == "MODEL_UNKNOWN"

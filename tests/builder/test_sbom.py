@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.world import CREATOR, T0
 
-from sealpack.builder import config, sbom
+from sealpack.builder import sbom, sections
 from sealpack.builder.model import BaseRef, ModelDescription, Port
-from sealpack.builder.sbom import SbomInput
 from sealpack.builder.sbom_check import check, check_expression
+from sealpack.builder.sbom_components import SbomInput
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import FileEntry
@@ -27,7 +27,7 @@ def entry(name: str, role: str, digit: str) -> FileEntry:
 
 
 GIVEN = SbomInput(
-    bundle=config.BundleSection("acme/minilm", "1.2.0", 3, support="help@acme.example"),
+    bundle=sections.BundleSection("acme/minilm", "1.2.0", 3, support="help@acme.example"),
     model=ModelDescription(
         "onnx",
         10,
@@ -47,12 +47,12 @@ GIVEN = SbomInput(
         entry("payload/model.onnx", "model", "d"),
         entry("payload/vocab.txt", "vocabulary", "e"),
     ),
-    sbom=config.SbomSection(
+    sbom=sections.SbomSection(
         supplier="Acme",
-        datasets=(config.Dataset("SNLI", "training", license="CC-BY-4.0", owner="Someone"),),
-        metrics=(config.Metric("accuracy", "0.97", lower="0.96", upper="0.98"),),
-        considerations=config.Considerations(users=("nurses",), ethical=(("bias", None),)),
-        steps=(config.Step("convert", command="python convert.py"),),
+        datasets=(sections.Dataset("SNLI", "training", license="CC-BY-4.0", owner="Someone"),),
+        metrics=(sections.Metric("accuracy", "0.97", lower="0.96", upper="0.98"),),
+        considerations=sections.Considerations(users=("nurses",), ethical=(("bias", None),)),
+        steps=(sections.Step("convert", command="python convert.py"),),
     ),
     signed_at=T0,
     keys=(CREATOR.public,),
@@ -103,7 +103,7 @@ def test_bundle_keys_libraries_and_steps_are_listed() -> None:
 
 
 def test_a_bad_url_is_refused_by_the_schema() -> None:
-    bad = replace(GIVEN.sbom, datasets=(config.Dataset("SNLI", "training", url="not a url at all"),))
+    bad = replace(GIVEN.sbom, datasets=(sections.Dataset("SNLI", "training", url="not a url at all"),))
     with pytest.raises(SealpackError) as caught:
         sbom.build(replace(GIVEN, sbom=bad))
     assert caught.value.code == "SBOM_INVALID"

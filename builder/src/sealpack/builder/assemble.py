@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sealpack.builder import enclosures
-from sealpack.builder.config import Config, ExtraFile
+from sealpack.builder.config import Config
 from sealpack.builder.describe import ModelFile, io_member, read_model
+from sealpack.builder.sections import ExtraFile
 from sealpack.format import chunks, statement
 from sealpack.format.chunks import CHUNK_SIZE
 from sealpack.format.container import MIMETYPE, Member, check_name, write_bundle
@@ -282,11 +283,11 @@ def _metadata_part(name: str, role: str, data: bytes) -> _Part:
 
 
 def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
-    from sealpack.builder import sbom
+    from sealpack.builder import sbom, sbom_components
 
     order = facts.order
     entries = [p.entry for p in parts if p.entry.role != "chunk-table"]
-    given = sbom.SbomInput(
+    given = sbom_components.SbomInput(
         bundle=order.config.bundle,
         model=facts.model.description,
         files=tuple(sorted(entries, key=lambda entry: entry.name)),

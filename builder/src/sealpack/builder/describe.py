@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sealpack.builder.config import IoSection
 from sealpack.builder.model import BaseRef, ModelDescription, Port
+from sealpack.builder.sections import IoSection
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import io_error
@@ -52,11 +52,22 @@ def read_model(path: Path) -> ModelFile:
     except OSError as error:
         raise io_error(error, path, "read") from None
     if isinstance(header, GgufHeader):
+        _check_whole(path, header)
         return ModelFile(path, (), _gguf(header, size), header.tensors, _gguf_engine(header))
     external = _external(path, header)
     warnings = tuple(f"needs operators of {d}" for d in header.custom_domains)
     engine = _onnx_engine(header)
     return ModelFile(path, external, _onnx(header, size), header.tensors, engine, warnings)
+
+
+def _check_whole(path: Path, header: GgufHeader) -> None:
+    parts = header.integer("split.count") or 1
+    if parts > 1:
+        raise SealpackError(
+            "MODEL_UNKNOWN",
+            f"{path.name} is one of {parts} parts of a model",
+            remedy="merge the parts into one GGUF file first (llama-gguf-split --merge)",
+        )
 
 
 def _external(path: Path, header: OnnxHeader) -> tuple[Path, ...]:
