@@ -99,7 +99,9 @@ def make_llama(folder: Path) -> Path:
     def tensor(name: str, *shape: int) -> None:
         w.add_tensor(name, rng.normal(0, 0.3, shape).astype(np.float32))
 
-    tensor("token_embd.weight", len(alphabet), width)
+    table = rng.normal(0, 0.3, (len(alphabet), width)).astype(np.float32)
+    table[-1] = 0  # a zero row is never the best: greedy answers run to their limit
+    w.add_tensor("token_embd.weight", table)
     w.add_tensor("output_norm.weight", np.ones(width, np.float32))
     w.add_tensor("blk.0.attn_norm.weight", np.ones(width, np.float32))
     w.add_tensor("blk.0.ffn_norm.weight", np.ones(width, np.float32))

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sealpack.format import records
+from sealpack.format import canonical, records
+from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, atomic_writer, read_bounded
 from sealpack.format.keys import PrivateKey
@@ -161,7 +162,7 @@ def _write_file(
         runtime_digest=machine.runtime_digest(),
         activation=activation.to_dict() if activation else None,
     )
-    path = folder / f"{_file_name(license, found, start, end)}{SUFFIX}"
+    path = folder / f"{_file_name(license, activation, found, start, end)}{SUFFIX}"
     with atomic_writer(path) as file:
         write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
     exported = Exported(path, license.license_id, found.origin, start, end, growth)
@@ -169,13 +170,15 @@ def _write_file(
     return exported, tree.extend(map(leaf_hash, lines))
 
 
-def _file_name(license: License, found: Log, start: int, end: int) -> str:
-    label = license.device_label or found.origin.split("/")[-2]
+def _file_name(license: License, activation: Envelope | None, found: Log, start: int, end: int) -> str:
+    """A name for people: the label the device was activated under, else the license's, else its id."""
+    payload = canonical.loads(activation.payload, what="activation") if activation else {}
+    label = payload.get("device_label") or license.device_label or found.origin.split("/")[-2]
     return f"{_plain(license.customer.id)}-{_plain(label)}-{start}-{end}"
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._") or "x"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-") or "x"
 
 
 def _write_summaries(exported: Exported, license: License, header: UsageHeader) -> None:

@@ -62,7 +62,7 @@ def _lines(logs: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{log['origin']} ({plural(log['size'], 'receipt')})")
         for row in log["records"]:
             if row["kind"] == "u":
-                meters = ", ".join(f"{count} {meter}" for meter, count in row["meters"].items())
+                meters = ", ".join(f"{meter} {count}" for meter, count in row["meters"].items())
                 what = f"call {row['status']}: {meters}"
             else:
                 what = _NAMES[row["kind"]] + (f" {row['code']}" if "code" in row else "")

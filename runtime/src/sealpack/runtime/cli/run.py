@@ -122,7 +122,7 @@ def _print(answer: Answer, fmt: str) -> None:
         "receipt": {"origin": answer.receipt.origin, "n": answer.receipt.position},
     }
     support.emit(result, _text(answer.value), fmt)
-    used = ", ".join(f"{count} {meter}" for meter, count in meters.items() if count)
+    used = ", ".join(f"{meter} {count}" for meter, count in meters.items() if count)
     support.note(f"metered: {used}; receipt {answer.receipt.position}")
 
 
