@@ -99,21 +99,30 @@ def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
                 continue  # another vendor's chain: nothing this root says anything about
             raise
         if newer != known:
-            _remember(db, anchor, known, newer, envelopes)
+            _remember(db, anchor, known, _accepted(known, newer, envelopes))
 
 
-def _remember(
-    db: sqlite3.Connection, anchor: str, known: Trust, newer: Trust, envelopes: list[Envelope]
-) -> None:
+def _accepted(known: Trust, newer: Trust, envelopes: list[Envelope]) -> list[Envelope]:
+    """What was taken over, in the order in which it can be taken over again one by one."""
+    steps = {_root_version(e): e for e in envelopes if documents.kind_of(e) == "root"}
+    roots = [steps[v] for v in range(known.root.version + 1, newer.root.version + 1)]
+    pairs = ((known.keyring, newer.keyring), (known.revocations, newer.revocations))
+    return roots + [new.envelope for old, new in pairs if new.version != old.version]
+
+
+def _root_version(envelope: Envelope) -> int:
+    return documents.payload_fields(envelope, "root", "TRUST_INVALID").integer("version", lo=1)
+
+
+def _remember(db: sqlite3.Connection, anchor: str, known: Trust, accepted: list[Envelope]) -> None:
+    """Keep every root, and of the other kinds the newest: older ones lead nowhere any more."""
     row = db.execute("SELECT newer FROM trust WHERE anchor=?", (anchor,)).fetchone()
-    kept = list(Parcel.from_bytes(row[0]).documents) if row else []
-    steps = [e for e in kept + envelopes if documents.kind_of(e) == "root"]
-    chain = {e.digest: e for e in (*steps, newer.keyring.envelope, newer.revocations.envelope)}
-    data = Parcel(tuple(chain.values())).to_bytes()
-    pinned = known.to_bytes()
+    kept = Parcel.from_bytes(row[0]).documents if row else ()
+    replaced = {documents.kind_of(e) for e in accepted} - {"root"}
+    chain = [e for e in kept if documents.kind_of(e) not in replaced] + accepted
     db.execute(
         "INSERT INTO trust VALUES(?,?,?) ON CONFLICT(anchor) DO UPDATE SET newer=excluded.newer",
-        (anchor, pinned, data),
+        (anchor, known.to_bytes(), Parcel(tuple(chain)).to_bytes()),
     )
 
 
@@ -126,8 +135,10 @@ def _anchors(db: sqlite3.Connection) -> list[tuple[str, Trust]]:
     found = []
     for trust in pinned:
         row = newer.get(trust.root_digest)
-        chain = Parcel.from_bytes(row[1]).documents if row else ()
-        found.append((trust.root_digest, trust.update(chain)))
+        newest = trust
+        for envelope in Parcel.from_bytes(row[1]).documents if row else ():
+            newest = newest.update([envelope])  # one by one: each was good when it was the newest
+        found.append((trust.root_digest, newest))
     return found
 
 
