@@ -13,6 +13,7 @@ from typing import Any
 from sealpack.format import canonical
 from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, chunk_count
 from sealpack.format.container import check_name
+from sealpack.format.encryption import EncryptionHeader
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.io import ModelIo
@@ -177,6 +178,13 @@ class Manifest:
         self._check_io({entry.name for entry in self.files})
         if sum(entry.role == "model" for entry in self.files) != 1:
             raise SealpackError("MANIFEST_INVALID", "manifest.files has not exactly one model")
+        self._check_encryption()
+
+    def _check_encryption(self) -> None:
+        header = self.encryption_header
+        if header is not None:
+            weights = [e.name for e in self.files if e.role in ("model", "model-data")]
+            header.check({e.name: e.size for e in self.files}, weights, "MANIFEST_INVALID")
 
     def _check_io(self, names: set[str]) -> None:
         pre = self.model_io.pre
@@ -192,6 +200,13 @@ class Manifest:
     def model_io(self) -> ModelIo:
         """`io`, typed; MANIFEST_INVALID names the field."""
         return ModelIo.parse(Fields(self.io, "manifest.io", "MANIFEST_INVALID"))
+
+    @property
+    def encryption_header(self) -> EncryptionHeader | None:
+        """`encryption`, typed; MANIFEST_INVALID names the field."""
+        if self.encryption is None:
+            return None
+        return EncryptionHeader.parse(Fields(self.encryption, "manifest.encryption", "MANIFEST_INVALID"))
 
     @property
     def model(self) -> FileEntry:
