@@ -215,7 +215,8 @@ def _settle(t: Teller) -> None:
     customers.write_text(json.dumps(_customers(), indent=2))
     t.run(*_db(p), "import", p.trust, p.creator / "plans" / "plan.yaml", customers,
           p.creator / "licenses" / "registry.jsonl")  # fmt: skip
-    t.run(*_db(p), "sync", p.stick, "--key", p.creator / "keys" / "settlement.pem")
+    t.run(*_db(p), "sync", p.stick, "--key", p.creator / "keys" / "settlement.pem",
+          "--witness", p.creator / "keys" / "witness.pem")  # fmt: skip
 
 
 def _again(t: Teller) -> None:

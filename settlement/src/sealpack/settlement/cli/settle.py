@@ -1,0 +1,39 @@
+"""`sealpack settle`: finance's verbs, each in its own module, loaded when called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+_VERBS = {
+    "import": "import_:import_",
+    "ingest": "ingest:ingest",
+    "sync": "sync:sync",
+    "reconcile": "reconcile:reconcile",
+    "quote": "quote:quote",
+    "invoice": "invoice:invoice",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, _, name = _VERBS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"sealpack.settlement.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Lazy, short_help="Ingest usage, quote, invoice, reconcile.")
+@click.option(
+    "--db", "database", type=click.Path(dir_okay=False), default="settlement.db", show_default=True,
+    help="The settlement database.",
+)  # fmt: skip
+@click.pass_context
+def settle(ctx: click.Context, database: str) -> None:
+    """Take usage home: ingest, quote, invoice, reconcile."""
+    ctx.meta["sealpack.settlement.db"] = database
