@@ -20,7 +20,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, License, Quota
 from sealpack.format.records import Record
 from sealpack.format.trust import Revocations
-from sealpack.runtime import device, log, machine, receipts
+from sealpack.runtime import device, ledger, log, machine, receipts, timekeeper
 from sealpack.runtime.admission import Build, Facts
 from sealpack.runtime.clock import Reading, Times
 from sealpack.runtime.engines.base import Usage
@@ -71,6 +71,12 @@ class Process:
             return False
         self.calls.append(Call(self.books, ticket, bound, streaming))
         return True
+
+    def sweep(self) -> None:
+        """Settle what dead processes left."""
+        key = device.key(self.state.home)
+        with self.state.write() as db:
+            ledger.sweep(db, self.state.home, key, timekeeper.observe(db), self.owner.name)
 
     def die(self) -> list[Call]:
         """What stays open behind it."""
@@ -123,7 +129,7 @@ def test_sums_fit_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
             elif action == "die":
                 expected += [("aborted", _aborted(call)) for call in process.die()]
                 processes[which] = Process(state)
-                processes[which].books.sweep()
+                processes[which].sweep()
             elif process.calls:
                 call = process.calls[-1]
                 produced = min(amount, call.bound.tok_out)
@@ -140,7 +146,7 @@ def test_sums_fit_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
         for process in processes:
             expected += [("aborted", _aborted(call)) for call in process.die()]
         last = Process(state)
-        last.books.sweep()
+        last.sweep()
         found = [(r.body["status"], r.body["meters"].get("tok_out", 0)) for r in usage_records(state)]
         assert sorted(found) == sorted(expected)
         assert sum(tokens for _, tokens in found) <= CAP

@@ -20,7 +20,18 @@ from typing import Any
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.runtime import admission, anchors, device, imports, log, machine, rights, store, timekeeper
+from sealpack.runtime import (
+    admission,
+    anchors,
+    device,
+    imports,
+    log,
+    machine,
+    owners,
+    rights,
+    store,
+    timekeeper,
+)
 from sealpack.runtime.admission import Build, Facts, Verdict, Warning
 from sealpack.runtime.engines import base
 from sealpack.runtime.engines.base import Call, Description, Embed, Generate, Infer, Options, Session, Usage
@@ -96,6 +107,7 @@ class Runtime:
         self._build = rights.build_of(bundle.installed, mark.license_id if mark else None)
         self._rights = self._choose(bundle, license)
         self._key = _device_key(self._state, self._rights)
+        owners.tidy(self._state.home)
         self._owner = Owner(self._state.home)
         self._ledger = Ledger(self._state, self._key, self._owner)
         self._route = _route(bundle, self._rights)

@@ -70,8 +70,14 @@ def default_path() -> Path:
     named = os.environ.get(ENVIRONMENT)
     if named:
         return Path(named)
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        raise SealpackError(
+            "EXTRA_MISSING",
+            "the default state directory needs platformdirs, which is not installed",
+            remedy="pip install 'sealpack[runtime]', or name a directory with --state",
+        ) from None
     return Path(platformdirs.user_data_dir("sealpack"))
 
 

@@ -21,6 +21,7 @@ from sealpack.format.values import METERS
 from sealpack.runtime import admission, log, owners, timekeeper
 from sealpack.runtime.admission import Facts, Load, Verdict
 from sealpack.runtime.engines.base import Usage
+from sealpack.runtime.home import Home
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.owners import Owner
 from sealpack.runtime.state import State
@@ -76,7 +77,7 @@ class Ledger:
         refusal: SealpackError | None = None
         with self._state.write() as db:
             moment = timekeeper.observe(db)
-            self._sweep(db, moment)
+            sweep(db, self._state.home, self._key, moment, self._owner.name)
             found = _require_log(db, license_id)
             # A refusal is kept, not raised: what was swept and observed must be committed all the same.
             try:
@@ -188,8 +189,7 @@ class Ledger:
         with self._state.write() as db:
             moment = timekeeper.observe(db)
             row = _reservation(db, ticket.id)
-            receipt = self._close(db, row, moment, status, meters, wait_ms, cost_centre)
-        return receipt
+            return _close(db, row, self._key, moment, status, meters, wait_ms, cost_centre)
 
     def release(self, ticket: Ticket) -> None:
         """Undo a reservation for which nothing was computed."""
@@ -197,49 +197,6 @@ class Ledger:
             row = _reservation(db, ticket.id)
             _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
             db.execute("DELETE FROM reservations WHERE id=?", (ticket.id,))
-
-    def sweep(self) -> None:
-        """Settle what processes that are gone left open."""
-        with self._state.write() as db:
-            self._sweep(db, timekeeper.observe(db))
-
-    def _sweep(self, db: sqlite3.Connection, moment: Moment) -> None:
-        rows = db.execute("SELECT DISTINCT owner FROM reservations WHERE owner<>?", (self._owner.name,))
-        for (owner,) in rows.fetchall():
-            if owners.alive(self._state.home, owner):
-                continue
-            for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
-                self._abort(db, _reservation(db, number), moment)
-
-    def _abort(self, db: sqlite3.Connection, row: _Held, moment: Moment) -> None:
-        held = dict(row.held)
-        if row.streaming:
-            held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
-        self._close(db, row, moment, "aborted", held, 0, None)
-
-    def _close(
-        self,
-        db: sqlite3.Connection,
-        row: _Held,
-        moment: Moment,
-        status: str,
-        meters: Mapping[str, int],
-        wait_ms: int,
-        cost_centre: str | None,
-    ) -> Receipt:
-        found = log.by_id(db, row.log)
-        writer = Writer(db, found, self._key, moment)
-        position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
-        _add(
-            db,
-            row.license_id,
-            row.periods,
-            reserved={meter: -held for meter, held in row.held.items()},
-            used=meters,
-        )
-        db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
-        writer.finish()
-        return Receipt(found.origin, position, status, meters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +224,43 @@ def _reservation(db: sqlite3.Connection, number: int) -> _Held:
     return _Held(
         number, log_number, license_id, route, tuple(json.loads(periods)), held, progress, bool(streaming)
     )
+
+
+def sweep(db: sqlite3.Connection, home: Home, key: PrivateKey, moment: Moment, own: str = "") -> None:
+    """Settle what processes that are gone left open; `own` is the caller's owner name."""
+    rows = db.execute("SELECT DISTINCT owner FROM reservations WHERE owner<>?", (own,)).fetchall()
+    for (owner,) in rows:
+        if owners.alive(home, owner):
+            continue
+        for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
+            _abort(db, _reservation(db, number), key, moment)
+
+
+def _abort(db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment) -> None:
+    held = dict(row.held)
+    if row.streaming:
+        held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
+    _close(db, row, key, moment, "aborted", held, 0, None)
+
+
+def _close(
+    db: sqlite3.Connection,
+    row: _Held,
+    key: PrivateKey,
+    moment: Moment,
+    status: str,
+    meters: Mapping[str, int],
+    wait_ms: int,
+    cost_centre: str | None,
+) -> Receipt:
+    found = log.by_id(db, row.log)
+    writer = Writer(db, found, key, moment)
+    position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
+    let_go = {meter: -held for meter, held in row.held.items()}
+    _add(db, row.license_id, row.periods, reserved=let_go, used=meters)
+    db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+    writer.finish()
+    return Receipt(found.origin, position, status, meters)
 
 
 def _require_log(db: sqlite3.Connection, license_id: str) -> Log:

@@ -67,5 +67,10 @@ def alive(home: Home, name: str) -> bool:
 
 
 def count(home: Home) -> int:
-    """How many runtimes are alive on this state; files of dead ones are removed."""
+    """How many runtimes are alive on this state."""
     return sum(alive(home, path.name) for path in home.owners.glob(f"*{_SUFFIX}"))
+
+
+def tidy(home: Home) -> None:
+    """Remove the files of owners that are gone."""
+    count(home)

@@ -29,7 +29,7 @@ from sealpack.format.records import Registers, parse_record
 from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
 from sealpack.format.usage_reader import UsageReport, verify_usage
 from sealpack.format.values import METERS
-from sealpack.runtime import anchors, device, log, machine, rights, timekeeper
+from sealpack.runtime import anchors, device, ledger, log, machine, rights, timekeeper
 from sealpack.runtime.admission import day
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
@@ -86,6 +86,8 @@ def export(
     whose receipts are all acknowledged.
     """
     signer = device.key(state.home)
+    with state.write() as db:
+        ledger.sweep(db, state.home, signer, timekeeper.observe(db))
     written: list[Exported] = []
     for entry in pending(state):
         wanted = license_id in (None, entry.license.license_id)

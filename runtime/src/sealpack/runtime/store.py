@@ -124,6 +124,7 @@ def install(
     trusts = anchors.load(state)
     with BundleReader.open(source) as bundle:  # structure first: junk is refused before it is copied
         size = bundle.size
+    _remove_leftovers(state.home.store)
     part = state.home.store / f".{os.getpid()}.install"
     try:
         digest = _copy(Path(source), part, progress)
@@ -148,6 +149,17 @@ def install(
             (made.bundle_digest, made.bundle_id, record, mac),
         )
     return made
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the unfinished copies of installs that were killed."""
+    for path in folder.glob(".*.install"):
+        try:
+            os.kill(int(path.name.split(".")[1]), 0)
+        except (ProcessLookupError, ValueError):
+            path.unlink(missing_ok=True)
+        except PermissionError:  # somebody's process has that number now: wait for another time
+            continue
 
 
 def _copy(source: Path, part: Path, progress: Progress) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sealpack.runtime.api import Answer, Runtime
 
 _MAX_INPUT = 64 << 20  # bytes of an input file
-_MODULES = ("numpy", "onnxruntime", "platformdirs")
 
 
 @click.command(short_help="Run an installed bundle once.")
@@ -51,7 +50,6 @@ def run(
     """Run BUNDLE_ID once: the answer goes to stdout, one line of metering to stderr."""
     import sealpack.runtime
 
-    support.require_extra("runtime", *_MODULES)
     if sum((prompt is not None, bool(texts), input_file is not None)) != 1:
         raise SealpackError("USAGE", "give exactly one of --prompt, --text, --input")
     data = None if input_file is None else _read(input_file)

@@ -27,7 +27,6 @@ def selftest(
     import sealpack.runtime
     from sealpack.runtime import samples
 
-    support.require_extra("runtime", "numpy", "onnxruntime", "platformdirs")
     with sealpack.runtime.open(bundle_id, state=state_dir, license=license_id, threads=threads) as runtime:
         engine = runtime.describe()
         outcomes = samples.run_all(runtime)

@@ -179,16 +179,25 @@ def wrong_task(task: str, call: Call) -> SealpackError:
 
 
 def load(model: VerifiedModel, options: Options | None = None) -> Session:
-    """Load a verified model with the engine of its kind."""
-    engine: Engine
-    if model.kind == "onnx":
+    """Load a verified model with the engine of its kind; EXTRA_MISSING when that is not installed."""
+    try:
+        return _engine(model.kind).load(model, options or Options())
+    except ModuleNotFoundError as error:
+        extra = "runtime-gguf" if model.kind == "gguf" else "runtime"
+        raise SealpackError(
+            "EXTRA_MISSING",
+            f"{model.kind} models need {error.name}, which is not installed",
+            remedy=f"pip install 'sealpack[{extra}]'",
+        ) from None
+
+
+def _engine(kind: str) -> Engine:
+    if kind == "onnx":
         from sealpack.runtime.engines.onnx import OnnxEngine
 
-        engine = OnnxEngine()
-    elif model.kind == "gguf":
+        return OnnxEngine()
+    if kind == "gguf":
         from sealpack.runtime.engines.llama import LlamaEngine
 
-        engine = LlamaEngine()
-    else:
-        raise SealpackError("ENGINE_FAILED", f"no engine for a bundle of kind {model.kind!r}")
-    return engine.load(model, options or Options())
+        return LlamaEngine()
+    raise SealpackError("ENGINE_FAILED", f"no engine for a bundle of kind {kind!r}")
