@@ -206,7 +206,8 @@ class Runtime:
             ticket = self._ledger.reserve(
                 self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
             )
-            time.sleep(ticket.verdict.delay_ms / 1000)
+            if ticket.verdict.delay_ms:
+                time.sleep(ticket.verdict.delay_ms / 1000)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:
                 result = prepared.run(meter.on_token if streaming else None)

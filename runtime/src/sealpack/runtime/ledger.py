@@ -284,15 +284,14 @@ def _add(
         if not hold and not use:
             continue
         for period in periods:
-            db.execute(
-                "INSERT INTO counters VALUES(:license, :period, :meter, 0, 0) ON CONFLICT DO NOTHING",
-                {"license": license_id, "period": period, "meter": meter},
+            changed = db.execute(
+                "UPDATE counters SET used=used+?, reserved=reserved+?"
+                " WHERE license_id=? AND period=? AND meter=?",
+                (use, hold, license_id, period, meter),
             )
-            db.execute(
-                "UPDATE counters SET used=used+:use, reserved=reserved+:hold"
-                " WHERE license_id=:license AND period=:period AND meter=:meter",
-                {"license": license_id, "period": period, "meter": meter, "use": use, "hold": hold},
-            )
+            if changed.rowcount == 0:
+                row = (license_id, period, meter, use, hold)
+                db.execute("INSERT INTO counters VALUES(?,?,?,?,?)", row)
 
 
 def _bucket(db: sqlite3.Connection, license_id: str, qps: int, burst: int | None, moment: Moment) -> int:

@@ -13,7 +13,7 @@ import io
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,27 @@ def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
         return found
 
 
+@dataclass(slots=True)
+class _Digest:
+    """One pass over the receipts of a file: what its header and summary need, in constant memory."""
+
+    tree: Frontier
+    growth: Registers = field(default_factory=Registers)
+    opened: int | None = None
+    last: int = 0
+    lost: int = 0
+
+    def take(self, lines: Iterator[bytes]) -> _Digest:
+        for line in lines:
+            record = parse_record(line)
+            self.tree = self.tree.append(leaf_hash(line))
+            self.growth.add(record)
+            self.opened = record.time_ms if self.opened is None else self.opened
+            self.last = record.time_ms
+            self.lost += record.kind == records.LOST
+        return self
+
+
 def _write_file(
     state: State,
     folder: Path,
@@ -143,33 +164,30 @@ def _write_file(
 ) -> tuple[Exported, Frontier]:
     start, end = span
     with state.read() as db:
-        lines = list(log.leaves(db, found.log, start, end))
         activation = rights.stored(db, "activation", license.license_id)
-    parsed = [parse_record(line) for line in lines]
-    growth = Registers()
-    for record in parsed:
-        growth.add(record)
-    header = UsageHeader(
-        origin=found.origin,
-        file_seq=found.file_seq,
-        start=start,
-        end=end,
-        reason=reason,
-        opened=parsed[0].time_ms,
-        last=parsed[-1].time_ms,
-        lost=sum(record.kind == records.LOST for record in parsed),
-        frontier=tree,
-        device_key=signer.public,
-        runtime_version=machine.runtime_version(),
-        runtime_digest=machine.runtime_digest(),
-        activation=activation.to_dict() if activation else None,
-    )
-    path = folder / f"{_file_name(license, activation, found, start, end)}{SUFFIX}"
-    with atomic_writer(path) as file:
-        write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
-    exported = Exported(path, license.license_id, found.origin, start, end, growth)
+        digest = _Digest(tree).take(log.leaves(db, found.log, start, end))
+        header = UsageHeader(
+            origin=found.origin,
+            file_seq=found.file_seq,
+            start=start,
+            end=end,
+            reason=reason,
+            opened=digest.opened or 0,
+            last=digest.last,
+            lost=digest.lost,
+            frontier=tree,
+            device_key=signer.public,
+            runtime_version=machine.runtime_version(),
+            runtime_digest=machine.runtime_digest(),
+            activation=activation.to_dict() if activation else None,
+        )
+        path = folder / f"{_file_name(license, activation, found, start, end)}{SUFFIX}"
+        lines = log.leaves(db, found.log, start, end)
+        with atomic_writer(path) as file:
+            write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
+    exported = Exported(path, license.license_id, found.origin, start, end, digest.growth)
     _write_summaries(exported, license, header)
-    return exported, tree.extend(map(leaf_hash, lines))
+    return exported, digest.tree
 
 
 def _file_name(license: License, activation: Envelope | None, found: Log, start: int, end: int) -> str:

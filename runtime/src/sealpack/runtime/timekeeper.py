@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sealpack.runtime import clock, machine
@@ -77,9 +77,18 @@ def load(db: sqlite3.Connection) -> ClockState | None:
 def store(db: sqlite3.Connection, state: ClockState) -> None:
     """Keep the clock."""
     db.execute(
-        "INSERT INTO clock VALUES(1, :hard, :soft, :budget, :boot_id, :monotonic, :pending_wall,"
-        " :pending_run, :behind, '[]') ON CONFLICT(id) DO UPDATE SET hard=excluded.hard, soft=excluded.soft,"
-        " budget=excluded.budget, boot_id=excluded.boot_id, monotonic=excluded.monotonic,"
-        " pending_wall=excluded.pending_wall, pending_run=excluded.pending_run, behind=excluded.behind",
-        {**asdict(state), "behind": int(state.behind)},
+        "INSERT INTO clock VALUES(1,?,?,?,?,?,?,?,?,'[]') ON CONFLICT(id) DO UPDATE SET hard=excluded.hard,"
+        " soft=excluded.soft, budget=excluded.budget, boot_id=excluded.boot_id,"
+        " monotonic=excluded.monotonic, pending_wall=excluded.pending_wall,"
+        " pending_run=excluded.pending_run, behind=excluded.behind",
+        (
+            state.hard,
+            state.soft,
+            state.budget,
+            state.boot_id,
+            state.monotonic,
+            state.pending_wall,
+            state.pending_run,
+            int(state.behind),
+        ),
     )
