@@ -270,7 +270,7 @@ def test_sync_says_it_in_two_lines(shell: Shell, tmp_path: Path) -> None:
     out = shell("sync", stick).splitlines()
     assert out == [
         "imported 0 documents (0 known, 0 for others, 0 refused)",
-        "exported 3 receipts in 1 file",
+        "exported 4 receipts in 1 file",
     ]
     (stick / "bad.ack").write_bytes(shell.site.acknowledge(1, "00" * 32, 1).to_bytes())
     shell("sync", stick, status=5)

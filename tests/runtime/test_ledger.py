@@ -205,7 +205,7 @@ def test_a_new_quarter_hour_with_usage_begins_with_a_tally(monkeypatch: pytest.M
         settle(process, 1)
         with state.read() as db:
             kinds = "".join(r.kind for r in receipts.recent(db, 1, 100))
-        assert kinds == "gbuutu"
+        assert kinds == "gbtuutu"
         process.die()
 
 
@@ -219,8 +219,8 @@ def test_a_reboot_begins_with_a_boot_record_and_the_registers(monkeypatch: pytes
         settle(process, 1)
         with state.read() as db:
             found = list(receipts.recent(db, 1, 100))
-        assert "".join(r.kind for r in found) == "gbubtu"
-        assert [r.boot for r in found] == [1, 2, 2, 3, 3, 3]
+        assert "".join(r.kind for r in found) == "gbtubtu"
+        assert [r.boot for r in found] == [1, 2, 2, 2, 3, 3, 3]
         _check_books(state)
         process.die()
 

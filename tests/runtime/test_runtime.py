@@ -49,8 +49,8 @@ def test_a_call_is_answered_metered_and_receipted(site: Site) -> None:
     report = verify_usage(files[0].path.read_bytes())
     assert report.ok
     assert report.growth.total("calls") == 1
-    assert kinds(site) == "gbute"
-    assert files[0].path.name == "hospital-ward-3-0-5.usage.gz"
+    assert kinds(site) == "gbtute"
+    assert files[0].path.name == "hospital-ward-3-0-6.usage.gz"
 
 
 def test_every_task_runs(site: Site) -> None:
@@ -111,7 +111,7 @@ def test_the_quota_is_kept_and_the_refusal_says_what_to_do(site: Site) -> None:
     assert caught.value.code == "QUOTA_EXCEEDED"
     assert caught.value.message == "2 of 2 calls are used for this license"
     assert caught.value.remedy.endswith("support: help@acme.example")
-    assert kinds(site) == "gbuud", "a refusal is noted once a minute, not once a call"
+    assert kinds(site) == "gbtuud", "a refusal is noted once a minute, not once a call"
 
 
 def test_a_lease_ceiling_stops_and_the_next_lease_goes_on(site: Site) -> None:
@@ -194,7 +194,7 @@ def test_a_license_that_rides_in_the_bundle_and_binds_no_device_applies(site: Si
     with open_runtime(site) as runtime:
         assert runtime.license_id == "FREE"
         runtime.infer(INPUT)
-    assert kinds(site) == "gbu"
+    assert kinds(site) == "gbtu"
 
 
 def test_two_licenses_that_fit_are_not_guessed_between(site: Site) -> None:

@@ -28,7 +28,7 @@ from sealpack.runtime.timekeeper import Moment, take_events
 QUARTER_MS = 900_000
 _COLUMNS = (
     "log, origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms, tally_size,"
-    " usage_since, quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq"
+    " quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq"
 )
 # Records that say something to settlement; the others only accompany them.
 NEWS = (records.GENESIS, records.BOOT, records.USAGE, records.LOST, records.DENIED, records.CLOCK)
@@ -49,7 +49,6 @@ class Log:
     boot_key: str
     uptime_ms: int
     tally_size: int
-    usage_since: bool
     quarter: int
     started: int | None
     acked_size: int
@@ -62,8 +61,7 @@ class Log:
 def _from_row(row: tuple[Any, ...]) -> Log:
     values = list(row)
     values[5] = Frontier.from_hex(values[4], json.loads(values[5]))
-    values[11] = bool(values[11])
-    values[15] = Frontier.from_hex(values[14], json.loads(values[15]))
+    values[14] = Frontier.from_hex(values[13], json.loads(values[14]))
     return Log(*values)
 
 
@@ -99,8 +97,8 @@ def create(
     origin = log_origin(license.license_id, device_id, epoch)
     cursor = db.execute(
         "INSERT INTO logs(origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms,"
-        " tally_size, usage_since, quarter, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
-        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,0,0,'[]',0,0,0)",
+        " tally_size, quarter, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
+        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,0,'[]',0,0,0)",
         (origin, license.license_id, epoch, b""),
     )
     writer = Writer(db, by_id(db, int(cursor.lastrowid or 0)), key, moment)
@@ -133,6 +131,10 @@ class Writer:
         """The index of the next record."""
         return self._log.size + len(self._hashes)
 
+    @property
+    def _tally_due(self) -> bool:
+        return self.position - self._log.tally_size >= TALLY_EVERY - 1
+
     def _begin(self) -> None:
         """A boot record when this is another boot, runtime or route table; then the clock's events."""
         log, moment = self._log, self._moment
@@ -157,8 +159,10 @@ class Writer:
         return {route: json.loads(entry) for route, entry in rows}
 
     def add(self, kind: str, **members: Any) -> int:
-        """Append one record and return its index."""
+        """Append one record, after the tally that 256 records without one call for; return its index."""
         log, moment = self._log, self._moment
+        if kind != records.TALLY and self._tally_due:
+            self.tally()
         position = self.position
         line = records.encode(
             records.make(
@@ -178,11 +182,13 @@ class Writer:
     def usage(
         self, route: str, status: str, meters: Mapping[str, int], wait_ms: int, cost_centre: str | None = None
     ) -> int:
-        """Append one call's receipt, a tally before it where one is due, and count it."""
+        """Append one call's receipt, a tally before it in a new quarter of an hour, and count it."""
         log = self._log
         quarter = self._moment.times.soft // QUARTER_MS
-        if quarter != log.quarter or self.position - log.tally_size >= TALLY_EVERY - 1:
+        # Before the registers move: a tally speaks of the records in front of it.
+        if quarter != log.quarter or self._tally_due:
             self.tally()
+            log.quarter = quarter
         for meter, count in meters.items():
             if count:
                 self._db.execute(
@@ -190,7 +196,6 @@ class Writer:
                     " ON CONFLICT DO UPDATE SET total=total+excluded.total",
                     (log.log, route, status, meter, count),
                 )
-        log.usage_since, log.quarter = True, quarter
         return self.add(
             records.USAGE,
             route=route,
@@ -201,11 +206,11 @@ class Writer:
         )
 
     def tally(self) -> None:
-        """Append the registers if anything was used since they last stood in the log."""
-        if not self._log.usage_since:
+        """Append the registers, unless the record before this one holds them."""
+        if self.position == self._log.tally_size:
             return
         self.add(records.TALLY, registers=registers(self._db, self._log.log).to_tally())
-        self._log.tally_size, self._log.usage_since = self.position, False
+        self._log.tally_size = self.position
 
     def finish(self) -> Log:
         """Store the new frontier under a signed checkpoint."""
@@ -219,7 +224,7 @@ class Writer:
         self._hashes = []
         self._db.execute(
             "UPDATE logs SET size=?, roots=?, checkpoint=?, boot=?, boot_key=?, uptime_ms=?, tally_size=?,"
-            " usage_since=?, quarter=? WHERE log=?",
+            " quarter=? WHERE log=?",
             (
                 log.size,
                 json.dumps(log.frontier.to_hex()),
@@ -228,7 +233,6 @@ class Writer:
                 log.boot_key,
                 log.uptime_ms,
                 log.tally_size,
-                int(log.usage_since),
                 log.quarter,
                 log.log,
             ),

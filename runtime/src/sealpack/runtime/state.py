@@ -77,7 +77,6 @@ CREATE TABLE logs(
   boot_key TEXT NOT NULL,             -- what the newest boot record stands for
   uptime_ms INTEGER NOT NULL,
   tally_size INTEGER NOT NULL,        -- size after the newest tally
-  usage_since INTEGER NOT NULL CHECK(usage_since IN (0, 1)),
   quarter INTEGER NOT NULL,           -- quarter hour of the newest usage record
   started INTEGER,                    -- soft time of the first admitted call, ms
   acked_size INTEGER NOT NULL CHECK(acked_size <= size),
