@@ -262,3 +262,11 @@ def test_the_newest_release_runs_unless_one_is_named(site: Site) -> None:
     with open_runtime(site, "acme/tiny@1.0.0") as runtime:
         assert runtime.manifest.version == "1.0.0"
     assert refusal(site, "acme/other").code == "NOT_INSTALLED"
+
+
+def test_a_log_signed_by_another_key_is_refused(site: Site) -> None:
+    site.pin()
+    site.install()
+    site.take(Parcel((seal_license(make_license(license_id="FREE", devices=Devices("none"))),)))
+    site.home.device_key.unlink()
+    assert refusal(site).code == "STATE_TAMPERED"

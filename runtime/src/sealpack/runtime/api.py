@@ -103,10 +103,9 @@ class Runtime:
             raise
 
     def _open(self, bundle: OpenBundle, license: str | None) -> None:
-        mark = bundle.manifest.watermark
-        self._build = rights.build_of(bundle.installed, mark.license_id if mark else None)
+        self._build = rights.build_of(bundle.installed)
         self._rights = self._choose(bundle, license)
-        self._key = _device_key(self._state, self._rights)
+        self._key = self._device_key()
         owners.tidy(self._state.home)
         self._owner = Owner(self._state.home)
         self._ledger = Ledger(self._state, self._key, self._owner)
@@ -129,6 +128,17 @@ class Runtime:
                 raise
         imports.take(self._state, [Parcel(carried)])
         return installed_rights(self._state, self._build, license)
+
+    def _device_key(self) -> PrivateKey:
+        """This device's key, before anything is signed with it: a copied state has another one or none."""
+        activation = self._rights.activation
+        key = device.key(self._state.home, create=activation is None)
+        if activation is not None and activation.device_id != device.name(key):
+            raise SealpackError(
+                "DEVICE_MISMATCH",
+                f"license is for device {activation.device_id}, this is {device.name(key)}",
+            )
+        return key
 
     def _stand(self) -> Verdict:
         """The checks that can be made before the model is loaded; a refusal is noted in the log."""
@@ -299,11 +309,6 @@ def installed_rights(state: State, build: Build, wanted: str | None) -> Rights:
         trusts = anchors.current(db)
         names = rights.license_ids(db) if wanted is None else [wanted]
         return rights.choose([rights.read(db, name, trusts) for name in names], build, wanted)
-
-
-def _device_key(state: State, found: Rights) -> PrivateKey:
-    """The device key; where it is gone although something was activated, it is not made anew."""
-    return device.key(state.home, create=found.activation is None)
 
 
 def _route(bundle: OpenBundle, found: Rights) -> dict[str, Any]:

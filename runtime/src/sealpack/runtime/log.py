@@ -296,7 +296,10 @@ def check(db: sqlite3.Connection, log: Log, key: PublicKey) -> None:
     Looks at the newest checkpoint and at the records since the newest tally, so it costs the same for a
     log of any length; `receipts verify` reads everything.
     """
-    signed = open_checkpoint(log.checkpoint, key)
+    try:
+        signed = open_checkpoint(log.checkpoint, key)
+    except SealpackError:
+        raise SealpackError("STATE_TAMPERED", f"log {log.origin} is not signed by this device") from None
     root = log.frontier.root if log.size else EMPTY_ROOT
     if (signed.origin, signed.size, signed.root) != (log.origin, log.size, root):
         raise SealpackError("STATE_TAMPERED", f"log {log.origin} is not what this device signed last")

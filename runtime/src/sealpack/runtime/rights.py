@@ -107,8 +107,8 @@ def choose(candidates: Sequence[Rights], build: Build, wanted: str | None) -> Ri
     raise SealpackError("LIC_MISSING", f"there is no license for {build.bundle_id} on this machine")
 
 
-def build_of(found: Installed, license_id: str | None = None) -> Build:
-    """What admission needs to know of an installed bundle; `license_id` of a marked build."""
+def build_of(found: Installed) -> Build:
+    """What admission needs to know of an installed bundle."""
     return Build(
         found.bundle_id,
         found.version,
@@ -117,5 +117,5 @@ def build_of(found: Installed, license_id: str | None = None) -> Build:
         found.signer,
         found.signed_digest,
         found.signed_at,
-        license_id,
+        found.marked_for or None,
     )

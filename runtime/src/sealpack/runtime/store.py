@@ -55,6 +55,7 @@ class Installed:
     signed_digest: str  # digest of the signed statement
     signed_at: int
     installed_at: int
+    marked_for: str  # license id of a marked build, else ""
 
     def to_bytes(self) -> bytes:
         """The record as it is authenticated."""
@@ -212,6 +213,7 @@ def _describe(found: Verified, part: Path, size: int, digest: str, now: int) -> 
         envelope.digest,
         found.statement.signed_at,
         now,
+        m.watermark.license_id if m.watermark else "",
     )
 
 
