@@ -48,11 +48,7 @@ def errors_page() -> str:
     """docs/errors.md."""
     parts = [ERRORS_HEAD]
     for status, (title, sense) in EXITS.items():
-        parts += [
-            f"\n## Exit {status}: {title}\n\n{sense}\n",
-            "| code | exit | HTTP | title | what to do next |",
-            "|---|---|---|---|---|",
-        ]
+        parts += [f"\n## Exit {status}: {title}\n\n{sense}\n", COLUMNS]
         rows = sorted((code, row) for code, row in CODES.items() if row.exit == status)
         parts += [f"| `{c}` | {r.exit} | {r.http} | {_cell(r.title)} | {_cell(r.remedy)} |" for c, r in rows]
     missing = {row.exit for row in CODES.values()} - set(EXITS)
