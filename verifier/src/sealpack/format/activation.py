@@ -56,6 +56,7 @@ class ActivationRequest:
     def open(cls, envelope: Envelope) -> ActivationRequest:
         """Verify the request against the key inside it, then read it."""
         f = documents.payload_fields(envelope, "activation-request")
+        f.crit(())
         key = PublicKey.from_pem(f.text("device_key"))
         if key.scheme != ED25519 or len(envelope.signatures) != 1:
             raise SealpackError("DOC_SCHEMA", "activation request is not signed by one Ed25519 device key")

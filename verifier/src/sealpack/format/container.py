@@ -104,7 +104,7 @@ def is_pad(name: str) -> bool:
 
 def order_key(name: str) -> tuple[int, int, bytes]:
     """Where an entry stands: the canonical order; CONTAINER_META for a stray META name."""
-    raw = name.encode("ascii")
+    raw = name.encode("utf-8", "surrogateescape")  # not ASCII: check_name refuses it afterwards
     if name == "mimetype":
         return 0, 0, b""
     if name == "META/model.sig":
@@ -124,10 +124,11 @@ def order_key(name: str) -> tuple[int, int, bytes]:
     return (7 if name.startswith("payload/") else 6), 0, raw
 
 
-def lay_out(items: Sequence[Item]) -> tuple[list[Placed], bytes]:
+def lay_out(items: Sequence[Item], end: int | None = None) -> tuple[list[Placed], bytes]:
     """The one layout of `items` (without pads): placed entries with pads, and the closing bytes.
 
-    Names are checked, unique ignoring case, and in canonical order.
+    Names are checked, unique ignoring case, and in canonical order. A reader gives the file's size as
+    `end`: stated sizes that lead past it are CONTAINER_DIRECTORY before memory is spent on them.
     """
     _check_items(items)
     placed: list[Placed] = []
@@ -144,6 +145,8 @@ def lay_out(items: Sequence[Item]) -> tuple[list[Placed], bytes]:
                 raise SealpackError("CONTAINER_LIMIT", f"{item.name} cannot be aligned")
         placed.append(Placed(item, at, header))
         at = placed[-1].data_at + item.size
+        if end is not None and at > end:
+            raise SealpackError("CONTAINER_DIRECTORY", f"{item.name} would end past the file's end")
     if len(placed) > LIMITS.entries:
         raise SealpackError("CONTAINER_LIMIT", f"more than {LIMITS.entries} entries")
     return placed, _closing(placed, at)
@@ -276,7 +279,7 @@ class BundleReader:
     def open(cls, path: str | os.PathLike[str]) -> BundleReader:
         """Open a bundle file."""
         try:
-            file = Path(path).open("rb")
+            file = Path(path).open("rb")  # noqa: SIM115 - open as long as the reader is
         except OSError as error:
             raise io_error(error, path, "read") from None
         try:
@@ -350,7 +353,7 @@ def _read_structure(file: BinaryIO, limits: Limits) -> tuple[list[Placed], int]:
         raise SealpackError("CONTAINER_TRUNCATED", f"{size} bytes is too short for a bundle")
     directory, tail = _read_tail(file, size, limits)
     named = _parse_directory(directory)
-    placed, closing = lay_out([item for item in named if not is_pad(item.name)])
+    placed, closing = lay_out([item for item in named if not is_pad(item.name)], size)
     if [p.item for p in placed] != named:
         raise SealpackError("CONTAINER_DIRECTORY", "alignment pads are not where they belong")
     if closing != directory + tail or placed_end(placed) + len(closing) != size:

@@ -36,6 +36,7 @@ class SealpackError(Exception):
 
     def __init__(self, code: str, message: str, *, remedy: str | None = None, **facts: Any) -> None:
         spec = CODES[code]
+        message = _printable(message)
         super().__init__(message)
         self.code = code
         self.message = message
@@ -57,6 +58,13 @@ class SealpackError(Exception):
             "remedy": self.remedy,
             **({"facts": self.facts} if self.facts else {}),
         }
+
+
+def _printable(text: str) -> str:
+    """`text` on one line and harmless to a terminal: messages quote hostile input."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _io(http: int, title: str, remedy: str) -> ErrorSpec:

@@ -48,6 +48,8 @@ def atomic_writer(
     `replace=False` an existing `path` is OUTPUT_EXISTS, checked again at the rename.
     """
     target = Path(path)
+    if not target.name:
+        raise SealpackError("IO_ERROR", f"cannot write {os.fspath(path)!r}: it is a folder")
     if not replace and target.exists():
         raise SealpackError("OUTPUT_EXISTS", f"{target} already exists")
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -62,22 +64,31 @@ def atomic_writer(
         except OSError as error:
             raise io_error(error, target, "write") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            part.unlink()
 
 
 def _publish(part: Path, target: Path, replace: bool) -> None:
     if replace:
         part.replace(target)
     else:
-        try:
-            os.link(part, target)  # fails when someone else made `target` meanwhile
-        except FileExistsError:
-            raise SealpackError("OUTPUT_EXISTS", f"{target} already exists") from None
+        _link(part, target)
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _link(part: Path, target: Path) -> None:
+    """Give `part` the name `target` unless that is taken; memory sticks (FAT) have no hard links."""
+    try:
+        os.link(part, target)
+    except OSError as error:
+        if not isinstance(error, FileExistsError) and not target.exists():
+            part.replace(target)
+            return
+        raise SealpackError("OUTPUT_EXISTS", f"{target} already exists") from None
 
 
 def atomic_write(

@@ -26,6 +26,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SCHEMA = "sealpack/signature/v1"
+LAST_SECOND = 253_402_300_799  # 9999-12-31, the last day that has a calendar date
 _SERIALIZATION: dict[str, Any] = {
     "method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": ["META"],
 }
@@ -88,7 +89,7 @@ class Statement:
             own.text("bundle_id", pattern=NAMESPACE, max_len=200),
             own.integer("release_index", lo=1),
             own.digest("manifest_sha256"),
-            own.integer("signed_at"),
+            own.integer("signed_at", hi=LAST_SECOND),
             own.texts("required_schemes", max_items=8),
             own.integer("min_keyring"),
             own.integer("min_revocations"),

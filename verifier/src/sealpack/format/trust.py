@@ -10,6 +10,7 @@ remembering the newest versions is the caller's business (:meth:`Trust.update` s
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -182,6 +183,8 @@ class Revocations:
         f.crit(())
         keys = f.objects("keys", lambda k: (k.digest("keyid"), frozenset(k.texts("good", pattern=DIGEST))))
         floors = f.objects("floors", lambda k: (k.text("bundle_id", pattern=NAMESPACE), k.integer("floor")))
+        if len(dict(keys)) != len(keys) or len(dict(floors)) != len(floors):
+            raise SealpackError("TRUST_INVALID", "revocations name a key or a bundle twice")
         return cls(
             f.integer("version", lo=1),
             f.integer("issued_at"),
@@ -268,8 +271,9 @@ class Trust:
     def update(self, envelopes: Iterable[Envelope]) -> Trust:
         """This trust with every newer root, keyring and revocations of `envelopes` taken over.
 
-        Roots step by exactly one and need both the old and the new threshold. An older keyring or
-        revocation list is ignored (it was good once); the same version with other content is
+        Roots step by exactly one and need both the old and the new threshold; one that skips a version is
+        TRUST_ROLLBACK. An older keyring or revocation list is ignored when this root or an earlier one in
+        `envelopes` vouches for it (it was good once); the same version with other content is
         TRUST_CONFLICT. Documents of other kinds are ignored.
         """
         chain = list(envelopes)
@@ -279,11 +283,17 @@ class Trust:
                 root = root.accepts_next(envelope)
             elif _version(envelope) == root.version and envelope.digest != root.digest:
                 raise SealpackError("TRUST_CONFLICT", f"another root with version {root.version}")
+            elif _version(envelope) > root.version:
+                raise SealpackError(
+                    "TRUST_ROLLBACK", f"root version {_version(envelope)} does not follow {root.version}"
+                )
         keyring, revocations = self.keyring, self.revocations
+        earlier = _ancestors(root, chain)
         for envelope in _of(chain, "keyring"):
-            keyring = _newer(keyring, Keyring.parse(envelope, root))
+            keyring = _newer(keyring, _parse(Keyring, envelope, root, earlier, keyring.version))
         for envelope in _of(chain, "revocations"):
-            revocations = _newer(revocations, Revocations.parse(envelope, root))
+            found = _parse(Revocations, envelope, root, earlier, revocations.version)
+            revocations = _newer(revocations, found)
         return Trust(root, keyring, revocations)
 
 
@@ -293,6 +303,32 @@ def _of(envelopes: Iterable[Envelope], kind: str) -> list[Envelope]:
 
 def _version(envelope: Envelope) -> int:
     return documents.payload_fields(envelope, "root", "TRUST_INVALID").integer("version", lo=1)
+
+
+def _ancestors(root: Root, chain: list[Envelope]) -> list[Root]:
+    """Earlier roots in `chain`, each of which vouched for the next one up to `root`; newest first."""
+    found = [root]
+    for envelope in sorted(_of(chain, "root"), key=_version, reverse=True):
+        if _version(envelope) == found[-1].version - 1:
+            earlier = Root.parse(envelope)
+            earlier.accepts_next(found[-1].envelope)
+            found.append(earlier)
+    return found[1:]
+
+
+def _parse(
+    kind: type[Versioned], envelope: Envelope, root: Root, earlier: list[Root], newest: int
+) -> Versioned:
+    """Read under `root`; what an earlier root signed counts only if it is not newer than `newest`."""
+    try:
+        return kind.parse(envelope, root)
+    except SealpackError as error:
+        for old in earlier if error.code == "TRUST_THRESHOLD" else ():
+            with contextlib.suppress(SealpackError):
+                made = kind.parse(envelope, old)
+                if made.version <= newest:
+                    return made
+        raise
 
 
 def _newer(old: Versioned, new: Versioned) -> Versioned:

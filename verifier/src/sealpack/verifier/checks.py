@@ -22,7 +22,7 @@ from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import FileEntry, Manifest
 from sealpack.format.statement import Statement
-from sealpack.format.trust import ROOT_ROLES, Trust
+from sealpack.format.trust import Trust
 from sealpack.verifier import content
 from sealpack.verifier.report import Report
 
@@ -106,14 +106,11 @@ class _Run:
 
     def _carried_trust(self, bundle: BundleReader) -> None:
         self.step = "trust"
-        carried = [_envelope(bundle, n) for n in bundle.entries if n.startswith("META/trust/")]
+        carried = [_trust_member(bundle, n) for n in bundle.entries if n.startswith("META/trust/")]
         if self.trust is None:
             self.report.skipped("trust", "no trust file given: only the one public key is checked")
             return
         before = self.trust
-        stray = {documents.kind_of(e) for e in carried} - set(ROOT_ROLES)
-        if stray:
-            raise SealpackError("CONTAINER_META", f"META/trust holds a {min(stray)}")
         self.trust = before.update(carried)
         self.report.passed(
             "trust",
@@ -126,6 +123,8 @@ class _Run:
         self.step = "signature"
         if "META/model.sig" not in bundle.entries:
             raise SealpackError("SIG_MISSING", "there is no META/model.sig")
+        if "META/model.mldsa65.sig" in bundle.entries:  # nothing unverified may ride along
+            raise SealpackError("SIG_SCHEME", "META/model.mldsa65.sig: this version cannot check it")
         envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
         signature = envelope.signatures[0]
         if self.trust is not None:
@@ -276,6 +275,18 @@ def _reported(blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
     for block in blocks:
         yield block
         progress(len(block))
+
+
+def _trust_member(bundle: BundleReader, name: str) -> Envelope:
+    """A trust document whose kind, and version if it is a root, are those its name states."""
+    envelope = _envelope(bundle, name)
+    stem = name.removeprefix("META/trust/").removesuffix(".json")
+    kind, _, version = stem.partition(".")
+    if documents.kind_of(envelope) != kind:
+        raise SealpackError("CONTAINER_META", f"{name} holds a {documents.kind_of(envelope)}")
+    if version and documents.payload_fields(envelope, kind).integer("version") != int(version):
+        raise SealpackError("CONTAINER_META", f"{name} holds another version")
+    return envelope
 
 
 def _envelope(bundle: BundleReader, name: str) -> Envelope:

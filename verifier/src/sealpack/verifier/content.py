@@ -74,7 +74,12 @@ def model(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
     if manifest.encryption is not None:
         return "encrypted: the header cannot be read without a key"
     place = bundle.entries[entry.name]
-    header = read_model_header(bundle.file, place.data_at, entry.size, entry.name)
+    try:
+        header = read_model_header(bundle.file, place.data_at, entry.size, entry.name)
+    except SealpackError as error:
+        if error.code != "MODEL_UNKNOWN":
+            raise
+        raise SealpackError("MANIFEST_MISMATCH", f"not a {manifest.kind} model: {error.message}") from None
     kind = "gguf" if isinstance(header, GgufHeader) else "onnx"
     if kind != manifest.kind:
         raise SealpackError("MANIFEST_MISMATCH", f"{entry.name} is {kind}, the manifest says {manifest.kind}")

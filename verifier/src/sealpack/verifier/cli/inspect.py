@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from sealpack.format import documents, statement
+from sealpack.format import canonical, documents, statement
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
+from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import ROOT_ROLES, TRUST_SCHEMA
@@ -35,12 +36,17 @@ def inspect(file: str, fmt: str) -> None:
 def _bundle(file: str) -> dict[str, Any]:
     with BundleReader.open(file) as bundle:
         entries = [{"name": n, "size": p.item.size, "offset": p.data_at} for n, p in bundle.entries.items()]
-        manifest = json.loads(bundle.read("manifest.json")) if "manifest.json" in bundle.entries else None
+        manifest = None
+        if "manifest.json" in bundle.entries:
+            bound = LIMITS.metadata_entry_bytes
+            manifest = canonical.loads(bundle.read("manifest.json"), max_bytes=bound, what="manifest.json")
         signature = None
         if "META/model.sig" in bundle.entries:
             envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
-            said = json.loads(envelope.payload)["predicate"].get("x-sealpack", {})
-            signature = {"keyid": envelope.signatures[0].keyid, **said}
+            said = canonical.loads(envelope.payload, max_bytes=LIMITS.signature_bytes, what="statement")
+            own = Fields(said, "statement", "SIG_STATEMENT").sub("predicate").sub("x-sealpack")
+            members = {name: own.raw(name) for name in own.keys()}  # noqa: SIM118 - not a dict
+            signature = {"keyid": envelope.signatures[0].keyid, **members}
     return {"kind": "bundle", "entries": entries, "signature": signature, "manifest": manifest}
 
 
@@ -48,7 +54,7 @@ def _documents(file: str) -> dict[str, Any]:
     data = read_bounded(file, LIMITS.parcel_bytes)
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SealpackError("DOC_TYPE", f"{file} is not a bundle and not a sealpack document") from None
     if isinstance(value, dict) and value.get("schema") == TRUST_SCHEMA:
         envelopes = tuple(Envelope.from_dict(value.get(kind), kind) for kind in ROOT_ROLES)
@@ -60,7 +66,7 @@ def _documents(file: str) -> dict[str, Any]:
             {
                 "kind": documents.kind_of(e),
                 "signed_by": [s.keyid for s in e.signatures],
-                "payload": json.loads(e.payload),
+                "payload": canonical.loads(e.payload, what=documents.kind_of(e)),
             }
             for e in envelopes
         ],
