@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 
 from support.vectors import Cases
 
-
 GOOD: dict[str, tuple[str, bytes]] = {
     "empty-object": ("An empty object.", b"{}"),
     "sorted-keys": ("Keys in UTF-16 order: U+10000 before U+FFFF.", '{"\U00010000":1,"\uffff":2}'.encode()),

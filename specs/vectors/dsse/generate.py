@@ -15,12 +15,11 @@ import base64
 import json
 from typing import Any
 
-from sealpack.format import canonical, dsse, documents
-from sealpack.format.dsse import Envelope
 from support import world
 from support.vectors import Cases
 
-
+from sealpack.format import canonical, documents, dsse
+from sealpack.format.dsse import Envelope
 
 KIND = documents.payload_type("license")
 GOOD = dsse.sign(KIND, b'{"n":1,"schema":"sealpack/license/v1"}', world.CREATOR)
@@ -66,34 +65,67 @@ def main(folder: Path) -> None:
     ed = dsse.sign(KIND, GOOD.payload, world.SETTLEMENT)
     add("good-ed25519", "An Ed25519 signature.", "ok", ed.to_bytes(), world.SETTLEMENT)
     both = dsse.sign(KIND, GOOD.payload, world.CREATOR, world.CREATOR)
-    add("signed-twice", "The envelope itself may hold a signature twice; thresholds count keys.", "ok", both.to_bytes())
+    add(
+        "signed-twice",
+        "The envelope itself may hold a signature twice; thresholds count keys.",
+        "ok",
+        both.to_bytes(),
+    )
     keyid = Envelope(KIND, GOOD.payload, (dsse.Signature("0" * 64, sig),))
-    add("keyid-spoofed", "A keyid is a hint: the signature still verifies by the key.", "ok", keyid.to_bytes())
+    add(
+        "keyid-spoofed", "A keyid is a hint: the signature still verifies by the key.", "ok", keyid.to_bytes()
+    )
 
-    add("payload-changed", "One character of the payload.", "SIG_INVALID",
-        edited(payload=base64.b64encode(GOOD.payload.replace(b"1,", b"2,")).decode()))
-    add("payload-reserialised", "The same JSON with a space.", "SIG_INVALID",
-        edited(payload=base64.b64encode(json.dumps(json.loads(GOOD.payload)).encode()).decode()))
-    add("type-changed", "Another payload type.", "SIG_INVALID", edited(payloadType=documents.payload_type("lease")))
+    add(
+        "payload-changed",
+        "One character of the payload.",
+        "SIG_INVALID",
+        edited(payload=base64.b64encode(GOOD.payload.replace(b"1,", b"2,")).decode()),
+    )
+    add(
+        "payload-reserialised",
+        "The same JSON with a space.",
+        "SIG_INVALID",
+        edited(payload=base64.b64encode(json.dumps(json.loads(GOOD.payload)).encode()).decode()),
+    )
+    add(
+        "type-changed",
+        "Another payload type.",
+        "SIG_INVALID",
+        edited(payloadType=documents.payload_type("lease")),
+    )
     add("signature-flipped", "One bit of s.", "SIG_INVALID", signature(sig[:-1] + bytes([sig[-1] ^ 1])))
     add("wrong-key", "Another key.", "SIG_INVALID", good, world.STRANGER)
-    add("ed25519-short", "63 bytes.", "SIG_INVALID",
-        Envelope(KIND, GOOD.payload, (dsse.Signature(world.SETTLEMENT.keyid, ed.signatures[0].sig[:63]),)).to_bytes(),
-        world.SETTLEMENT)
+    add(
+        "ed25519-short",
+        "63 bytes.",
+        "SIG_INVALID",
+        Envelope(
+            KIND, GOOD.payload, (dsse.Signature(world.SETTLEMENT.keyid, ed.signatures[0].sig[:63]),)
+        ).to_bytes(),
+        world.SETTLEMENT,
+    )
     raw = int.from_bytes(r, "big").to_bytes(32, "big") + int.from_bytes(s, "big").to_bytes(32, "big")
     for name, description, value in (
         ("der-raw", "r and s as 64 bytes, not DER.", raw),
         ("der-trailing", "A byte after the SEQUENCE.", sig + b"\0"),
         ("der-long-length", "A length in its long form.", b"\x30\x81" + sig[1:]),
-        ("der-padded-integer", "A leading zero r does not need.", der(b"\0" + r if r[0] < 128 else b"\0\0" + r[1:], s)),
+        (
+            "der-padded-integer",
+            "A leading zero r does not need.",
+            der(b"\0" + r if r[0] < 128 else b"\0\0" + r[1:], s),
+        ),
         ("der-negative", "A negative r.", der(b"\x80" + r[1:].rjust(31, b"\1"), s)),
         ("der-cut", "The last byte is missing.", sig[:-1]),
         ("der-empty", "No bytes.", b""),
         ("r-zero", "r = 0.", der(b"\0", s)),
         ("s-zero", "s = 0.", der(r, b"\0")),
         ("r-order", "r = the group's order.", der(b"\0" + ORDER.to_bytes(32, "big"), s)),
-        ("s-plus-order", "s + the group's order: equal modulo, not in range.",
-         der(r, (int.from_bytes(s, "big") + ORDER).to_bytes(33, "big"))),
+        (
+            "s-plus-order",
+            "s + the group's order: equal modulo, not in range.",
+            der(r, (int.from_bytes(s, "big") + ORDER).to_bytes(33, "big")),
+        ),
     ):
         add(name, description, "SIG_MALFORMED", signature(value))
     flat = base64.b64encode(sig).decode()
@@ -106,7 +138,11 @@ def main(folder: Path) -> None:
         ("keyid-upper-case", "Hex in upper case.", signature(sig, keyid=world.CREATOR.keyid.upper())),
         ("keyid-missing", "No keyid.", edited(signatures=[{"sig": flat}])),
         ("base64-url-safe", "The other alphabet.", edited(payload="_-__")),
-        ("base64-unpadded", "Padding left away.", edited(payload=payload.rstrip("=") if "=" in payload else payload[:-1])),
+        (
+            "base64-unpadded",
+            "Padding left away.",
+            edited(payload=payload.rstrip("=") if "=" in payload else payload[:-1]),
+        ),
         ("base64-non-canonical", "Bits beyond the last byte are set.", edited(payload="QR==")),
         ("base64-newline", "A line break inside.", edited(payload=payload[:8] + "\n" + payload[8:])),
         ("signature-base64-url-safe", "The other alphabet in sig.", signature("_" + flat[1:])),
@@ -117,7 +153,9 @@ def main(folder: Path) -> None:
     ):
         add(name, description, "DSSE_INVALID", data)
     add("not-canonical", "A space after a colon.", "JSON_INVALID", good.replace(b'":', b'": ', 1))
-    add("duplicate-payload", "payload stands twice.", "JSON_INVALID", good.replace(b"{", b'{"payload":"",', 1))
+    add(
+        "duplicate-payload", "payload stands twice.", "JSON_INVALID", good.replace(b"{", b'{"payload":"",', 1)
+    )
     add("deep", "An envelope nested too deep.", "JSON_LIMIT", b'{"payload":' + b"[" * 20 + b"]" * 20 + b"}")
     cases.write(folder)
 
