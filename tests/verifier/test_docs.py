@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+from sealpack.builder.presets import PRESETS
 from sealpack.format.errors import CODES
+from sealpack.format.limits import LIMITS
 
 ROOT = Path(__file__).parents[2]
+PLAIN_ROWS = (
+    "allow",
+    "deny",
+    "binding",
+    "devices",
+    "grace, days",
+    "settle every, days",
+    "watermark",
+    "billing",
+    "receipts",
+)
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
@@ -42,8 +56,40 @@ def test_every_specification_states_its_status() -> None:
 
 
 def test_codes_named_in_specifications_exist() -> None:
-    """A code-like word of two or more parts with a known first part is a code of the table."""
+    """Outside code spans, an upper-case word that begins like a code is a code of the table."""
     heads = {code.split("_")[0] for code in CODES}
     for page in (ROOT / "specs").glob("*.md"):
-        for word in set(re.findall(r"(?<![\w`-])[A-Z]{2,}(?:_[A-Z]+)+(?![\w*])", page.read_text())):
+        prose = re.sub(r"^    .*$|`[^`]*`", "", page.read_text(), flags=re.MULTILINE)
+        for word in set(re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b(?!\*)", prose)):
             assert word in CODES or word.split("_")[0] not in heads, f"{page.name}: {word}"
+
+
+def test_limits_page_has_every_limit() -> None:
+    page = (ROOT / "specs/limits.md").read_text()
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "": 1}
+    rows = re.findall(r"^\| `([a-z_]+)` \| ([0-9,]+) ?([KMG]iB)? \|", page, re.MULTILINE)
+    said = {name: int(number.replace(",", "")) * units[unit] for name, number, unit in rows}
+    assert said == dataclasses.asdict(LIMITS)
+
+
+def test_presets_page_has_every_preset() -> None:
+    rows = {
+        cells[0]: cells[1:]
+        for line in (ROOT / "specs/license.md").read_text().splitlines()
+        if line.startswith("| ") and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 7
+    }
+    assert rows[""] == list(PRESETS)
+    for name, *said in zip(PRESETS, *(rows[r] for r in PLAIN_ROWS), strict=True):
+        p = PRESETS[name]
+        days = "–" if p.lease.max_age_s is None else str(p.lease.max_age_s // 86400)
+        assert said == [
+            ", ".join(p.allow) or "–",
+            ", ".join(p.deny) or "–",
+            p.binding,
+            "–" if p.devices is None else str(p.devices),
+            str(p.grace_s // 86400),
+            days,
+            p.watermark,
+            p.billing,
+            p.receipts,
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import runpy
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -122,6 +123,34 @@ def test_wrapped_key_opens_for_its_device_only() -> None:
     other = wrapped.info("lic-test-0002", case["device_id"])
     with pytest.raises(InvalidTag):
         suite.decrypt(wrapped.enc_ct, key, info=other)
+
+
+def test_wrapped_key_opens_by_the_standards_alone() -> None:
+    """X-Wing and the RFC 9180 key schedule, step by step, without the library's HPKE."""
+    case, wrapped = case_of("wrapped"), WrappedKey.parse(Fields(wrapped_value(), "k", "KEY_UNWRAP"))
+    kem_text, their_point, sealed = wrapped.enc_ct[:1088], wrapped.enc_ct[1088:1120], wrapped.enc_ct[1120:]
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(bytes.fromhex(case["test_mlkem768_seed"]))
+    x25519 = X25519PrivateKey.from_private_bytes(bytes.fromhex(case["test_x25519_key"]))
+    agreed = x25519.exchange(X25519PublicKey.from_public_bytes(their_point))
+    own_point = x25519.public_key().public_bytes_raw()
+    joined = mlkem.decapsulate(kem_text) + agreed + their_point + own_point + bytes.fromhex("5c2e2f2f5e5c")
+    shared = hashlib.sha3_256(joined).digest()
+
+    suite = b"HPKE" + bytes.fromhex("647a00010002")
+
+    def extract(salt: bytes, label: bytes, data: bytes) -> bytes:
+        return hmac.digest(salt or bytes(32), b"HPKE-v1" + suite + label + data, "sha256")
+
+    info = wrapped.info(case["license_id"], case["device_id"])
+    schedule = b"\0" + extract(b"", b"psk_id_hash", b"") + extract(b"", b"info_hash", info)
+    secret = extract(shared, b"secret", b"")
+
+    def expand(label: bytes, size: int) -> bytes:
+        labelled = size.to_bytes(2, "big") + b"HPKE-v1" + suite + label + schedule
+        return HKDFExpand(hashes.SHA256(), size, labelled).derive(secret)
+
+    opened = AESGCM(expand(b"key", 32)).decrypt(expand(b"base_nonce", 12), sealed, b"")
+    assert opened.hex() == case["input_key"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import shutil
+import subprocess
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +20,7 @@ from support import world
 from sealpack.format import canonical, documents, statement
 from sealpack.format.acknowledgement import Acknowledgement, FileOutcome, HeldRange
 from sealpack.format.activation import Activation, ActivationRequest, Lease, device_id, log_origin
+from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import CODES, SealpackError
@@ -351,3 +356,54 @@ def test_every_error_fits_its_schema(code: str) -> None:
 )
 def test_faulty_errors(path: str, member: Any) -> None:
     assert not checker("error").is_valid(changed(examples()["error"], path, member))
+
+
+PAGES = {
+    "root": "trust",
+    "revocations": "trust",
+    "license": "license",
+    "activation-request": "activation",
+    "lease": "activation",
+    "manifest": "manifest",
+    "signature": "signature",
+    "error": "errors",
+}
+
+
+@pytest.mark.parametrize(("name", "page"), PAGES.items())
+def test_the_specification_shows_the_real_document(name: str, page: str) -> None:
+    text = (SCHEMAS.parent / f"{page}.md").read_text()
+    assert f"    {canonical.dumps(examples()[name]).decode()}\n" in text
+
+
+def test_the_container_example_is_the_real_bundle() -> None:
+    data = world.BundleSpec().build()
+    page = (SCHEMAS.parent / "container.md").read_text()
+    for part in (data[:30], data[30:58], data[-98:-66], data[-66:-34], data[-34:-2], data[-2:]):
+        assert f"    {part.hex(' ')}\n" in page
+    with BundleReader(io.BytesIO(data)) as bundle:
+        for name, placed in bundle.entries.items():
+            assert f"| `{name}` | {placed.header_at} | {placed.data_at} | {placed.item.size} |" in page
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the package openssl")
+def test_the_shell_recipe_does_what_the_specification_says(tmp_path: Path) -> None:
+    page = (SCHEMAS.parent / "signature.md").read_text()
+    recipe = page.split("```sh\n")[1].split("```")[0]
+    (tmp_path / "creator.pub.pem").write_text(world.CREATOR.public.pem)
+    with zipfile.ZipFile(io.BytesIO(world.BundleSpec().build())) as archive:
+        archive.extractall(tmp_path / "d")
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["sh", "-c", recipe], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    good = run()
+    assert (good.returncode, good.stdout.splitlines()) == (
+        0,
+        ["Verified OK", "every file is signed, none is changed"],
+    )
+    (tmp_path / "d/extra").touch()
+    assert run().returncode != 0
+    (tmp_path / "d/extra").unlink()
+    (tmp_path / "d/card.md").write_text("# Tinx\n")
+    assert run().returncode != 0
