@@ -10,7 +10,6 @@ remembering the newest versions is the caller's business (:meth:`Trust.update` s
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -272,9 +271,10 @@ class Trust:
         """This trust with every newer root, keyring and revocations of `envelopes` taken over.
 
         Roots step by exactly one and need both the old and the new threshold; one that skips a version is
-        TRUST_ROLLBACK. An older keyring or revocation list is ignored when this root or an earlier one in
+        TRUST_ROLLBACK. An older keyring or revocation list is ignored when this root or an older one in
         `envelopes` vouches for it (it was good once); the same version with other content is
-        TRUST_CONFLICT. Documents of other kinds are ignored.
+        TRUST_CONFLICT. Versions start again when a new root no longer vouches for what is known. Documents
+        of other kinds are ignored.
         """
         chain = list(envelopes)
         root = self.root
@@ -288,12 +288,11 @@ class Trust:
                     "TRUST_ROLLBACK", f"root version {_version(envelope)} does not follow {root.version}"
                 )
         keyring, revocations = self.keyring, self.revocations
-        earlier = _ancestors(root, chain)
+        earlier = _earlier(root, [*chain, self.root.envelope])
         for envelope in _of(chain, "keyring"):
-            keyring = _newer(keyring, _parse(Keyring, envelope, root, earlier, keyring.version))
+            keyring = _newer(keyring, envelope, root, earlier)
         for envelope in _of(chain, "revocations"):
-            found = _parse(Revocations, envelope, root, earlier, revocations.version)
-            revocations = _newer(revocations, found)
+            revocations = _newer(revocations, envelope, root, earlier)
         return Trust(root, keyring, revocations)
 
 
@@ -305,34 +304,48 @@ def _version(envelope: Envelope) -> int:
     return documents.payload_fields(envelope, "root", "TRUST_INVALID").integer("version", lo=1)
 
 
-def _ancestors(root: Root, chain: list[Envelope]) -> list[Root]:
-    """Earlier roots in `chain`, each of which vouched for the next one up to `root`; newest first."""
-    found = [root]
-    for envelope in sorted(_of(chain, "root"), key=_version, reverse=True):
-        if _version(envelope) == found[-1].version - 1:
-            earlier = Root.parse(envelope)
-            earlier.accepts_next(found[-1].envelope)
-            found.append(earlier)
-    return found[1:]
+def _earlier(root: Root, chain: list[Envelope]) -> list[Root]:
+    """The roots in `chain` that are older than `root` and hold by themselves.
+
+    They need not be linked to it: what they vouch for is only ever left out, never believed, and a bundle
+    that carries a root from two steps ago is still a good bundle.
+    """
+    return [Root.parse(e) for e in _of(chain, "root") if _version(e) < root.version]
 
 
-def _parse(
-    kind: type[Versioned], envelope: Envelope, root: Root, earlier: list[Root], newest: int
-) -> Versioned:
-    """Read under `root`; what an earlier root signed counts only if it is not newer than `newest`."""
+def _newer(known: Versioned, envelope: Envelope, root: Root, earlier: list[Root]) -> Versioned:
+    """`known`, or what is in `envelope` if it is newer; TRUST_THRESHOLD if no root vouches for it.
+
+    A root step resets the versions: once `root` no longer vouches for `known`, the first document it does
+    vouch for takes its place, so that stolen keys cannot block the way with a very high version.
+    """
     try:
-        return kind.parse(envelope, root)
+        new = type(known).parse(envelope, root)
     except SealpackError as error:
-        for old in earlier if error.code == "TRUST_THRESHOLD" else ():
-            with contextlib.suppress(SealpackError):
-                made = kind.parse(envelope, old)
-                if made.version <= newest:
-                    return made
-        raise
-
-
-def _newer(old: Versioned, new: Versioned) -> Versioned:
-    if new.version == old.version and new.envelope.digest != old.envelope.digest:
-        kind = documents.kind_of(new.envelope)
+        if error.code != "TRUST_THRESHOLD" or not _was_good(known, envelope, earlier):
+            raise
+        return known
+    if not _vouches(root, known.envelope):
+        return new
+    if new.version == known.version and envelope.digest != known.envelope.digest:
+        kind = documents.kind_of(envelope)
         raise SealpackError("TRUST_CONFLICT", f"another {kind} with version {new.version}")
-    return new if new.version > old.version else old
+    return new if new.version > known.version else known
+
+
+def _was_good(known: Keyring | Revocations, envelope: Envelope, earlier: list[Root]) -> bool:
+    """Whether an earlier root vouched for `envelope`, and it is the one that is known or an older one."""
+    return any(
+        old.version < known.version or old.envelope.digest == known.envelope.digest
+        for root in earlier
+        if _vouches(root, envelope)
+        for old in (type(known).parse(envelope, root),)
+    )
+
+
+def _vouches(root: Root, envelope: Envelope) -> bool:
+    try:
+        root.require(documents.kind_of(envelope), envelope)
+    except SealpackError:
+        return False
+    return True
