@@ -172,7 +172,8 @@ def _fields(add: Any) -> None:
         )
     for key, value in (
         ("made_by", 45), ("version", 20), ("flags", 1), ("method", 8), ("time", 1), ("date", 34),
-        ("csize", 4), ("usize", 4), ("offset", 0), ("at", 0), ("comment", b"hi"), ("disk", 1), ("internal", 1),
+        ("csize", 4), ("usize", 4), ("offset", 0), ("at", 0), ("comment", b"hi"), ("disk", 1),
+        ("internal", 1),
         ("external", 0o120777 << 16), ("external", 0o040755 << 16 | 16),
     ):  # fmt: skip
         stem = {0o120777 << 16: "link", 0o040755 << 16 | 16: "folder"}.get(value, key)

@@ -1,0 +1,148 @@
+"""Write the activation vectors: `python specs/vectors/activation/generate.py [FOLDER]`.
+
+Each case is `case.json` and `document.json` of the `kind` stated: an activation request is checked with the
+key inside it, an activation and a lease with the `trust.json` beside the cases.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
+
+from typing import Any
+
+from support import world
+from support.vectors import Cases
+from support.world import CREATOR, LICENSER, SETTLEMENT, STRANGER, T0
+
+from sealpack.format import canonical, documents, dsse
+from sealpack.format.activation import device_id
+from sealpack.format.dsse import Envelope
+from sealpack.format.keys import PrivateKey
+
+DEVICE = PrivateKey.from_seed(b"sealpack test vector device key!")
+ID = device_id(DEVICE.public)
+REQUEST: dict[str, Any] = {
+    "device_key": DEVICE.public.pem,
+    "nonce": "00112233445566778899aabbccddeeff",
+    "created": T0,
+    "root_digest": "ab" * 32,
+    "runtime": "sealpack 0.2.0",
+    "device_label": "ward 1",
+}
+ACTIVATION: dict[str, Any] = {
+    "license_id": "L-1",
+    "license_digest": "cd" * 32,
+    "device_id": ID,
+    "device_key": DEVICE.public.pem,
+    "request_digest": "ef" * 32,
+    "nonce": "00112233445566778899aabbccddeeff",
+    "issued_at": T0,
+    "keys": [],
+}
+LEASE: dict[str, Any] = {
+    "license_id": "L-1",
+    "device_id": ID,
+    "epoch": 0,
+    "lease_seq": 1,
+    "issued_at": T0,
+    "expires": T0 + 86400,
+    "ceilings": [{"meter": "calls", "limit": 1000}, {"meter": "ms", "limit": 9, "bundle_digest": "ab" * 32}],
+}
+
+
+def sealed(kind: str, members: dict[str, Any], key: PrivateKey) -> Envelope:
+    """A document of any content."""
+    value = {"schema": documents.schema_id(kind)} | members
+    body = canonical.dumps({k: v for k, v in value.items() if v is not None})
+    return dsse.sign(documents.payload_type(kind), body, key)
+
+
+def main(folder: Path) -> None:
+    """Write one folder per case, and the trust file."""
+    cases = Cases()
+
+    def add(name: str, description: str, expect: str, kind: str, envelope: Envelope) -> None:
+        more = {"device_id": ID} if kind == "activation-request" else {}
+        cases.add(name, description, expect, {"document.json": envelope.to_bytes()}, kind=kind, **more)
+
+    _requests(lambda n, d, c, e: add(f"request-{n}", d, c, "activation-request", e))
+    _activations(lambda n, d, c, e: add(f"activation-{n}", d, c, "activation", e))
+    _leases(lambda n, d, c, e: add(f"lease-{n}", d, c, "lease", e))
+    cases.write(folder)
+    (folder / "trust.json").write_bytes(world.make_trust().to_bytes())
+
+
+def _requests(add: Any) -> None:
+    def made(key: PrivateKey = DEVICE, **members: Any) -> Envelope:
+        return sealed("activation-request", REQUEST | members, key)
+
+    good = made()
+    add("good", "A request signed by the key it introduces.", "ok", good)
+    add("stranger", "Signed by another key.", "SIG_INVALID", made(STRANGER))
+    add(
+        "two-signatures",
+        "Two signatures.",
+        "DOC_SCHEMA",
+        Envelope(good.payload_type, good.payload, good.signatures * 2),
+    )
+    add("p256", "A device key of another scheme.", "DOC_SCHEMA", made(CREATOR, device_key=CREATOR.public.pem))
+    add("nonce", "A nonce of another length.", "DOC_SCHEMA", made(nonce="00"))
+    add("key", "A device key that is none.", "KEY_MALFORMED", made(device_key="key"))
+    add("label", "A label of 101 characters.", "DOC_SCHEMA", made(device_label="x" * 101))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["tpm-quote"]))
+    add("kind", "An activation.", "DOC_TYPE", sealed("activation", ACTIVATION, DEVICE))
+    changed = good.payload.replace(b"ward 1", b"ward 2")
+    add(
+        "changed",
+        "The label was changed.",
+        "SIG_INVALID",
+        Envelope(good.payload_type, changed, good.signatures),
+    )
+
+
+def _activations(add: Any) -> None:
+    def made(key: PrivateKey = LICENSER, **members: Any) -> Envelope:
+        return sealed("activation", ACTIVATION | members, key)
+
+    add("good", "An activation of the device.", "ok", made())
+    add("settlement", "Settlement may not activate.", "SIG_KEY_ROLE", made(SETTLEMENT))
+    add("stranger", "Signed by a stranger.", "SIG_KEY_UNKNOWN", made(STRANGER))
+    add(
+        "other-device", "Id and key are of two devices.", "DEVICE_MISMATCH", made(device_id="dev-" + "0" * 32)
+    )
+    add("device-id", "An id of another form.", "DOC_SCHEMA", made(device_id="ward-1"))
+    add("license-digest", "No license digest.", "DOC_SCHEMA", made(license_digest=None))
+    add("keys", "Wrapped keys that are no objects.", "DOC_SCHEMA", made(keys=["k"]))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
+    add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, LICENSER))
+
+
+def _leases(add: Any) -> None:
+    def made(key: PrivateKey = SETTLEMENT, **members: Any) -> Envelope:
+        return sealed("lease", LEASE | members, key)
+
+    add("good", "A lease from settlement.", "ok", made())
+    add("issuer", "A first lease from the license issuer.", "ok", made(LICENSER))
+    add("creator", "A bundle key may not lease.", "SIG_KEY_ROLE", made(CREATOR))
+    add("never-expires", "No expiry.", "ok", made(expires=None))
+    add("negative", "A ceiling below 0.", "DOC_SCHEMA", made(ceilings=[{"meter": "calls", "limit": -1}]))
+    add(
+        "meter",
+        "A ceiling of an unknown meter.",
+        "DOC_SCHEMA",
+        made(ceilings=[{"meter": "miles", "limit": 1}]),
+    )
+    add("above-2-53", "A ceiling JSON cannot carry exactly.", "JSON_INVALID", _huge(made()))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
+
+
+def _huge(good: Envelope) -> Envelope:
+    body = good.payload.replace(b'"limit":1000', b'"limit":9007199254740992')
+    return dsse.sign(good.payload_type, body, SETTLEMENT)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
