@@ -1,8 +1,8 @@
 """Acknowledgements: what settlement sends back for a device log.
 
 Source: specs/acknowledgement.md and specs/settlement-ingest.md, "Replies". A log gets a new acknowledgement
-when what there is to say changed (size, held files, a frozen log); otherwise the newest stored one is given
-again, byte for byte. The lease inside is made by the one rule of `sealpack.format.leasing`.
+when what there is to say changed (size, files, a frozen log, the license); otherwise the newest stored one
+is given again, byte for byte. The lease inside is made by the one rule of `sealpack.format.leasing`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -23,12 +24,15 @@ from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
 from sealpack.format.trust import Trust
 from sealpack.format.values import METERS
-from sealpack.settlement import db, registry
-from sealpack.settlement.ingest import Log, load_log
+from sealpack.settlement import db, logs, registry
+from sealpack.settlement.logs import Log
+from sealpack.settlement.outcomes import TAMPER
 
 WITNESS_NAME = "sealpack/settlement"
 FIRST_LEASE = 1  # the issuer's; every acknowledgement carries the next one
-PRUNE_BEHIND = 1  # acknowledgements a device keeps the receipts of
+NAMED_FILES = 64  # outcomes in one acknowledgement, the newest
+_SENTENCE = 300  # characters of one reason
+_MAX_ENVELOPE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,12 @@ class Signers:
 
     ack: PrivateKey
     witness: PrivateKey | None = None
+
+    def check(self, trust: Trust) -> None:
+        """SIG_KEY_UNKNOWN or SIG_KEY_ROLE when devices would not believe these keys."""
+        trust.entry(self.ack.keyid, "ack", "")
+        if self.witness is not None:
+            trust.entry(self.witness.keyid, "witness", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,81 +59,83 @@ class Reply:
     data: bytes
 
 
-def replies(database: db.Database, signers: Signers, origins: list[str], now: int) -> list[Reply]:
+def replies(database: db.Database, signers: Signers, origins: Iterable[str], now: int) -> list[Reply]:
     """The newest acknowledgement of each log, made now where there is something new to say.
 
-    Unknown origins (nothing was accepted yet) get none. SIG_KEY_UNKNOWN or SIG_KEY_ROLE when the trust does
-    not let the key acknowledge.
+    Unknown origins (nothing was accepted yet) get none. SIG_KEY_UNKNOWN, SIG_KEY_ROLE, TRUST_UNPINNED.
     """
     with database.write() as connection:
         trust = registry.load_trust(connection)
-        trust.entry(signers.ack.keyid, "ack", "")
-        logs = [log for o in dict.fromkeys(origins) if (log := load_log(connection, o)) is not None]
-        return [_reply(connection, log, trust, signers, now) for log in logs]
+        signers.check(trust)
+        known = [log for o in dict.fromkeys(origins) if (log := logs.load(connection, o)) is not None]
+        return [_reply(connection, log, trust, signers, now) for log in known]
 
 
 def _reply(connection: sa.Connection, log: Log, trust: Trust, signers: Signers, now: int) -> Reply:
     license = registry.load_license(connection, log.license_id)
     if license is None:
-        raise SealpackError("REGISTRY_INVALID", f"license {log.license_id} is gone from the registry")
-    outcomes = _outcomes(connection, log.origin)
-    held = _held(connection, log)
+        raise SealpackError("STORE_CORRUPT", f"license {log.license_id} is gone from the registry")
+    outcomes, held = _outcomes(connection, log.origin), _held(connection, log)
     basis = _basis(log, license, outcomes, held)
     newest = connection.execute(
         sa.select(db.acks).where(db.acks.c.origin == log.origin).order_by(db.acks.c.ack_seq.desc()).limit(1)
     ).first()
-    if newest is not None and newest.basis == basis:
-        return _file(connection, log, license, trust, newest.ack_seq, newest.envelope)
-    ack = _make(connection, log, license, trust, signers, outcomes, held, now)
-    envelope = documents.seal("acknowledgement", ack.to_dict(), signers.ack)
-    row = {"origin": log.origin, "ack_seq": ack.ack_seq, "digest": envelope.digest, "basis": basis,
-           "envelope": envelope.to_bytes()}  # fmt: skip
-    connection.execute(sa.insert(db.acks).values(row))
-    return _file(connection, log, license, trust, ack.ack_seq, envelope.to_bytes())
+    ack_seq, data = (newest.ack_seq, newest.envelope) if newest else (0, b"")
+    if newest is None or newest.basis != basis:
+        ack_seq += 1
+        previous = Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE) if newest else None
+        ack = Acknowledgement(
+            origin=log.origin,
+            license_id=log.license_id,
+            device_id=log.device_id,
+            epoch=log.epoch,
+            size=log.size,
+            root=log.frontier.root.hex(),
+            ack_seq=ack_seq,
+            server_time=now,
+            outcomes=outcomes,
+            held=held,
+            previous=previous.digest if previous else None,
+            prune_below=_size_of(previous) if previous else 0,
+            statement=_statement(connection, log, license, held),
+            checkpoint=_cosigned(log, signers, now),
+            trust=trust.envelopes,
+            lease=_lease(connection, log, license, signers, ack_seq, now),
+        )
+        envelope = documents.seal("acknowledgement", ack.to_dict(), signers.ack)
+        data = envelope.to_bytes()
+        row = {"origin": log.origin, "ack_seq": ack_seq, "digest": envelope.digest, "basis": basis,
+               "envelope": data}  # fmt: skip
+        connection.execute(sa.insert(db.acks).values(row))
+    return _file(connection, log, license, ack_seq, data)
 
 
 def _basis(log: Log, license: License, outcomes: tuple[FileOutcome, ...], held: tuple[HeldRange, ...]) -> str:
     """A digest of everything an acknowledgement says but its time: the same basis, the same reply."""
-    said = [log.frontier.size, log.frozen, license.digest, [o.sha256 + o.code for o in outcomes],
+    said = [log.stamp, license.digest, [[o.sha256, o.code] for o in outcomes],
             [[h.start, h.end, h.code] for h in held]]  # fmt: skip
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _make(
-    connection: sa.Connection, log: Log, license: License, trust: Trust, signers: Signers,
-    outcomes: tuple[FileOutcome, ...], held: tuple[HeldRange, ...], now: int,
-) -> Acknowledgement:  # fmt: skip
-    earlier = connection.execute(
-        sa.select(db.acks.c.ack_seq, db.acks.c.digest, db.acks.c.envelope)
-        .where(db.acks.c.origin == log.origin)
-        .order_by(db.acks.c.ack_seq.desc())
-        .limit(PRUNE_BEHIND)
-    ).all()
-    ack_seq = earlier[0].ack_seq + 1 if earlier else 1
-    lease = None
-    if not log.frozen:
-        made = leasing.next_lease(
-            license, log.device_id, log.epoch, FIRST_LEASE + ack_seq, now, settled_meters(log)
-        )
-        lease = documents.seal("lease", made.to_dict(), signers.ack)
-    return Acknowledgement(
-        origin=log.origin,
-        license_id=log.license_id,
-        device_id=log.device_id,
-        epoch=log.epoch,
-        size=log.frontier.size,
-        root=log.frontier.root.hex(),
-        ack_seq=ack_seq,
-        server_time=now,
-        outcomes=outcomes,
-        held=held,
-        previous=earlier[0].digest if earlier else None,
-        prune_below=_acknowledged_size(earlier[-1].envelope) if earlier else 0,
-        statement=_statement(log, license, held),
-        checkpoint=_cosigned(log, signers, now),
-        trust=trust.envelopes,
-        lease=lease,
+def _size_of(previous: Envelope) -> int:
+    """What the device was told before it was told this: it may forget receipts up to there."""
+    size: int = documents.payload_fields(previous, "acknowledgement").integer("size")
+    return size
+
+
+def _lease(
+    connection: sa.Connection, log: Log, license: License, signers: Signers, ack_seq: int, now: int
+) -> Envelope | None:
+    """The next lease; none while the log is frozen or a case of tampering is open."""
+    cases = db.cases.c
+    tampered = sa.select(sa.func.count()).where(
+        cases.origin == log.origin, cases.code.in_(TAMPER), cases.closed_at.is_(None)
     )
+    if log.frozen or connection.execute(tampered).scalar():
+        return None
+    number = FIRST_LEASE + ack_seq
+    lease = leasing.next_lease(license, log.device_id, log.epoch, number, now, settled_meters(log))
+    return documents.seal("lease", lease.to_dict(), signers.ack)
 
 
 def settled_meters(log: Log) -> dict[str, int]:
@@ -132,22 +144,18 @@ def settled_meters(log: Log) -> dict[str, int]:
     return {} if found is None else {meter: found.total(meter) for meter in METERS}
 
 
-def _acknowledged_size(envelope: bytes) -> int:
-    size = json.loads(Envelope.from_bytes(envelope, "acknowledgement", max_bytes=1 << 20).payload)["size"]
-    return int(size)
-
-
 def _cosigned(log: Log, signers: Signers, now: int) -> str | None:
     if signers.witness is None:
         return None
     return note.cosign(log.note, WITNESS_NAME, signers.witness, now).decode()
 
 
-def _statement(log: Log, license: License, held: tuple[HeldRange, ...]) -> str:
-    """A few words for the site."""
+def _statement(connection: sa.Connection, log: Log, license: License, held: tuple[HeldRange, ...]) -> str:
+    """A few words for the site: what is settled, what was billed, what waits."""
     calls = settled_meters(log).get("calls", 0)
-    lines = [f"{license.customer.name}: {calls} calls settled in {log.frontier.size} receipts."]
-    lines += [f"Held: receipts {h.start} to {h.end} ({h.code}): {h.detail}" for h in held]
+    lines = [f"{license.customer.name}: {calls} calls settled in {log.size} receipts."]
+    lines += [f"Billed: {name} for {period[:7]}." for name, period in _invoices(connection, license)]
+    lines += [f"Held: receipts {h.start} to {h.end} ({h.code}): {h.detail[:_SENTENCE]}" for h in held[:8]]
     if log.frozen:
         lines.append("This log is frozen until the case is decided; no further lease is given.")
     if license.support:
@@ -155,42 +163,75 @@ def _statement(log: Log, license: License, held: tuple[HeldRange, ...]) -> str:
     return "\n".join(lines)
 
 
-def _outcomes(connection: sa.Connection, origin: str) -> tuple[FileOutcome, ...]:
-    """The last files of the log that were decided, oldest first."""
+def _invoices(connection: sa.Connection, license: License) -> list[tuple[str, str]]:
+    """The last year's invoices of the license, oldest first: (number, period)."""
     rows = connection.execute(
-        sa.select(db.files)
-        .where(db.files.c.origin == origin, db.files.c.code.is_not(None))
-        .order_by(db.files.c.received_at.desc(), db.files.c.start.desc(), db.files.c.sha256)
-        .limit(64)
+        sa.select(db.invoices.c.name, db.invoices.c.period)
+        .where(db.invoices.c.license_id == license.license_id)
+        .order_by(db.invoices.c.period.desc())
+        .limit(12)
     ).all()
-    return tuple(FileOutcome(r.sha256, r.code, r.accepted or 0, r.detail or "") for r in reversed(rows))
+    return [(row.name, row.period) for row in reversed(rows)]
+
+
+def _outcomes(connection: sa.Connection, origin: str) -> tuple[FileOutcome, ...]:
+    """The last files of the log that were decided, in log order."""
+    files = db.files.c
+    rows = connection.execute(
+        sa.select(files.sha256, files.code, files.accepted, files.detail, files.first)
+        .where(files.origin == origin, files.code.is_not(None))
+        .order_by(files.received_at.desc(), files.first.desc(), files.sha256.desc())
+        .limit(NAMED_FILES)
+    ).all()
+    return tuple(FileOutcome(r.sha256, r.code, r.accepted, r.detail[:_SENTENCE]) for r in reversed(rows))
 
 
 def _held(connection: sa.Connection, log: Log) -> tuple[HeldRange, ...]:
-    """What the log waits for or what waits for a person."""
+    """The ranges the log waits for (H201), and those that wait for a person."""
+    files = db.files.c
     rows = connection.execute(
-        sa.select(db.files)
-        .where(db.files.c.origin == log.origin, db.files.c.code.like("H%"))
-        .order_by(db.files.c.start, db.files.c.sha256)
-        .limit(64)
-    ).all()
-    return tuple(
-        HeldRange(min(log.frontier.size, r.start), max(log.frontier.size, r.start), r.code, r.detail or "")
-        for r in rows
+        sa.select(files.first, files.last, files.code, files.detail)
+        .where(files.origin == log.origin, files.code.like("H%"))
+        .order_by(files.first, files.last, files.sha256)
+        .limit(NAMED_FILES)
     )
+    found = []
+    for row in rows:
+        start, end = (log.size, row.first) if row.code == "H201" else (row.first, row.last)
+        found.append(HeldRange(start, end, row.code, row.detail[:_SENTENCE]))
+    return tuple(found)
 
 
-def _file(
-    connection: sa.Connection, log: Log, license: License, trust: Trust, ack_seq: int, envelope: bytes
-) -> Reply:
-    label = connection.execute(
+def _file(connection: sa.Connection, log: Log, license: License, ack_seq: int, envelope: bytes) -> Reply:
+    """The reply as a parcel, under a name that no other device of the customer shares."""
+    label = _label(connection, log.license_id, log.device_id)
+    parts = [license.customer.name, label or log.device_id]
+    if label and _shared(connection, license, label) > 1:
+        parts += [log.license_id, log.device_id[-8:]]
+    name = "-".join(_readable(part) for part in parts)
+    parcel = Parcel((Envelope.from_bytes(envelope, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
+    return Reply(f"{name}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
+
+
+def _label(connection: sa.Connection, license_id: str, device: str) -> str:
+    label: str | None = connection.execute(
         sa.select(db.activations.c.device_label).where(
-            db.activations.c.license_id == log.license_id, db.activations.c.device_id == log.device_id
+            db.activations.c.license_id == license_id, db.activations.c.device_id == device
         )
     ).scalar()
-    name = "-".join(_readable(part) for part in (license.customer.name, label or log.device_id))
-    parcel = Parcel((Envelope.from_bytes(envelope, "acknowledgement", max_bytes=1 << 20),))
-    return Reply(f"{name}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
+    return label or ""
+
+
+def _shared(connection: sa.Connection, license: License, label: str) -> int:
+    """How many logs of the customer are of a device with that label."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(
+            db.activations.join(db.licenses, db.licenses.c.license_id == db.activations.c.license_id)
+        )
+        .where(db.licenses.c.customer_id == license.customer.id, db.activations.c.device_label == label)
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def _readable(text: str) -> str:

@@ -7,21 +7,20 @@ together. Test licenses are never billed. Asked for again, an issued invoice is 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, invoice, invoice_html, registry
-from sealpack.settlement.invoice import Business, Evidence, Header
+from sealpack.settlement import db, invoice, invoice_html, parties, registry
+from sealpack.settlement.invoice import Evidence, Header
+from sealpack.settlement.parties import Customer, Seller
 from sealpack.settlement.periods import Period, local_day
 from sealpack.settlement.plan import Plan
 from sealpack.settlement.printing import as_printed
 from sealpack.settlement.rating import Span, rate
-
-PAYMENT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +40,50 @@ class Printed:
         return {f"{self.name}.json": self.json, f"{self.name}.csv": self.csv, f"{self.name}.html": self.html}
 
 
-def billable(connection: sa.Connection, customer: str | None = None) -> list[str]:
-    """Ids of the live licenses with a plan, of one customer or of all."""
+def bill_all(
+    database: db.Database,
+    month: date,
+    issued: date | None,
+    *,
+    customer: str | None = None,
+    draft: bool = False,
+) -> tuple[list[Printed], dict[str, str]]:
+    """:func:`bill` for every live license with a plan that runs in that month, of one customer or all.
+
+    Returns what was printed, and for each license that could not be billed the reason.
+    """
+    printed: list[Printed] = []
+    skipped: dict[str, str] = {}
+    with database.read() as connection:
+        names = [name for name in _billable(connection, customer) if _runs_in(connection, name, month)]
+    for name in names:
+        try:
+            printed.append(bill(database, name, month, issued, draft=draft))
+        except SealpackError as error:
+            if error.spec.exit == 1:
+                raise
+            skipped[name] = error.message
+    return printed, skipped
+
+
+def _billable(connection: sa.Connection, customer: str | None) -> list[str]:
     found = []
     for row in connection.execute(sa.select(db.licenses).order_by(db.licenses.c.license_id)):
         license = registry.stored_license(row.envelope)
         if license.environment == "live" and license.plan and customer in (None, row.customer_id):
             found.append(license.license_id)
     return found
+
+
+def _runs_in(connection: sa.Connection, license_id: str, month: date) -> bool:
+    """False when the license was never activated, starts later or ended before; unknown plans are told of."""
+    try:
+        license = _license(connection, license_id)
+        plan = registry.load_plan_of(connection, license)
+        _span(connection, license, plan, Period.containing(month, plan.tz))
+    except SealpackError as error:
+        return error.code == "PLAN_INVALID"
+    return True
 
 
 def bill(
@@ -87,11 +122,21 @@ def _license(connection: sa.Connection, license_id: str) -> License:
 def _issue(
     connection: sa.Connection, license: License, plan: Plan, period: Period, issued: date | None
 ) -> Printed:
-    last = connection.execute(sa.select(sa.func.max(db.invoices.c.number))).scalar() or 0
-    number = last + 1
-    name = f"INV-{number:06d}"
+    """Take the next number of the issuer's series and store what is printed under it."""
+    invoices = db.invoices.c
+    last = connection.execute(
+        sa.select(sa.func.max(invoices.number)).where(invoices.issuer == license.issuer)
+    ).scalar()
+    number = (last or 0) + 1
+    name = f"{parties.load_seller(connection, license.issuer).prefix}-{number:06d}"
+    if connection.execute(sa.select(invoices.name).where(invoices.name == name)).first() is not None:
+        raise SealpackError(
+            "REGISTRY_INVALID",
+            f"invoice number {name} is another issuer's",
+            remedy=f"import a seller file with a prefix of its own for {license.issuer}",
+        )
     printed = _print(connection, license, plan, period, name, issued, name)
-    row = {"number": number, "name": name, "license_id": license.license_id,
+    row = {"issuer": license.issuer, "number": number, "name": name, "license_id": license.license_id,
            "period": period.first.isoformat(), "json": printed.json, "csv": printed.csv,
            "html": printed.html}  # fmt: skip
     connection.execute(sa.insert(db.invoices).values(row))
@@ -102,25 +147,33 @@ def _print(
     connection: sa.Connection, license: License, plan: Plan, period: Period, number: str,
     issued: date | None, name: str,
 ) -> Printed:  # fmt: skip
+    span = _span(connection, license, plan, period)
+    customer = parties.load_customer(connection, license.customer.id)
+    customer = customer or Customer(license.customer.id, license.customer.name)
+    results = rate(
+        plan, usage_of(connection, license.license_id), span, tax=customer.tax.tax if customer.tax else None
+    )
+    printed = as_printed(results)[:-1]
+    header = _header(connection, license, customer, number, issued)
+    made = invoice.invoice(printed[-1], header)
+    html = invoice_html.to_html(made).encode()
+    return Printed(name, license.license_id, invoice.to_json(made), invoice.to_csv(made), html, True)
+
+
+def _span(connection: sa.Connection, license: License, plan: Plan, period: Period) -> Span:
+    """From the activation to one period more than is printed: its advance lines are on this invoice."""
     activated = _activated(connection, license, plan)
     if activated > period.last:
         raise SealpackError("USAGE", f"license {license.license_id} starts on {activated}, after that period")
     ended = None if license.exp is None else local_day(license.exp * 1000 - 1, plan.tz)
     if ended is not None and ended < period.first:
         raise SealpackError("USAGE", f"license {license.license_id} ended on {ended}, before that period")
-    # One period more is rated: an invoice prints the next period's advance lines.
-    span = Span(activated, period.next().last, activated=activated, ended=ended)
-    results = rate(plan, usage_of(connection, license.license_id), span)
-    printed = as_printed(results)[:-1]
-    header = _header(connection, license, number, issued)
-    made = invoice.invoice(printed[-1], header)
-    html = invoice_html.to_html(made).encode()
-    return Printed(name, license.license_id, invoice.to_json(made), invoice.to_csv(made), html, True)
+    return Span(activated, period.next().last, activated=activated, ended=ended)
 
 
 def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
     first = connection.execute(
-        sa.select(sa.func.min(db.activations.c.issued_at)).where(
+        sa.select(sa.func.min(db.activations.c.first_at)).where(
             db.activations.c.license_id == license.license_id
         )
     ).scalar()
@@ -145,25 +198,25 @@ def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str,
     return dict(total)
 
 
-def _header(connection: sa.Connection, license: License, number: str, issued: date | None) -> Header:
-    customer = registry.load_customer(connection, license.customer.id)
-    billed = (
-        Business(customer.legal_name, customer.address, customer.tax_id, customer.email)
-        if customer
-        else Business(license.customer.name)
-    )
+def _header(
+    connection: sa.Connection, license: License, customer: Customer, number: str, issued: date | None
+) -> Header:
+    seller: Seller = parties.load_seller(connection, license.issuer)
+    days = seller.payment_days if customer.payment_days is None else customer.payment_days
     logs = connection.execute(
         sa.select(db.logs.c.origin, db.logs.c.size, db.logs.c.root)
         .where(db.logs.c.license_id == license.license_id)
         .order_by(db.logs.c.origin)
     )
+    business = seller.business
     return Header(
-        seller=Business(license.issuer, email=license.support or ""),
-        customer=billed,
+        seller=business if business.email else replace(business, email=license.support or ""),
+        customer=customer.business,
         license_id=license.license_id,
         number=number,
         issued=issued,
-        due=issued + timedelta(days=PAYMENT_DAYS) if issued else None,
-        purchase_order=(customer.purchase_order if customer else "") or license.order_ref or "",
+        due=issued + timedelta(days=days) if issued else None,
+        purchase_order=customer.purchase_order or license.order_ref or "",
+        payment=seller.payment,
         evidence=tuple(Evidence(r.origin, 0, r.size, r.root) for r in logs),
     )

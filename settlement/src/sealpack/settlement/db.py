@@ -1,8 +1,8 @@
 """The settlement database: tables and transactions.
 
 Source: specs/settlement-ingest.md, "Storage". SQLAlchemy Core, so that the same code can speak to another
-database by URL; embedded SQLite is the default. A transaction takes the write lock at once: two
-ingesting processes never interleave inside one.
+database by URL; embedded SQLite is the default. Reading sees one moment and stops nobody; a writing
+transaction takes the write lock at once, so that nothing it has looked at can change under it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from sealpack.format.errors import SealpackError
 
 SCHEMA_VERSION = 1
+WAIT_S = 60  # for another process that writes
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
 
@@ -27,12 +29,14 @@ def _table(name: str, *columns: Any) -> sa.Table:
     return sa.Table(name, metadata, *columns, sqlite_strict=True)
 
 
-def _text(name: str, **options: Any) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=options.pop("nullable", False), **options)
+def _text(name: str, *more: Any, **options: Any) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, *more, nullable=options.pop("nullable", False), **options)
 
 
 def _int(name: str, **options: Any) -> sa.Column[int]:
-    return sa.Column(name, _INTEGER, nullable=options.pop("nullable", False), **options)
+    """A whole number, never below zero."""
+    check = sa.CheckConstraint(f'"{name}" >= 0')
+    return sa.Column(name, _INTEGER, check, nullable=options.pop("nullable", False), **options)
 
 
 def _blob(name: str, **options: Any) -> sa.Column[bytes]:
@@ -69,12 +73,12 @@ activations = _table(
     _text("license_id", primary_key=True),
     _text("device_id", primary_key=True),
     _text("digest"),
-    _int("issued_at"),
-    _text("device_key"),
+    _int("first_at"),  # the earliest activation of this device
+    _int("issued_at"),  # the newest one, which is in `envelope`
     _text("device_label"),
     _blob("envelope"),
 )
-# Raw uploads by digest, kept before anything is decided about them.
+# Raw uploads by digest, kept before anything is decided about them: `code` is absent until then.
 files = _table(
     "files",
     _text("sha256", primary_key=True),
@@ -84,14 +88,15 @@ files = _table(
     _text("code", nullable=True),
     _text("detail", nullable=True),
     _int("accepted", nullable=True),
-    _text("origin", nullable=True),
+    _text("origin", nullable=True, index=True),
     _text("license_id", nullable=True),
-    _int("start", nullable=True),
+    _int("first", nullable=True),
+    _int("last", nullable=True),
 )
 logs = _table(
     "logs",
     _text("origin", primary_key=True),
-    _text("license_id"),
+    _text("license_id", sa.ForeignKey("licenses.license_id")),
     _text("device_id"),
     _int("epoch"),
     _int("size"),
@@ -104,44 +109,55 @@ logs = _table(
 )
 segments = _table(
     "segments",
-    _text("origin", primary_key=True),
-    _int("start", primary_key=True),
-    _int("end"),
-    _text("sha256"),
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
+    _int("first", primary_key=True),
+    _int("last"),
+    _text("sha256", sa.ForeignKey("files.sha256")),
 )
-# Device keys that accepted receipts handed the log over to.
-rotations = _table("rotations", _text("origin", primary_key=True), _text("device_key", primary_key=True))
+# Device keys that accepted receipts handed the log over to, and where.
+rotations = _table(
+    "rotations",
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
+    _int("position", primary_key=True),
+    _text("device_key"),
+)
 rollups = _table(
     "rollups",
-    _text("origin", primary_key=True),
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
     _text("route", primary_key=True),
     _int("quarter_ms", primary_key=True),
     _text("status", primary_key=True),
     _text("meter", primary_key=True),
     _int("amount"),
 )
+# What waits for a person or for another file. A fork keeps both signed checkpoints.
 cases = _table(
     "cases",
     _text("code", primary_key=True),
-    _text("sha256", primary_key=True),
+    _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True),
     _text("origin"),
     _int("opened_at"),
     _int("closed_at", nullable=True),
     _text("detail"),
+    _blob("ours", nullable=True),
+    _blob("theirs", nullable=True),
 )
 acks = _table(
     "acks",
-    _text("origin", primary_key=True),
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
     _int("ack_seq", primary_key=True),
     _text("digest"),
     _text("basis"),
     _blob("envelope"),
 )
+# Who bills, as printed: one legal entity per issuer of licenses, each with its own number series.
+sellers = _table("sellers", _text("issuer", primary_key=True), _blob("document"))
 invoices = _table(
     "invoices",
+    _text("issuer", primary_key=True),
     _int("number", primary_key=True),
     _text("name", unique=True),
-    _text("license_id"),
+    _text("license_id", sa.ForeignKey("licenses.license_id")),
     _text("period"),
     _blob("json"),
     _blob("csv"),
@@ -150,11 +166,18 @@ invoices = _table(
 )
 
 
+def put(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows `on_conflict_do_*`, in the words of the connection's database."""
+    words = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return words(table)
+
+
 class Database:
     """A settlement database. `write()` is one transaction, `read()` a consistent look."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = engine.execution_options(**{_READS: True})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Database:
@@ -162,9 +185,10 @@ class Database:
         target = Path(path)
         if not target.parent.is_dir():
             raise SealpackError("FILE_MISSING", f"folder {target.parent} does not exist")
-        engine = sa.create_engine(f"sqlite:///{target}", connect_args={"timeout": 30})
+        url = sa.URL.create("sqlite", database=str(target))
+        engine = sa.create_engine(url, connect_args={"timeout": WAIT_S})
         sa.event.listen(engine, "connect", _configure)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(engine, "begin", _begin)
         database = cls(engine)
         try:
             database._prepare()
@@ -197,13 +221,31 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise _store_error(error) from None
+        with _told(), self._engine.begin() as connection:
+            yield connection
 
-    read = write  # SQLite: the same lock; a reader never sees half a transaction
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """The database as it is at the first question, whatever is written meanwhile."""
+        with _told(), self._reader.begin() as connection:
+            yield connection
+
+
+_READS = "sealpack_reads"
+
+
+def _begin(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what the database says into our codes."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        raise _store_error(error) from None
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:

@@ -6,7 +6,7 @@ for a person or for a file still to come), R is refused (the raw bytes are kept 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 OUTCOMES: dict[str, str] = {
@@ -15,13 +15,20 @@ OUTCOMES: dict[str, str] = {
     "W102": "part of it was known already; the rest was accepted",
     "W103": "an older copy of usage that is known already",
     "W104": "the file is damaged or ends early; every whole block was accepted",
+    "W121": "the machine's clock was set or jumped; its receipts say so",
+    "W130": "late: its month was invoiced already, a correction is due",
+    "W140": "the machine stopped uncleanly; what it had reserved is billed as lost",
     "W150": "test license: stored, never billed",
     "H201": "usage before this file has not arrived yet",
     "H210": "two machines wrote different usage under one identity; the log is frozen",
     "H212": "the receipts do not fit their signed checkpoint",
-    "H213": "the running totals in the file contradict its own receipts",
+    "H213": "the log contradicts itself",
     "H214": "the log contradicts the registry",
     "H215": "a further log of this device, without leave to start one",
+    "H220": "the device, its license or the key that activated it was revoked",
+    "H221": "usage from the future",
+    "H230": "used after the license had ended",
+    "H231": "too late to be billed without a person's word",
     "H250": "the license, bundle or plan is not known here yet",
     "R301": "no usage in this file can be read",
     "R302": "the device is not known under this license",
@@ -29,11 +36,27 @@ OUTCOMES: dict[str, str] = {
     "R304": "the signature is wrong",
     "R305": "the file is too large",
 }
+FLAGS = ("W104", "W150", "W103", "W102", "W130", "W140", "W121")  # the gravest first
+# Signed by the device itself and impossible on an honest one: no further lease while such a case is open.
+TAMPER = ("H210", "H213", "H214")
+# Waiting changes nothing about these; every other held file is looked at again when something arrives.
+FINAL = ("H210", "H212", "H213")
+
+
+class Stopped(Exception):
+    """A file cannot be accepted, for the reason `code`; `ours` and `theirs` are notes that prove a fork."""
+
+    def __init__(self, code: str, detail: str, *, ours: bytes | None = None, theirs: bytes | None = None):
+        super().__init__(detail)
+        self.code, self.detail, self.ours, self.theirs = code, detail, ours, theirs
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The fate of one file: `code`, all `flags`, receipts newly accepted, and where it belongs."""
+    """The fate of one file: `code`, all `flags`, receipts newly accepted, and where it belongs.
+
+    `first` and `last` are the log positions its header names, a hint.
+    """
 
     sha256: str
     name: str
@@ -42,13 +65,14 @@ class Outcome:
     accepted: int = 0
     origin: str | None = None
     license_id: str | None = None
-    start: int | None = None
-    flags: tuple[str, ...] = field(default=())
+    first: int | None = None
+    last: int | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def is_accepted(self) -> bool:
         """Whether the file needs nobody's attention."""
-        return self.code[0] in "OW"
+        return is_accepted(self.code)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -68,3 +92,8 @@ class Outcome:
         return f"{self.code:<4}  {self.name}: {OUTCOMES[self.code]}" + (
             f" ({self.detail})" if self.detail else ""
         )
+
+
+def is_accepted(code: str) -> bool:
+    """Whether a file with this outcome was taken."""
+    return code[0] in "OW"

@@ -6,24 +6,31 @@ frontier, running totals, roll-ups; then compared with the tables that invoices 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from sealpack.format.logcheck import LogChecker, LogState
-from sealpack.format.merkle import Frontier, leaf_hash
-from sealpack.format.usage_reader import UsageReader
-from sealpack.settlement import db
-from sealpack.settlement.ingest import Log, Rollup, _roll, load_log
+from sealpack.format import documents, records
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PublicKey
+from sealpack.format.records import Registers
+from sealpack.format.usage_reader import UsageReader, read_header
+from sealpack.settlement import db, logs, registry
+from sealpack.settlement.logs import Growth, Log, Rollup
 
 SILENT_S = 45 * 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What was found: `problems` contradict the evidence; the rest is for a person to know."""
+    """What was found: `problems` contradict the evidence; the rest is for a person to know.
+
+    `waiting` are held files and open gaps, `silent` activated devices that were not heard of for 45 days.
+    """
 
     logs: int
     receipts: int
@@ -46,61 +53,88 @@ class Reconciliation:
 
 
 def reconcile(database: db.Database, now: int) -> Reconciliation:
-    """Rebuild every log from evidence and compare; reads only."""
+    """Rebuild every log from evidence and compare; reads only, and stops nobody."""
     with database.read() as connection:
         origins = connection.execute(sa.select(db.logs.c.origin).order_by(db.logs.c.origin)).scalars().all()
-        logs = [log for o in origins if (log := load_log(connection, o)) is not None]
-        problems = [p for log in logs for p in _check(connection, log)]
+        held = [log for o in origins if (log := logs.load(connection, o)) is not None]
+        problems = [*_damaged(connection), *(p for log in held for p in _check(connection, log))]
         return Reconciliation(
-            len(logs), sum(log.frontier.size for log in logs), tuple(problems),
-            _waiting(connection), _silent(connection, logs, now),
+            len(held), sum(log.size for log in held), tuple(problems),
+            _waiting(connection), _silent(connection, held, now),
         )  # fmt: skip
 
 
+def _damaged(connection: sa.Connection) -> Iterator[str]:
+    """Stored files whose bytes are not those that came in."""
+    for row in connection.execute(sa.select(db.files.c.sha256, db.files.c.name, db.files.c.data)):
+        if hashlib.sha256(row.data).hexdigest() != row.sha256:
+            yield f"{row.name}: the stored file {row.sha256[:16]} was changed"
+
+
 def _check(connection: sa.Connection, log: Log) -> list[str]:
-    frontier, checker, rollup = Frontier(0, ()), LogChecker(LogState.fresh()), Counter[Any]()
+    """Everything wrong with one log."""
+    growth = Growth.on(Log(log.origin, log.license_id, log.device_id, log.epoch))
     segments = connection.execute(
-        sa.select(db.segments.c.start, db.segments.c.end, db.files.c.data)
+        sa.select(db.segments.c.first, db.segments.c.last, db.files.c.data)
         .join(db.files, db.files.c.sha256 == db.segments.c.sha256)
         .where(db.segments.c.origin == log.origin)
-        .order_by(db.segments.c.start)
+        .order_by(db.segments.c.first)
     )
-    for segment in segments:
-        if segment.start != frontier.size:
-            return [f"{log.origin}: no evidence for receipts {frontier.size} to {segment.start}"]
-        frontier = _replay(segment.data, segment.end, frontier, checker, rollup)
-        if frontier.size != segment.end:
-            return [f"{log.origin}: the file of receipts {segment.start} to {segment.end} is damaged"]
-    return _differences(connection, log, frontier, checker, rollup)
+    try:
+        device = _device_key(connection, log)
+        for segment in segments:
+            _replay(segment, growth, device)
+    except SealpackError as error:
+        return [f"{log.origin}: {error.message}"]
+    return [f"{log.origin}: {problem}" for problem in _differences(connection, log, growth)]
 
 
-def _replay(data: bytes, end: int, frontier: Frontier, checker: LogChecker, rollup: Rollup) -> Frontier:
-    for block in UsageReader(data):
-        known = frontier.size - block.before.size
-        if known < 0 or known >= len(block.leaves) or frontier.size >= end:
-            continue
-        for record in block.records[known:]:
-            checker.follow(record)
-            _roll(record, rollup)
-        frontier = frontier.extend(map(leaf_hash, block.leaves[known:]))
-    return frontier
+def _device_key(connection: sa.Connection, log: Log) -> PublicKey:
+    """The key the device was activated with; the activation was verified when it came in."""
+    envelope = registry.load_activation(connection, log.license_id, log.device_id)
+    if envelope is None:
+        raise SealpackError("STORE_CORRUPT", "the device's activation is gone")
+    return PublicKey.from_pem(documents.payload_fields(envelope, "activation").text("device_key"))
 
 
-def _differences(
-    connection: sa.Connection, log: Log, frontier: Frontier, checker: LogChecker, rollup: Rollup
-) -> list[str]:
-    found = []
-    if frontier != log.frontier:
-        found.append(f"{log.origin}: size or root differs from the evidence")
-    if checker.end().registers != log.state.registers:
-        found.append(f"{log.origin}: running totals differ from the evidence")
-    stored = {
-        (r.route, r.quarter_ms, r.status, r.meter): r.amount
-        for r in connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == log.origin))
-    }
-    if stored != dict(rollup):
-        found.append(f"{log.origin}: roll-ups differ from the evidence")
-    return found
+def _replay(segment: Any, growth: Growth, device: PublicKey) -> None:
+    """Take the receipts that a stored file brought, as ingestion did; STORE_CORRUPT if it holds others."""
+    first, last = segment.first, segment.last
+    if first != growth.frontier.size:
+        raise SealpackError(
+            "STORE_CORRUPT", f"no evidence for receipts {growth.frontier.size} to {first - 1}"
+        )
+    start = read_header(segment.data).start
+    for record in growth.records(records.ROTATED):
+        if record.position < start:
+            device = PublicKey.from_pem(record.body["device"])
+    for block in UsageReader(segment.data, device):
+        if block.before.size <= growth.frontier.size < block.checkpoint.size <= last:
+            growth.take(block)
+    if growth.frontier.size != last:
+        raise SealpackError("STORE_CORRUPT", f"the file of receipts {first} to {last - 1} is damaged")
+
+
+def _differences(connection: sa.Connection, log: Log, growth: Growth) -> Iterator[str]:
+    state = growth.checker.end()
+    if growth.frontier != log.frontier or growth.note != log.note:
+        yield "size, root or checkpoint differs from the evidence"
+    if state != log.state:
+        yield "running totals or routes differ from the evidence"
+    stored: Rollup = Counter()
+    for r in connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == log.origin)):
+        stored[r.route, r.quarter_ms, r.status, r.meter] = r.amount
+    if stored != growth.rollup:
+        yield "roll-ups differ from the evidence"
+    if state.registers is not None and _sums(stored) != state.registers:
+        yield "roll-ups do not add up to the running totals"
+
+
+def _sums(rollup: Rollup) -> Registers:
+    total = Registers()
+    for (route, _, status, meter), amount in rollup.items():
+        total.charge(route, status, {meter: amount})
+    return total
 
 
 def _waiting(connection: sa.Connection) -> tuple[str, ...]:
@@ -112,9 +146,9 @@ def _waiting(connection: sa.Connection) -> tuple[str, ...]:
     return tuple(f"{r.code} {r.name}: {r.detail}" for r in rows)
 
 
-def _silent(connection: sa.Connection, logs: list[Log], now: int) -> tuple[str, ...]:
+def _silent(connection: sa.Connection, held: list[Log], now: int) -> tuple[str, ...]:
     """Activated devices that have not been heard of for 45 days, or never."""
-    last = {(log.license_id, log.device_id): log.last_ms // 1000 for log in logs}
+    last = {(log.license_id, log.device_id): log.last_ms // 1000 for log in held}
     rows = connection.execute(
         sa.select(
             db.activations.c.license_id, db.activations.c.device_id, db.activations.c.issued_at

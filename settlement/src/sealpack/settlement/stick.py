@@ -1,11 +1,13 @@
 """`settle sync`: take everything on a stick, leave every reply on it.
 
-Source: specs/settlement-ingest.md, "Sticks". Which files concern settlement is told by what they hold, never
-by their names.
+Source: specs/settlement-ingest.md, "Sticks". Which files concern settlement is told by what they hold; a
+name that ends in `.usage.gz` counts too, so that a file damaged at its start is still told of.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,56 +15,79 @@ from sealpack.format import registry as registry_format
 from sealpack.format import usage
 from sealpack.format.documents import PARCEL_SCHEMA
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write, read_bounded
+from sealpack.format.files import atomic_write, io_error
 from sealpack.format.limits import LIMITS
-from sealpack.settlement import ack, db, ingest, registry
+from sealpack.settlement import ack, db, importing, ingest
 from sealpack.settlement.ack import Reply, Signers
 from sealpack.settlement.outcomes import Outcome
 
-_GZIP = b"\x1f\x8b"
+_HEAD_BYTES = LIMITS.usage_line_bytes
+_SUFFIX = ".usage.gz"
 _USAGE = f'"schema":"{usage.SCHEMA}"'.encode()
-_REGISTRY = (f'"schema":"{registry_format.SCHEMA}"'.encode(), f'"schema":"{PARCEL_SCHEMA}"'.encode())
+_REGISTRY = tuple(f'"schema":"{name}"'.encode() for name in (registry_format.SCHEMA, PARCEL_SCHEMA))
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a stick brought and what was left on it."""
+    """What a stick brought and what was left on it. `passed_over` are documents for someone else."""
 
     outcomes: tuple[Outcome, ...]
     imported: tuple[str, ...]
+    passed_over: tuple[str, ...]
     replies: tuple[Reply, ...]
-
-
-def looks_like_usage(data: bytes) -> bool:
-    """Whether bytes are a usage file, packed or already unpacked."""
-    return data.startswith(_GZIP) or _USAGE in data[:65536]
 
 
 def sync(database: db.Database, folder: Path, signers: Signers, now: int) -> Visit:
     """Import registry lines and licenses, ingest usage files, write acknowledgements into `folder`."""
-    outcomes: list[Outcome] = []
-    imported: list[str] = []
-    found: list[tuple[Path, bytes]] = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
-        data = read_bounded(path, LIMITS.usage_file_bytes)
-        if looks_like_usage(data):
-            found.append((path, data))
-        elif any(mark in data[: 1 << 20] for mark in _REGISTRY):
-            _import(database, path, imported)
-    for path, data in found:
-        outcomes += ingest.ingest(database, data, path.name, now)
-    outcomes += ingest.release(database, now)
-    origins = [o.origin for o in outcomes if o.origin]
-    replies = ack.replies(database, signers, origins, now)
+    found = list(_files(folder))
+    imported, passed_over = _import(database, [path for path, kind in found if kind == "documents"])
+    outcomes = ingest.release(database, now)
+    for path, kind in found:
+        if kind == "usage":
+            outcomes += ingest.ingest_file(database, path, now)
+    replies = ack.replies(database, signers, [o.origin for o in outcomes if o.origin], now)
     for reply in replies:
         atomic_write(folder / reply.name, reply.data)
-    return Visit(tuple(outcomes), tuple(imported), tuple(replies))
+    return Visit(tuple(outcomes), tuple(imported), tuple(passed_over), tuple(replies))
 
 
-def _import(database: db.Database, path: Path, imported: list[str]) -> None:
-    """Import a file that is ours; one from elsewhere (another vendor's license) is passed over."""
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file that concerns settlement, in path order, as `usage` or `documents`; no links."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_symlink() and path.is_file() and (kind := kind_of(path)):
+            yield path, kind
+
+
+def kind_of(path: Path) -> str:
+    """`usage`, `documents`, or empty for a file that does not concern settlement; reads its beginning."""
     try:
-        imported.append(registry.import_file(database, path))
-    except SealpackError as error:
-        if error.spec.exit == 1:
-            raise
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise io_error(error, path, "read") from None
+    if path.name.endswith(_SUFFIX) or _USAGE in _unpacked(head):
+        return "usage"
+    return "documents" if any(mark in head for mark in _REGISTRY) else ""
+
+
+def _unpacked(head: bytes) -> bytes:
+    """The first bytes of a file, unpacked when they are packed."""
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _import(database: db.Database, paths: list[Path]) -> tuple[list[str], list[str]]:
+    """Import what is ours; a document of another vendor, or damaged, is passed over and named."""
+    imported, passed_over = [], []
+    for path in paths:
+        try:
+            imported.append(f"{path.name}: {importing.import_file(database, path)}")
+        except SealpackError as error:
+            if error.spec.exit == 1 or error.code == "TRUST_UNPINNED":
+                raise
+            passed_over.append(f"{path.name}: {error.message}")
+    return imported, passed_over

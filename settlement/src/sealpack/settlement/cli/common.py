@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from sealpack.settlement.db import Database
     from sealpack.settlement.outcomes import Outcome
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def open_database() -> Database:
@@ -24,16 +25,20 @@ def open_database() -> Database:
     return Database.open(click.get_current_context().meta["sealpack.settlement.db"])
 
 
-def signer_options(command: Any) -> Any:
+def signer_options(*, required: bool) -> Callable[[F], F]:
     """`--key`, `--witness` and `--passphrase-file`."""
     file = click.Path(dir_okay=False)
-    for option in (
-        support.passphrase_option,
-        click.option("--witness", type=file, help="Witness key (Ed25519) that cosigns checkpoints."),
-        click.option("--key", type=file, required=True, help="Settlement key (Ed25519, role ack)."),
-    ):
-        command = option(command)
-    return command
+
+    def add(command: F) -> F:
+        for option in (
+            support.passphrase_option,
+            click.option("--witness", type=file, help="Witness key (Ed25519) that cosigns checkpoints."),
+            click.option("--key", type=file, required=required, help="Settlement key (Ed25519, role ack)."),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 def signers(key: str, witness: str | None, passphrase_file: str | None) -> Signers:
@@ -45,6 +50,6 @@ def signers(key: str, witness: str | None, passphrase_file: str | None) -> Signe
     return Signers(PrivateKey.load(key, secret), PrivateKey.load(witness, secret) if witness else None)
 
 
-def exit_status(outcomes: list[Outcome]) -> int:
+def exit_status(outcomes: Iterable[Outcome]) -> int:
     """0 when everything was accepted, 5 when something was held or refused."""
     return 0 if all(o.is_accepted for o in outcomes) else 5

@@ -19,9 +19,9 @@ def import_(files: tuple[str, ...], fmt: str) -> None:
     Usage files that waited for what was imported are taken in at once.
     """
     with common.open_database() as database:
-        from sealpack.settlement import ingest, registry
+        from sealpack.settlement import importing, ingest
 
-        done = [(name, registry.import_file(database, support.existing(name))) for name in files]
+        done = [(name, importing.import_file(database, support.existing(name))) for name in files]
         freed = ingest.release(database, support.now())
     lines = [f"{Path(name).name}: {what}" for name, what in done] + [o.to_text() for o in freed]
     result = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write
+from sealpack.format.files import atomic_write, io_error
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
+
+if TYPE_CHECKING:
+    from sealpack.settlement.billing import Printed
 
 
 @click.command(short_help="Issue the invoices of a period.")
@@ -26,33 +30,49 @@ from sealpack.verifier.cli import support
 def invoice(
     period: str, license_id: str | None, customer: str | None, issued: datetime | None, draft: bool,
     out: str, fmt: str,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Issue one invoice per license for a month, as JSON, CSV and HTML files.
 
-    An invoice that was issued before is written again as it was, byte for byte.
+    An invoice that was issued before is written again as it was, byte for byte. Exit status 5 when a
+    license could not be billed, for instance because its plan is unknown.
     """
     try:
         month = date.fromisoformat(f"{period}-01")
     except ValueError:
         raise SealpackError("USAGE", f"period {period!r} is not like 2026-11") from None
-    day = issued.date() if issued else date.fromtimestamp(support.now())
+    now = support.now()
+    today = datetime.fromtimestamp(now, UTC).date()
     with common.open_database() as database:
         from sealpack.settlement import billing
 
-        with database.read() as connection:
-            ids = [license_id] if license_id else billing.billable(connection, customer)
-        printed = [billing.bill(database, name, month, day, draft=draft) for name in ids]
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in printed:
-        for name, data in one.files.items():
-            atomic_write(folder / name, data)
+        day = issued.date() if issued else today
+        skipped: dict[str, str] = {}
+        if license_id:
+            printed = [billing.bill(database, license_id, month, day, draft=draft)]
+        else:
+            printed, skipped = billing.bill_all(database, month, day, customer=customer, draft=draft)
+    if not draft and (today.year, today.month) <= (month.year, month.month):
+        support.note(f"{period} is not over: usage that comes later needs a correction")
+    _write(Path(out), printed)
     lines = [f"{p.name}  {p.license_id}" + ("" if p.fresh else " (issued before)") for p in printed]
+    lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()]
     result = {
         "schema": "sealpack/settle-invoice/v1",
         "invoices": [
             {"number": p.name, "license": p.license_id, "fresh": p.fresh, "files": sorted(p.files)}
             for p in printed
         ],
+        "skipped": [{"license": name, "reason": reason} for name, reason in skipped.items()],
     }
     support.emit(result, "\n".join(lines) or "nothing to bill", fmt)
+    return 5 if skipped else 0
+
+
+def _write(folder: Path, printed: list[Printed]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise io_error(error, folder, "write") from None
+    for one in printed:
+        for name, data in one.files.items():
+            atomic_write(folder / name, data)

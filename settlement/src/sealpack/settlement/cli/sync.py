@@ -13,7 +13,7 @@ from sealpack.verifier.cli import support
 
 @click.command(short_help="Take everything on a stick, leave every reply on it.")
 @click.argument("folder", type=click.Path(file_okay=False))
-@common.signer_options
+@common.signer_options(required=True)
 @support.format_option
 def sync(folder: str, key: str, witness: str | None, passphrase_file: str | None, fmt: str) -> int:
     """Ingest every usage file in FOLDER, import licenses found there, and leave signed acknowledgements."""
@@ -30,12 +30,14 @@ def sync(folder: str, key: str, witness: str | None, passphrase_file: str | None
         f"taken: {taken} receipts from {len(visit.outcomes)} files, {len(attention)} need attention",
         f"left: {len(visit.replies)} acknowledgements" + "".join(f" {r.name}" for r in visit.replies),
         *(o.to_text() for o in attention),
+        *(f"passed over: {text}" for text in visit.passed_over),
     ]
     result = {
         "schema": "sealpack/settle-sync/v1",
         "outcomes": [o.to_dict() for o in visit.outcomes],
         "imported": list(visit.imported),
+        "passed_over": list(visit.passed_over),
         "replies": [r.name for r in visit.replies],
     }
     support.emit(result, "\n".join(lines), fmt)
-    return common.exit_status(list(visit.outcomes))
+    return common.exit_status(visit.outcomes)

@@ -1,0 +1,194 @@
+"""Whose usage a file is, and whether what its log says of itself agrees with the registry.
+
+Source: specs/settlement-ingest.md, "Identity" and "Registry". The tree proves that a device wrote these
+receipts; here it is asked whether that device may, and nothing the log says decides what is billed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from sealpack.format import records
+from sealpack.format.activation import Activation, device_id, log_origin
+from sealpack.format.documents import kind_of
+from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PublicKey
+from sealpack.format.license import License
+from sealpack.format.trust import Trust
+from sealpack.format.usage import UsageHeader
+from sealpack.settlement import db, registry
+from sealpack.settlement.logs import Growth
+from sealpack.settlement.outcomes import Stopped
+
+FUTURE_S = 86_400
+LATE_MONTHS = 13  # where no plan says otherwise
+_MONTH_S = 31 * 86_400
+_LOG_CODES = {"RECEIPT_TALLY": "H213", "RECEIPT_ORDER": "H213", "RECEIPT_ROUTE": "H214"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The license and the device a file belongs to; `new` is an activation that came with the file."""
+
+    license: License
+    activation: Activation
+    new: Envelope | None = None
+
+
+def license_id_of(origin: str) -> str | None:
+    """The license an origin names, or None when it is not the name of a device log."""
+    parts = origin.split("/")
+    return parts[2] if len(parts) == 5 and parts[:2] == ["sealpack", "usage"] else None
+
+
+def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Identity:
+    """License and activation of the log, and that the header's key is that device's.
+
+    Raises :class:`Stopped`: H250, R302, H215, H220, R303.
+    """
+    license_id = license_id_of(header.origin)
+    if license_id is None:
+        raise Stopped("R302", f"{header.origin} is not the log of a device")
+    license = registry.load_license(connection, license_id)
+    if license is None:
+        raise Stopped("H250", f"license {license_id} is not known here")
+    found = _activated(connection, header, license, trust)
+    activation, epoch = found.activation, header.origin.rpartition("/")[2]
+    if epoch != str(activation.epoch):
+        raise Stopped("H215", f"this is log {epoch} of the device, it may write log {activation.epoch}")
+    if header.origin != log_origin(license_id, activation.device_id, activation.epoch):
+        raise Stopped("R302", f"{header.origin} is not a log of this device")
+    _check_revoked(license, activation, trust)
+    key = _key_at(connection, header, activation)
+    if header.device_key.der != key.der:
+        raise Stopped(
+            "R303", f"device key {header.device_key.keyid[:16]} is not that of {activation.device_id}"
+        )
+    return found
+
+
+def _activated(connection: sa.Connection, header: UsageHeader, license: License, trust: Trust) -> Identity:
+    """The registered activation, else the one that travels in the file, if the issuer signed it."""
+    device = header.origin.split("/")[3]
+    envelope = registry.load_activation(connection, license.license_id, device)
+    try:
+        if envelope is not None:
+            return Identity(license, Activation.open(envelope, trust))
+        carried = Envelope.from_dict(header.activation, "activation")
+        if kind_of(carried) != "activation":
+            raise SealpackError("DOC_TYPE", "not an activation")
+        activation = Activation.open(carried, trust)
+    except SealpackError as error:
+        if error.code == "KEY_REVOKED":
+            raise Stopped("H220", error.message) from None
+        raise Stopped("R302", f"{device} was never activated under {license.license_id}") from None
+    if (activation.license_id, activation.device_id) != (license.license_id, device):
+        raise Stopped("R302", f"{device} was never activated under {license.license_id}")
+    return Identity(license, activation, carried)
+
+
+def _check_revoked(license: License, activation: Activation, trust: Trust) -> None:
+    if activation.device_id in trust.revocations.devices:
+        raise Stopped("H220", f"device {activation.device_id} was revoked")
+    if license.license_id in trust.revocations.licenses:
+        raise Stopped("H220", f"license {license.license_id} was revoked")
+
+
+def _key_at(connection: sa.Connection, header: UsageHeader, activation: Activation) -> PublicKey:
+    """The device key in force where the file begins, as far as rotations are known."""
+    pem = connection.execute(
+        sa.select(db.rotations.c.device_key)
+        .where(db.rotations.c.origin == header.origin, db.rotations.c.position < header.start)
+        .order_by(db.rotations.c.position.desc())
+        .limit(1)
+    ).scalar()
+    return activation.device_key if pem is None else PublicKey.from_pem(pem)
+
+
+def check_growth(
+    connection: sa.Connection, identity: Identity, growth: Growth, trust: Trust, now: int
+) -> None:
+    """The new receipts against themselves, the registry and the clock; :class:`Stopped` H213 to H250."""
+    for finding in growth.checker.findings:
+        raise Stopped(_LOG_CODES.get(finding.code, "H213"), finding.message)
+    for genesis in growth.records(records.GENESIS):
+        _check_genesis(connection, genesis.body, identity, trust)
+    _check_plan(connection, identity.license)
+    for route, entry in (growth.checker.end().routes or {}).items():
+        _check_route(connection, route, entry, identity.license.license_id)
+    for leaf in growth.records(records.ACKNOWLEDGED):
+        _check_acknowledged(connection, identity, leaf.body)
+    _check_times(connection, identity.license, growth, now)
+
+
+def _check_genesis(connection: sa.Connection, body: dict[str, Any], identity: Identity, trust: Trust) -> None:
+    activation = identity.activation
+    if device_id(PublicKey.from_pem(body["device"])) != activation.device_id:
+        raise Stopped("H214", "the log's first record names another device")
+    if body["epoch"] != activation.epoch:
+        raise Stopped("H214", f"the log's first record says it is log {body['epoch']} of the device")
+    if trust.root.version == 1 and body["root"] != trust.root_digest:
+        raise Stopped("H214", f"the device trusts root {body['root'][:16]}, which is not ours")
+    version = registry.load_license_version(connection, digest=body["license"])
+    if version is None:
+        raise Stopped("H250", f"license document {body['license'][:16]} is not known here")
+    if version.license_id != activation.license_id:
+        raise Stopped("H214", f"the log's first record names license {version.license_id}")
+
+
+def _check_plan(connection: sa.Connection, license: License) -> None:
+    if license.plan is not None and registry.load_plan(connection, license.plan) is None:
+        raise Stopped("H250", f"plan {license.plan.id} version {license.plan.version} is not known here")
+
+
+def _check_route(connection: sa.Connection, route: str, entry: dict[str, Any], license_id: str) -> None:
+    """A route's license, build and plan must be what the issuer signed under that number."""
+    if entry["license_id"] != license_id:
+        raise Stopped("H214", f"route {route} is of license {entry['license_id']}")
+    license = registry.load_license_version(connection, license_id=license_id, seq=entry["seq"])
+    if license is None:
+        raise Stopped("H250", f"license {license_id} number {entry['seq']} is not known here")
+    digest = entry["bundle_digest"]
+    known = registry.load_bundle(connection, digest)
+    if known is None and all(grant.bundle_digest != digest for grant in license.bundles):
+        raise Stopped("H250", f"bundle {digest[:16]} is not known here")
+    if known is not None and not license.covers(known.bundle_id, known.version, digest):
+        raise Stopped("H214", f"{known.bundle_id} {known.version} is not covered by {license_id}")
+    plan = license.plan and {"id": license.plan.id, "version": license.plan.version}
+    if entry.get("plan", plan) != plan:
+        raise Stopped(
+            "H214", f"route {route} names price plan {entry['plan']['id']}, which is not its license's"
+        )
+
+
+def _check_acknowledged(connection: sa.Connection, identity: Identity, body: dict[str, Any]) -> None:
+    """An acknowledgement the device says it imported must be one we made for it."""
+    activation = identity.activation
+    origin = log_origin(activation.license_id, activation.device_id, activation.epoch)
+    digest = connection.execute(
+        sa.select(db.acks.c.digest).where(db.acks.c.origin == origin, db.acks.c.ack_seq == body["ack_seq"])
+    ).scalar()
+    if digest != body["digest"]:
+        raise Stopped("H214", f"the log names acknowledgement {body['ack_seq']}, which is not one of ours")
+
+
+def _check_times(connection: sa.Connection, license: License, growth: Growth, now: int) -> None:
+    """Times are the device's word; far outside what can be true they wait for a person."""
+    if growth.last_ms > (now + FUTURE_S) * 1000:
+        raise Stopped(
+            "H221", f"receipts are {(growth.last_ms // 1000 - now) // 3600} hours ahead of our clock"
+        )
+    quarters = {quarter for _, quarter, _, _ in growth.rollup}
+    if not quarters:
+        return
+    over = license.exp is not None and max(quarters) > (license.exp + license.grace_s) * 1000
+    if over and license.enforcement == "enforce":
+        raise Stopped("H230", f"license {license.license_id} and its days of grace were over")
+    plan = registry.load_plan(connection, license.plan) if license.plan else None
+    months = plan.late_window_months if plan else LATE_MONTHS
+    if min(quarters) < (now - months * _MONTH_S) * 1000:
+        raise Stopped("H231", f"some of it is more than {months} months old")

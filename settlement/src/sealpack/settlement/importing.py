@@ -1,0 +1,72 @@
+"""`settle import`: one file of any kind that finance is given.
+
+Source: specs/settlement-ingest.md, "Registry". What a file is is told by what it holds; it is taken whole
+or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sealpack.format import registry as registry_format
+from sealpack.format.documents import PARCEL_SCHEMA, Parcel
+from sealpack.format.errors import SealpackError
+from sealpack.format.files import read_bounded
+from sealpack.format.trust import TRUST_SCHEMA, Trust
+from sealpack.settlement import db, parties, registry
+from sealpack.settlement.plan import load_plan
+
+MAX_BYTES = 256 << 20
+SCHEMAS = (
+    TRUST_SCHEMA, PARCEL_SCHEMA, registry_format.SCHEMA, parties.CUSTOMERS_SCHEMA, parties.SELLER_SCHEMA,
+)  # fmt: skip
+
+
+def import_file(database: db.Database, path: Path) -> str:
+    """Take in a trust file, `*.license` parcel, registry, plan (YAML), customers or seller file (JSON).
+
+    Returns what it brought, in words. REGISTRY_INVALID, PLAN_INVALID, TRUST_UNPINNED and every error of a
+    signed document.
+    """
+    data = read_bounded(path, MAX_BYTES)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        plan = load_plan(data, what=path.name)
+        with database.write() as connection:
+            return registry.put_plan(connection, plan)
+    schema, value = _first_value(data, path.name)
+    with database.write() as connection:
+        if schema == TRUST_SCHEMA:
+            return registry.put_trust(connection, Trust.load(data))
+        if schema == PARCEL_SCHEMA:
+            return registry.put_documents(connection, Parcel.from_bytes(data, path.name).documents)
+        if schema == registry_format.SCHEMA:
+            return _put_lines(connection, data, path.name)
+        if schema == parties.CUSTOMERS_SCHEMA:
+            return parties.put_customers(connection, value, path.name)
+        if schema == parties.SELLER_SCHEMA:
+            return parties.put_seller(connection, value, path.name)
+    raise SealpackError(
+        "REGISTRY_INVALID", f"{path.name}: nothing settlement takes ({schema or 'no schema'})"
+    )
+
+
+def _first_value(data: bytes, name: str) -> tuple[str, Any]:
+    """The first JSON value of a file and its `schema`; a bare envelope counts as a parcel."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(data.decode("utf-8-sig").lstrip())
+    except (ValueError, RecursionError):
+        raise SealpackError("REGISTRY_INVALID", f"{name} is not JSON or YAML settlement knows") from None
+    if not isinstance(value, dict):
+        return "", value
+    return PARCEL_SCHEMA if "payloadType" in value else str(value.get("schema", ""))[:100], value
+
+
+def _put_lines(connection: Any, data: bytes, name: str) -> str:
+    count = 0
+    for line in registry_format.read_lines(data, name):
+        registry.put_documents(connection, [e for e in (line.license, line.activation) if e is not None])
+        registry.put_bundles(connection, line.bundles)
+        count += 1
+    return f"{count} registry line{'s' * (count != 1)}"

@@ -1,0 +1,197 @@
+"""Device logs as settlement holds them, and what a usage file would add to one.
+
+Source: specs/settlement-ingest.md, "Continuity". Nothing here writes: a :class:`Growth` says what a file
+adds, and ingestion stores it if the log is then still where the growth began.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from sealpack.format import records
+from sealpack.format.activation import Activation, log_origin
+from sealpack.format.errors import SealpackError
+from sealpack.format.logcheck import LogChecker, LogState
+from sealpack.format.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from sealpack.format.records import Record
+from sealpack.format.usage_reader import UsageReader, VerifiedBlock
+from sealpack.settlement import db
+from sealpack.settlement.outcomes import Stopped
+
+QUARTER_MS = 15 * 60 * 1000
+_KEPT = (records.GENESIS, records.ACKNOWLEDGED, records.ROTATED, records.LOST, records.CLOCK)
+
+Rollup = Counter[tuple[str, int, str, str]]  # (route, quarter hour UTC ms, status, meter) -> amount
+RootAt = Callable[[int], bytes]  # the root of our own copy at an earlier size
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where a device log stands here; size 0 before its first receipt."""
+
+    origin: str
+    license_id: str
+    device_id: str
+    epoch: int
+    frontier: Frontier = field(default_factory=Frontier)
+    state: LogState = field(default_factory=LogState.fresh)
+    note: bytes = b""  # the newest signed checkpoint
+    last_ms: int = 0
+    frozen: bool = False
+
+    @classmethod
+    def of(cls, activation: Activation) -> Log:
+        """The log of a device before its first receipt."""
+        origin = log_origin(activation.license_id, activation.device_id, activation.epoch)
+        return cls(origin, activation.license_id, activation.device_id, activation.epoch)
+
+    @property
+    def size(self) -> int:
+        """Receipts held."""
+        return self.frontier.size
+
+    @property
+    def stamp(self) -> tuple[int, str, bool]:
+        """Size, root and freeze: what is compared before the log is moved."""
+        return self.size, self.frontier.root.hex(), self.frozen
+
+    def row(self) -> dict[str, Any]:
+        """Its row of the logs table."""
+        return {
+            "origin": self.origin, "license_id": self.license_id, "device_id": self.device_id,
+            "epoch": self.epoch, "size": self.size, "root": self.frontier.root.hex(),
+            "frontier": json.dumps(self.frontier.to_hex()).encode(),
+            "state": json.dumps(self.state.to_dict()).encode(),
+            "note": self.note, "last_ms": self.last_ms, "frozen": int(self.frozen),
+        }  # fmt: skip
+
+
+def load(connection: sa.Connection, origin: str) -> Log | None:
+    """The log as it stands, or None before its first receipt."""
+    row = connection.execute(sa.select(db.logs).where(db.logs.c.origin == origin)).first()
+    if row is None:
+        return None
+    return Log(
+        origin, row.license_id, row.device_id, row.epoch,
+        Frontier.from_hex(row.size, json.loads(row.frontier)),
+        LogState.from_dict(json.loads(row.state)), row.note, row.last_ms, bool(row.frozen),
+    )  # fmt: skip
+
+
+def stamp(connection: sa.Connection, origin: str) -> tuple[int, str, bool]:
+    """:attr:`Log.stamp` of the stored log, without reading all of it."""
+    found = connection.execute(
+        sa.select(db.logs.c.size, db.logs.c.root, db.logs.c.frozen).where(db.logs.c.origin == origin)
+    ).first()
+    return (0, EMPTY_ROOT.hex(), False) if found is None else (found.size, found.root, bool(found.frozen))
+
+
+@dataclass(slots=True)
+class Growth:
+    """What one file adds to a log: receipts from the log's end on, and what they say.
+
+    `frontier` is the tree after them, `rollup` their metered amounts. The few records that are looked at
+    again are in `said`, by kind.
+    """
+
+    frontier: Frontier
+    checker: LogChecker
+    note: bytes
+    rollup: Rollup = field(default_factory=Counter)
+    said: dict[str, list[Record]] = field(default_factory=dict)
+    last_ms: int = 0
+    blocks: int = 0  # valid ones in the file, known or not
+
+    @classmethod
+    def on(cls, log: Log) -> Growth:
+        """Nothing yet, at the end of `log`."""
+        return cls(log.frontier, LogChecker(log.state.copy()), log.note, last_ms=log.last_ms)
+
+    def take(self, block: VerifiedBlock) -> None:
+        """Add the block's receipts beyond the end; the block begins at or before it."""
+        known = self.frontier.size - block.before.size
+        for record in block.records[known:]:
+            self.checker.follow(record)
+            roll(record, self.rollup)
+            if record.kind in _KEPT:
+                self.said.setdefault(record.kind, []).append(record)
+            self.last_ms = max(self.last_ms, record.time_ms)
+        self.frontier = self.frontier.extend(map(leaf_hash, block.leaves[known:]))
+        self.note = block.note
+
+    def records(self, kind: str) -> list[Record]:
+        """The new records of a kind, one of `_KEPT`."""
+        return self.said.get(kind, [])
+
+
+def roll(record: Record, rollup: Rollup) -> None:
+    """Count a record's meters into its quarter hour."""
+    if record.kind == records.USAGE:
+        status = record.body["status"]
+    elif record.kind == records.LOST:
+        status = records.LOST_STATUS
+    else:
+        return
+    quarter = record.time_ms - record.time_ms % QUARTER_MS
+    for meter, amount in record.body["meters"].items():
+        rollup[record.body["route"], quarter, status, meter] += amount
+
+
+def follow(reader: UsageReader, log: Log, root_at: RootAt) -> Growth:
+    """Walk a file's valid blocks: compare what is known, gather what is new.
+
+    Raises :class:`Stopped` H210 when the file's signed tree and ours do not extend each other. A file that
+    begins behind the log's end adds nothing.
+    """
+    growth = Growth.on(log)
+    compared = False
+    last: VerifiedBlock | None = None
+    for block in reader:
+        growth.blocks += 1
+        last = block
+        if block.checkpoint.size < log.size or block.before.size > growth.frontier.size:
+            continue
+        if not compared:
+            _compare(block, log.size, log.frontier.root, log)
+            compared = True
+        growth.take(block)
+    if last is not None and last.checkpoint.size < log.size:
+        _compare(last, last.checkpoint.size, root_at(last.checkpoint.size), log)
+    return growth
+
+
+def _compare(block: VerifiedBlock, size: int, root: bytes, log: Log) -> None:
+    """Require the file's tree at `size` to have our root there; else two histories are signed."""
+    count = size - block.before.size
+    tree = block.before.extend(map(leaf_hash, block.leaves[:count]))
+    if tree.root != root:
+        raise Stopped(
+            "H210",
+            f"at {size} receipts this file's tree is {tree.root.hex()[:16]}, ours is {root.hex()[:16]}; "
+            f"both signed checkpoints are kept",
+            ours=log.note,
+            theirs=block.note,
+        )
+
+
+def root_at(connection: sa.Connection, log: Log, size: int) -> bytes:
+    """The root of our own copy of a log at an earlier size, from the stored evidence; STORE_CORRUPT."""
+    if size == 0:
+        return EMPTY_ROOT
+    row = connection.execute(
+        sa.select(db.files.c.data)
+        .join(db.segments, db.segments.c.sha256 == db.files.c.sha256)
+        .where(db.segments.c.origin == log.origin, db.segments.c.first < size, db.segments.c.last >= size)
+    ).first()
+    if row is None:
+        raise SealpackError("STORE_CORRUPT", f"no stored file holds receipt {size - 1} of {log.origin}")
+    for block in UsageReader(row.data):
+        if block.checkpoint.size >= size:
+            return block.before.extend(map(leaf_hash, block.leaves[: size - block.before.size])).root
+    raise SealpackError("STORE_CORRUPT", f"the stored file of receipt {size - 1} of {log.origin} is damaged")

@@ -1,0 +1,170 @@
+"""Who bills and who is billed: the records finance keeps, as printed on invoices.
+
+Source: specs/settlement-ingest.md, "Registry". A license says for whom it is by id and name; legal name,
+address, tax treatment and payment terms are finance's to know and come in as JSON files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from sealpack.format.fields import Fields
+from sealpack.format.values import IDENTIFIER, plain
+from sealpack.settlement import db, money
+from sealpack.settlement.invoice import Business
+from sealpack.settlement.plan import TAX_CATEGORIES, ZERO_RATED, Tax
+
+CUSTOMERS_SCHEMA = "sealpack/customers/v1"
+SELLER_SCHEMA = "sealpack/seller/v1"
+PAYMENT_DAYS = 30
+_PREFIX = r"[A-Z0-9][A-Z0-9-]{0,15}"
+_CODE = "REGISTRY_INVALID"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TaxRule:
+    """How a customer is taxed, instead of the plan's default. `percent` is a decimal string."""
+
+    category: str
+    percent: str
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, f: Fields) -> TaxRule:
+        """Read one; REGISTRY_INVALID names the field."""
+        rule = cls(
+            f.choice("category", TAX_CATEGORIES),
+            f.text("percent", max_len=20),
+            f.text("reason", max_len=300, default=""),
+        )
+        try:
+            percent = money.parse_decimal(rule.percent)
+        except ValueError as error:
+            raise f.fail("percent", str(error)) from None
+        if percent > 100 or (percent and rule.category in ZERO_RATED):
+            raise f.fail("percent", f"does not go with category {rule.category}")
+        return rule
+
+    @property
+    def tax(self) -> Tax:
+        """As rating takes it."""
+        return Tax(self.category, money.parse_decimal(self.percent) / 100, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Who is billed."""
+
+    id: str
+    legal_name: str
+    address: tuple[str, ...] = ()
+    tax_id: str = ""
+    email: str = ""
+    purchase_order: str = ""
+    tax: TaxRule | None = None
+    payment_days: int | None = None
+
+    @classmethod
+    def parse(cls, f: Fields) -> Customer:
+        """Read one record of a customers file; REGISTRY_INVALID names the field."""
+        tax = f.sub("tax", default=None)
+        return cls(
+            f.text("id", pattern=IDENTIFIER),
+            f.text("legal_name", max_len=300),
+            f.texts("address", max_items=8, default=()),
+            f.text("tax_id", max_len=64, default=""),
+            f.text("email", max_len=200, default=""),
+            f.text("purchase_order", max_len=100, default=""),
+            TaxRule.parse(tax) if tax is not None else None,
+            f.integer("payment_days", hi=3650, default=None),
+        )
+
+    @property
+    def business(self) -> Business:
+        """As printed."""
+        return Business(self.legal_name, self.address, self.tax_id, self.email)
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """Who bills: the legal entity behind an issuer of licenses. `prefix` begins its invoice numbers."""
+
+    issuer: str
+    legal_name: str
+    address: tuple[str, ...] = ()
+    tax_id: str = ""
+    email: str = ""
+    payment: str = ""
+    payment_days: int = PAYMENT_DAYS
+    prefix: str = "INV"
+
+    @classmethod
+    def parse(cls, f: Fields) -> Seller:
+        """Read a seller file; REGISTRY_INVALID names the field."""
+        return cls(
+            f.text("issuer", max_len=200),
+            f.text("legal_name", max_len=300),
+            f.texts("address", max_items=8, default=()),
+            f.text("tax_id", max_len=64, default=""),
+            f.text("email", max_len=200, default=""),
+            f.text("payment", max_len=500, default=""),
+            f.integer("payment_days", hi=3650, default=PAYMENT_DAYS),
+            f.text("prefix", pattern=_PREFIX, default="INV"),
+        )
+
+    @property
+    def business(self) -> Business:
+        """As printed."""
+        return Business(self.legal_name, self.address, self.tax_id, self.email)
+
+
+def put_customers(connection: sa.Connection, value: Any, what: str) -> str:
+    """Take over every record of a customers file; a known id is replaced."""
+    f = Fields(value, what, _CODE)
+    f.schema(CUSTOMERS_SCHEMA)
+    found = f.objects("customers", Customer.parse, max_items=100_000)
+    for customer in found:
+        _replace(connection, db.customers, db.customers.c.id, customer.id, customer)
+    return f"{len(found)} customer{'s' * (len(found) != 1)}"
+
+
+def put_seller(connection: sa.Connection, value: Any, what: str) -> str:
+    """Take over a seller file; a known issuer is replaced."""
+    f = Fields(value, what, _CODE)
+    f.schema(SELLER_SCHEMA)
+    seller = Seller.parse(f)
+    _replace(connection, db.sellers, db.sellers.c.issuer, seller.issuer, seller)
+    return f"seller {seller.legal_name}"
+
+
+def _replace(
+    connection: sa.Connection, table: sa.Table, key: sa.Column[Any], name: str, record: object
+) -> None:
+    row = {key.name: name, "document": json.dumps(plain(record)).encode()}
+    statement = db.put(connection, table).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=[key.name], set_=row))
+
+
+def load_customer(connection: sa.Connection, customer_id: str) -> Customer | None:
+    """A customer's record, if one was imported."""
+    return _load(connection, db.customers, db.customers.c.id, customer_id, Customer.parse)
+
+
+def load_seller(connection: sa.Connection, issuer: str) -> Seller:
+    """The issuer's record, or one made of its name alone."""
+    found = _load(connection, db.sellers, db.sellers.c.issuer, issuer, Seller.parse)
+    return found or Seller(issuer, issuer)
+
+
+def _load(
+    connection: sa.Connection, table: sa.Table, key: sa.Column[Any], name: str, parse: Callable[[Fields], T]
+) -> T | None:
+    row = connection.execute(sa.select(table.c.document).where(key == name)).first()
+    return parse(Fields(json.loads(row.document), table.name, _CODE)) if row else None
