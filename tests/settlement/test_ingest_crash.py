@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import sqlalchemy as sa
 from sealpack.settlement import db, ingest
 
 folder, now, points = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-files = sorted(folder.glob("*.usage.gz"))
+files = [folder / name for name in json.loads(sys.argv[4])]
 
 
 def run(number):
@@ -59,64 +60,67 @@ print(json.dumps(ended))
 """
 
 
+@dataclass
+class Stick:
+    """Files that come out of order, twice, torn and overlapping."""
+
+    folder: Path
+    device: Device
+    files: list[str]
+
+    def books(self, name: str, before: list[str]) -> Books:
+        """A database of that name that knows the device and took in some of the files."""
+        made = Books(self.folder, db.Database.open(self.folder / name)).learn(self.device)
+        self.ingest(made, before)
+        return made
+
+    def ingest(self, books: Books, names: list[str]) -> None:
+        for name in names:
+            ingest.ingest_file(books.database, self.folder / name, NOW)
+
+    def crash(self, points: list[int], names: list[str]) -> list[int]:
+        """Exit status of a child per point: -9 where it was killed, 0 where it had no such statement."""
+        arguments = [str(self.folder), str(NOW), json.dumps(points), json.dumps(names)]
+        done = subprocess.run([sys.executable, "-c", CRASHER, *arguments], capture_output=True, text=True)
+        assert not done.stderr
+        ended: list[int] = json.loads(done.stdout)
+        return ended
+
+
 @pytest.fixture
-def stick(tmp_path: Path) -> tuple[Path, Device]:
-    """Files that come out of order, twice, torn and overlapping, in the order of their names."""
+def stick(tmp_path: Path) -> Stick:
     device = Device().work(280).lose().work(20)
-    files = [
-        device.export(0, 40),
-        device.export(200),
-        device.export(0, 270)[:-200],
-        device.export(90, 200),
-        device.export(40, 120),
-        device.export(),
-    ]
-    for number, data in enumerate(files):
-        (tmp_path / f"{number}.usage.gz").write_bytes(data)
-    return tmp_path, device
-
-
-def prepared(folder: Path, device: Device, name: str) -> Books:
-    """A database of that name that knows the device."""
-    return Books(folder, db.Database.open(folder / name)).learn(device)
-
-
-def take_all(books: Books) -> None:
-    for path in sorted(books.folder.glob("*.usage.gz")):
-        ingest.ingest_file(books.database, path, NOW)
+    exports = {
+        "0.usage.gz": device.export(0, 40),
+        "1-far.usage.gz": device.export(200),
+        "2-torn.usage.gz": device.export(0, 270)[:-200],
+        "3.usage.gz": device.export(90, 200),
+        "4-whole.usage.gz": device.export(),
+    }
+    for name, data in exports.items():
+        (tmp_path / name).write_bytes(data)
+    return Stick(tmp_path, device, list(exports))
 
 
 def tables(books: Books) -> dict[str, list[dict[str, Any]]]:
     assert reconcile(books.database, NOW).problems == ()
-    return {
-        name: books.rows(table) for name, table in db.metadata.tables.items() if table.primary_key.columns
-    }
+    return {name: books.rows(table) for name, table in db.metadata.tables.items() if table.primary_key.columns}
 
 
-def crash(folder: Path, points: list[int]) -> list[int]:
-    """Exit status of a child per point: -9 where it was killed, 0 where it had no such statement."""
-    command = [sys.executable, "-c", CRASHER, str(folder), str(NOW), json.dumps(points)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not done.stderr
-    ended: list[int] = json.loads(done.stdout)
-    return ended
-
-
-def test_killed_at_any_statement_and_run_again(stick: tuple[Path, Device]) -> None:
-    folder, device = stick
-    undisturbed = prepared(folder, device, "whole.db")
-    take_all(undisturbed)
-    expected = tables(undisturbed)
-    assert undisturbed.log(device).frontier == device.frontier(device.size)
-    points = [*range(1, 110, 3), 100_000]
+# What was taken in before, how many of the rest a child takes that dies; and is given all of them again.
+@pytest.mark.parametrize(("before", "step"), [(0, 3), (2, 1)])
+def test_killed_at_a_statement_and_run_again(stick: Stick, before: int, step: int) -> None:
+    early, rest = stick.files[:before], stick.files[before : before + (5 if before == 0 else 1)]
+    with stick.books("whole.db", [*early, *rest]).database as whole:
+        expected = tables(Books(stick.folder, whole))
+    points = [*range(1, 56 * step, step), 100_000]
     for number in points:
-        prepared(folder, device, f"{number}.db").database.close()
-    ended = crash(folder, points)
-    assert ended[-1] == 0  # nothing to be killed at
-    assert ended[:-1].count(-signal.SIGKILL) > 20
+        stick.books(f"{number}.db", early).database.close()
+    ended = stick.crash(points, rest)
+    assert ended[-1] == 0  # it has not so many
+    assert ended[:-1].count(-signal.SIGKILL) > 40
     for number in points:
-        books = Books(folder, db.Database.open(folder / f"{number}.db"))
-        take_all(books)
-        assert tables(books) == expected, f"killed before statement {number}"
-        books.database.close()
-    undisturbed.database.close()
+        with db.Database.open(stick.folder / f"{number}.db") as database:
+            again = Books(stick.folder, database)
+            stick.ingest(again, rest)
+            assert tables(again) == expected, f"killed before statement {number}"

@@ -65,7 +65,8 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
         row = {"sha256": digest, "name": name, "received_at": now, "data": data}
         connection.execute(db.put(connection, db.files).values(row).on_conflict_do_nothing())
     first = replace(_decide(database, digest, now), name=name)
-    freed = release(database, now, origin=first.origin) if first.accepted else []
+    # Also after a known file: a process may have died between accepting it and looking at what waited.
+    freed = release(database, now, origin=first.origin) if first.is_accepted else []
     return [first, *freed]
 
 
@@ -87,9 +88,10 @@ def release(database: db.Database, now: int, *, origin: str | None = None) -> li
 def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     """Digests of the files to look at again, in log order. A key that is unknown may come by rotation."""
     files = db.files.c
-    undecided = (
-        files.code.is_(None) | (files.code.like("H%") & files.code.not_in(FINAL)) | (files.code == "R303")
-    )
+    size = sa.select(db.logs.c.size).where(db.logs.c.origin == files.origin).scalar_subquery()
+    open_gap = (files.code == "H201") & (files.first > sa.func.coalesce(size, 0))
+    held = files.code.like("H%") & files.code.not_in(FINAL) & ~open_gap
+    undecided = files.code.is_(None) | held | (files.code == "R303")
     query = sa.select(files.sha256).where(undecided).order_by(files.first, files.last, files.sha256)
     if origin is not None:
         query = query.where(files.origin == origin)
