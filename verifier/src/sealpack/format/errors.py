@@ -36,7 +36,7 @@ class SealpackError(Exception):
 
     def __init__(self, code: str, message: str, *, remedy: str | None = None, **facts: Any) -> None:
         spec = CODES[code]
-        message = _printable(message)
+        message = printable(message)
         super().__init__(message)
         self.code = code
         self.message = message
@@ -60,7 +60,7 @@ class SealpackError(Exception):
         }
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` on one line and harmless to a terminal: messages quote hostile input."""
     if text.isprintable():
         return text
@@ -217,6 +217,7 @@ CODES: dict[str, ErrorSpec] = {
     "STATE_TAMPERED": _no("state was changed from outside", "ask support", 409),
     "STATE_ROLLED_BACK": _no("state is older than the last mark", "ask support", 409),
     "STATE_NEWER": _no("state was written by a newer version", "update sealpack", 409),
+    "LOG_FULL": _no("log knows too many releases", "ask the vendor for a new activation", 409),
     "EPOCH_MISMATCH": _no("lease is for another log", "run `sealpack sync`", 409),
     "ACK_FORK": _no("acknowledgement does not fit this log", "keep both files; ask support", 409),
     "CLONE_SUSPECT": _no("a second copy of this device was seen", "ask support", 409),

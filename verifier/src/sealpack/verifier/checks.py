@@ -17,6 +17,7 @@ from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, digest_blocks
 from sealpack.format.container import BundleReader
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
+from sealpack.format.files import io_error
 from sealpack.format.keys import ECDSA, PublicKey
 from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
@@ -80,6 +81,8 @@ def inspect_bundle(
         if error.spec.exit in (1, 2):
             raise
         report.failed(run.step, error)
+    except OSError as error:  # a disk that fails while we read
+        raise io_error(error, path, "read") from None
     return report, run.result() if report.ok else None
 
 
@@ -221,12 +224,17 @@ class _Run:
             license = open_license(_envelope(bundle, name), self.trust)
             if name != f"META/license/{license.license_id}.json":
                 raise SealpackError("CONTAINER_META", f"{name} holds license {license.license_id}")
-            if not license.covers(
-                self.manifest.bundle_id, self.manifest.version, self.manifest.bundle_digest
-            ):
-                raise SealpackError("CONTAINER_META", f"{name} is for another bundle")
+            self._license_fits(license, name)
             self.licenses.append(license)
         self.report.passed("licenses", ", ".join(li.license_id for li in self.licenses))
+
+    def _license_fits(self, license: License, name: str) -> None:
+        m = self.manifest
+        marked_for_another = m.watermark is not None and m.watermark.license_id != license.license_id
+        if marked_for_another or not license.covers(m.bundle_id, m.version, m.bundle_digest):
+            raise SealpackError("CONTAINER_META", f"{name} is for another bundle")
+        if self.trust is not None and license.license_id in self.trust.revocations.licenses:
+            raise SealpackError("LIC_REVOKED", f"license {license.license_id} was revoked")
 
     def contents(self, bundle: BundleReader, leaves_only: bool, progress: Progress) -> None:
         """Hash every file, then look into the ones whose content speaks of others."""
@@ -247,7 +255,8 @@ class _Run:
 
     def _file(self, bundle: BundleReader, entry: FileEntry, leaves_only: bool, progress: Progress) -> None:
         if entry.chunks is None:
-            if hashlib.sha256(bundle.read(entry.name, LIMITS.chunk_table_bytes)).hexdigest() != entry.sha256:
+            limit = LIMITS.chunk_table_bytes if entry.role == "chunk-table" else None
+            if hashlib.sha256(bundle.read(entry.name, limit)).hexdigest() != entry.sha256:
                 raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
             return
         table = bundle.read(entry.chunks.table, LIMITS.chunk_table_bytes)

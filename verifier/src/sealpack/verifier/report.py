@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sealpack.format.errors import CODES, SealpackError
+from sealpack.format.errors import CODES, SealpackError, printable
 
 SCHEMA = "sealpack/report/v1"
 
@@ -52,11 +52,11 @@ class Report:
 
     def passed(self, check: str, detail: str) -> None:
         """Record a check that holds."""
-        self.checks.append(Check(check, "pass", detail))
+        self.checks.append(Check(check, "pass", printable(detail)))
 
     def skipped(self, check: str, detail: str) -> None:
         """Record a check that was not made, and why."""
-        self.checks.append(Check(check, "skip", detail))
+        self.checks.append(Check(check, "skip", printable(detail)))
 
     def failed(self, check: str, error: SealpackError) -> None:
         """Record a check that does not hold."""
@@ -82,8 +82,8 @@ class Report:
 
     def to_text(self) -> str:
         """The human form: verdict, who signed, every check."""
-        lines = [f"{'PASS' if self.ok else 'FAIL'}  {self.path}"]
-        lines += [f"  {label:<12} {value}" for label, value in self._summary()]
+        lines = [f"{'PASS' if self.ok else 'FAIL'}  {printable(self.path)}"]
+        lines += [f"  {label:<12} {printable(value)}" for label, value in self._summary()]
         width = max((len(c.id) for c in self.checks), default=0)
         for c in self.checks:
             mark = {"pass": "ok  ", "fail": "FAIL", "skip": "--  "}[c.status]

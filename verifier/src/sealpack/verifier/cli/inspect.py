@@ -11,7 +11,7 @@ from sealpack.format import canonical, documents, statement
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
-from sealpack.format.errors import SealpackError
+from sealpack.format.errors import SealpackError, printable
 from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
@@ -30,7 +30,8 @@ def inspect(file: str, fmt: str) -> None:
         head = stream.read(4)
     found = _bundle(file) if head == b"PK\3\4" else _documents(file)
     result = {"schema": "sealpack/inspect/v1", "verified": False, **found}
-    support.emit(result, f"{WARNING}\n" + json.dumps(found, indent=2, ensure_ascii=False), fmt)
+    lines = [WARNING, *json.dumps(found, indent=2, ensure_ascii=False).split("\n")]
+    support.emit(result, "\n".join(map(printable, lines)), fmt)
 
 
 def _bundle(file: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sealpack.format.errors import printable
 from sealpack.format.trust import Trust
 from sealpack.format.words import fingerprint_words
 from sealpack.verifier.cli import support
@@ -74,4 +75,4 @@ def show(file: str, fmt: str) -> None:
     ]
     counts = ", ".join(f"{len(lists[n])} {n}" for n in ("keys", "bundles", "licenses", "devices", "floors"))
     lines.append(f"revocations v{lists['version']}: {counts}")
-    support.emit(summary, "\n".join(lines), fmt)
+    support.emit(summary, "\n".join(map(printable, lines)), fmt)
