@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from support.books import NOW, Books
 from support.device import Device
 
@@ -104,7 +103,9 @@ def stick(tmp_path: Path) -> Stick:
 
 def tables(books: Books) -> dict[str, list[dict[str, Any]]]:
     assert reconcile(books.database, NOW).problems == ()
-    return {name: books.rows(table) for name, table in db.metadata.tables.items() if table.primary_key.columns}
+    return {
+        name: books.rows(table) for name, table in db.metadata.tables.items() if table.primary_key.columns
+    }
 
 
 # What was taken in before, how many of the rest a child takes that dies; and is given all of them again.
