@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tempfile
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ def test_twice_and_in_two_halves_in_either_order() -> None:
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[bytes]:
-    """Files that together cover the log: overlapping, repeated, unpacked, torn copies among them, shuffled."""
+    """Files that together cover the log: overlapping, repeated, unpacked, torn, shuffled."""
     cuts = sorted(draw(st.sets(st.integers(1, SIZE - 1), max_size=4)))
     bounds = [0, *cuts, SIZE]
     ranges = [
         (max(0, start - draw(st.integers(0, 40))), min(SIZE, end + draw(st.integers(0, 40))))
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in pairwise(bounds)
     ]
     files = [part(*span) for span in ranges]
     extra = draw(st.lists(st.sampled_from(files), max_size=3))
