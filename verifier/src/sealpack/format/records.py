@@ -42,6 +42,7 @@ CLOSED = "x"  # last record of a log
 
 LOST_STATUS = "lost"
 TALLY_EVERY = 256  # a writer puts a tally at least this often
+MAX_ROUTES = 64  # of one log
 
 Meters = Mapping[str, int]
 
@@ -208,7 +209,7 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {
             "nonce": _text(r"[0-9a-f]{32}"),
             "runtime": _object({"version": _version, "digest": _digest}),
-            "routes": _map(_route, _route_entry, high=64),
+            "routes": _map(_route, _route_entry, high=MAX_ROUTES),
         },
         {},
     ),
@@ -216,7 +217,7 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {"route": _route, "status": STATUSES.__contains__, "meters": _meters, "wait_ms": _count},
         {"cost_centre": _text(COST_CENTRE)},
     ),
-    TALLY: ({"registers": _map(_route, _by_status, high=64)}, {}),
+    TALLY: ({"registers": _map(_route, _by_status, high=MAX_ROUTES)}, {}),
     LOST: ({"route": _route, "meters": _meters}, {}),
     DENIED: ({"code": _text(r"[A-Z][A-Z0-9_]{1,31}"), "minute": _count}, {}),
     CLOCK: ({"event": _token, "delta_ms": _signed}, {}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import unicodedata
 from typing import Any
 
 METERS = ("calls", "tok_in", "tok_out", "ms", "items")
@@ -22,3 +24,21 @@ def plain(value: Any, leave_out: tuple[str, ...] = ()) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     return value
+
+
+def readable(*texts: str) -> str:
+    """A part of a file name that a person recognises, from the first text that has one; else `x`.
+
+    Lower-case ASCII letters and digits, words joined by hyphens, at most 40 characters: every file system
+    and every mail program takes it. Names are for people only; nothing reads them back.
+
+    >>> readable("Klinikum Süd, Station 3")
+    'klinikum-sud-station-3'
+    """
+    for text in texts:
+        decomposed = unicodedata.normalize("NFKD", text.casefold())
+        bare = "".join(char for char in decomposed if not unicodedata.combining(char))
+        words = re.findall(r"[a-z0-9]+", bare)
+        if words:
+            return "-".join(words)[:40].strip("-")
+    return "x"
