@@ -203,7 +203,8 @@ def test_a_quota_refusal_says_how_much_is_left_when_it_renews_and_whom_to_call()
         "950 of 1,000 output tokens are used this month (UTC); this call needs up to 100, 50 left"
     )
     assert caught.value.remedy == (
-        "wait until 2026-10-01 00:00 UTC, or ask the vendor for more; support: help@acme.example"
+        "ask for at most 50 tokens, or wait until 2026-10-01 00:00 UTC, or ask the vendor for more; "
+        "support: help@acme.example"
     )
 
 

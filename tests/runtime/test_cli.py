@@ -120,8 +120,8 @@ def test_quota_reached_in_the_customers_words(shell: Shell) -> None:
     shell("run", "acme/tiny", "--input", data)
     shell("run", "acme/tiny", "--input", data, status=4)
     assert shell.err == (
-        "sealpack: error[QUOTA_EXCEEDED]: 1 of 1 calls are used for this license; "
-        "next: settle usage or ask the vendor for more; support: help@acme.example\n"
+        "sealpack: error[QUOTA_EXCEEDED]: 1 of 1 call is used for this license; "
+        "next: ask the vendor for more; support: help@acme.example\n"
     )
     refused = shell.json("run", "acme/tiny", "--input", data, status=4)
     assert (refused["code"], refused["facts"]["license_id"]) == ("QUOTA_EXCEEDED", "L-1")

@@ -58,7 +58,7 @@ class Process:
     calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.owner = Owner(self.state.home)
+        self.owner = Owner(self.state.home, "FREE")
         self.books = Ledger(self.state, device.key(self.state.home), self.owner)
 
     def reserve(self, tok_out: int, streaming: bool) -> bool:
@@ -135,7 +135,7 @@ def test_sums_fit_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
                 produced = min(amount, call.bound.tok_out)
                 if action == "progress":
                     call.progress = produced
-                    call.books.progress(call.ticket, produced)
+                    call.books.progress(call.ticket, produced, produced)
                     continue
                 process.calls.pop()
                 if action == "release":

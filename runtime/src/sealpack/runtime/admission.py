@@ -17,9 +17,12 @@ from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.license import License, Quota
 from sealpack.format.trust import Revocations
 from sealpack.runtime.clock import TOLERANCE_MS, Times
+from sealpack.runtime.words import day, plural
 
 THROTTLE_MS = 1000  # how long a throttled call waits
+PERIOD_KINDS = ("day", "month", "term", "bundle")  # every call counts in one period of each kind
 _DAY_MS = 86_400_000
+_LAST_SECOND = 253_402_300_799  # of the year 9999; calendars know no later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,18 +266,17 @@ def _check_terms(facts: Facts) -> None:
 def _check_rate(facts: Facts) -> None:
     limits, load = facts.license.limits, facts.load
     if limits.qps is not None and load.bucket is not None and load.bucket < 1000:
-        wait = -(-(1000 - load.bucket) // limits.qps) if limits.qps else 0
-        raise refuse(
-            facts, "RATE_LIMITED", f"more than {limits.qps} calls per second; try again in {wait} ms"
-        )
+        rate = f"the license allows {plural(limits.qps, 'call')} per second"
+        wait = f"; try again in {-(-(1000 - load.bucket) // limits.qps)} ms" if limits.qps else ""
+        raise refuse(facts, "RATE_LIMITED", rate + wait)
     if limits.processes is not None and load.processes > limits.processes:
+        running = plural(load.processes, "process", "processes")
         raise refuse(
-            facts, "PROCESS_LIMIT", f"{load.processes} processes are running, {limits.processes} allowed"
+            facts, "PROCESS_LIMIT", f"{running} running under this license, {limits.processes} allowed"
         )
     if limits.inflight is not None and load.inflight >= limits.inflight:
-        raise refuse(
-            facts, "CONCURRENCY_LIMIT", f"{load.inflight} calls are running, {limits.inflight} allowed"
-        )
+        running = plural(load.inflight, "call")
+        raise refuse(facts, "CONCURRENCY_LIMIT", f"{running} running already, {limits.inflight} allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +304,12 @@ def period_of(window: str, soft: int) -> str:
     if window == "day":
         return f"day:{soft // _DAY_MS}"
     if window == "month":
-        return datetime.fromtimestamp(soft // 1000, UTC).strftime("month:%Y-%m")
+        return _utc(soft).strftime("month:%Y-%m")
     return "term"
+
+
+def _utc(soft: int) -> datetime:
+    return datetime.fromtimestamp(min(soft // 1000, _LAST_SECOND), UTC)
 
 
 def periods(soft: int, bundle_digest: str) -> tuple[str, ...]:
@@ -338,18 +344,34 @@ def _require(facts: Facts, bound: Limit, code: str, used: int, needed: int, cap:
     if bound.rule is None:
         step = "run `sealpack sync DIR` and send the usage files to the vendor: the reply raises the limit"
         raise refuse(facts, code, message, step)
-    when = _renews(bound, facts.times.soft)
-    raise refuse(facts, code, message, f"{when}, or ask the vendor for more" if when else None)
+    less = f"ask for at most {cap - used} tokens" if bound.meter == "tok_out" and used < cap else None
+    steps = [step for step in (less, _renews(bound, facts.times.soft)) if step]
+    raise refuse(facts, code, message, ", or ".join((*steps, "ask the vendor for more")))
 
 
-_UNITS = {"calls": "calls", "tok_in": "input tokens", "tok_out": "output tokens", "ms": "ms", "items": "rows"}
+_UNITS = {
+    "calls": ("call", "calls"),
+    "tok_in": ("input token", "input tokens"),
+    "tok_out": ("output token", "output tokens"),
+    "ms": ("ms", "ms"),
+    "items": ("row", "rows"),
+}
 _WINDOWS = {"day": "today (UTC)", "month": "this month (UTC)", "term": "for this license"}
 
 
+def amount(bound: Limit) -> str:
+    """What a bound allows, for people: `1,000 calls this month (UTC)`."""
+    return f"{plural(bound.cap, *_UNITS[bound.meter])} {window_of(bound)}"
+
+
+def window_of(bound: Limit) -> str:
+    """The time a bound is for, in words."""
+    return _WINDOWS[bound.rule.window] if bound.rule else "until usage is settled"
+
+
 def _quota_message(bound: Limit, used: int, needed: int, cap: int) -> str:
-    unit = _UNITS[bound.meter]
-    window = _WINDOWS[bound.rule.window] if bound.rule else "until usage is settled"
-    message = f"{used:,} of {cap:,} {unit} are used {window}"
+    are = "is" if cap == 1 else "are"
+    message = f"{used:,} of {plural(cap, *_UNITS[bound.meter])} {are} used {window_of(bound)}"
     left = max(0, cap - used)
     return f"{message}; this call needs up to {needed:,}, {left:,} left" if needed > 1 else message
 
@@ -357,18 +379,10 @@ def _quota_message(bound: Limit, used: int, needed: int, cap: int) -> str:
 def _renews(bound: Limit, soft: int) -> str | None:
     """When a window starts again, in words."""
     assert bound.rule is not None
-    now = datetime.fromtimestamp(soft // 1000, UTC)
+    now = _utc(soft)
     if bound.rule.window == "day":
         return f"wait until {day((soft // _DAY_MS + 1) * 86400)}"
     if bound.rule.window == "month":
         year, month = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
         return f"wait until {year}-{month:02}-01 00:00 UTC"
     return None
-
-
-def day(seconds: int) -> str:
-    """A time as people read it, UTC."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"time {seconds}"

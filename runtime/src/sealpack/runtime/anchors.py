@@ -22,7 +22,7 @@ from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
-from sealpack.runtime import machine
+from sealpack.runtime import machine, timekeeper
 from sealpack.runtime.state import State
 
 ROOTS_SCHEMA = "sealpack/roots/v1"
@@ -100,6 +100,8 @@ def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
             raise
         if newer != known:
             _remember(db, anchor, known, _accepted(known, newer, envelopes))
+        if newer.root.version != known.root.version:
+            timekeeper.restart(db)
 
 
 def _accepted(known: Trust, newer: Trust, envelopes: list[Envelope]) -> list[Envelope]:

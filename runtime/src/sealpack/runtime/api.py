@@ -9,22 +9,26 @@ computed and receipted; an answer is returned only after its receipt is durable.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
+from sealpack.format.records import COST_CENTRE
 from sealpack.runtime import (
     admission,
     anchors,
     device,
     imports,
+    ledger,
     log,
     machine,
     owners,
@@ -45,6 +49,7 @@ from sealpack.runtime.store import OpenBundle
 from sealpack.runtime.timekeeper import Moment
 
 OnText = Callable[[str], bool | None]
+_COST_CENTRE_RULE = "1 to 64 letters, digits, spaces or ._/-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,18 @@ def open(
 
 
 class Runtime:
-    """A loaded, licensed model. Safe to use from several threads; calls run one at a time."""
+    """A loaded, licensed model. Safe to use from several threads; calls run one at a time.
+
+    Open it in the process that uses it: it does not survive a fork.
+    """
 
     def __init__(self, state: State, bundle_id: str, license: str | None, options: Options) -> None:
         """Use :func:`open`."""
         self._state = state
         self._bundle: OpenBundle | None = None
         self._session: Session | None = None
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
+        self._running = False
         self._machine = (machine.in_virtual_machine(), machine.in_container())
         found = store.find(state, bundle_id)
         self._bundle = store.open_installed(state, found)
@@ -99,23 +108,23 @@ class Runtime:
             self._open(self._bundle, license)
             self._session = base.load(self._bundle.model(), options)
         except BaseException:
-            self.close()
+            self._close()
             raise
 
     def _open(self, bundle: OpenBundle, license: str | None) -> None:
         self._build = rights.build_of(bundle.installed)
         self._rights = self._choose(bundle, license)
         self._key = self._device_key()
-        owners.tidy(self._state.home)
-        self._owner = Owner(self._state.home)
+        license_id = self._rights.license.license_id
+        owners.processes(self._state.home, license_id)
+        self._owner = Owner(self._state.home, license_id)
         self._ledger = Ledger(self._state, self._key, self._owner)
         self._route = _route(bundle, self._rights)
-        license_id = self._rights.license.license_id
         with self._state.read() as db:
             self._fingerprint = rights.fingerprint(db, license_id)
             found = log.find(db, license_id)
             if found is not None:
-                log.check(db, found, self._key.public)
+                ledger.check(db, found, self._key.public)
         self.standing = self._stand()
 
     def _choose(self, bundle: OpenBundle, license: str | None) -> Rights:
@@ -194,7 +203,11 @@ class Runtime:
         on_text: OnText | None = None,
         cost_centre: str | None = None,
     ) -> Answer:
-        """Continue `prompt`. `on_text` gets each piece as it is produced; False from it cancels."""
+        """Continue `prompt`. `on_text` gets each piece as it is produced.
+
+        False from `on_text` ends the call, and so does an exception; either way it is receipted as cancelled
+        and what was produced is counted.
+        """
         call = Generate(prompt, max_tokens, temperature, seed)
         return self.run(call, on_text=on_text, cost_centre=cost_centre)
 
@@ -209,15 +222,18 @@ class Runtime:
     def run(self, call: Call, *, on_text: OnText | None = None, cost_centre: str | None = None) -> Answer:
         """Admit, reserve, compute and receipt one call."""
         arrived = time.monotonic_ns()
-        with self._turn:
+        if cost_centre is not None and not re.fullmatch(COST_CENTRE, cost_centre):
+            raise SealpackError(
+                "INPUT_INVALID", f"cost centre {cost_centre[:80]!r} is not {_COST_CENTRE_RULE}"
+            )
+        with self._my_turn():
             # Refused input costs nothing: it is refused before anything is reserved.
             prepared = self._loaded().prepare(call)
             streaming = isinstance(call, Generate)
             ticket = self._ledger.reserve(
                 self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
             )
-            if ticket.verdict.delay_ms:
-                time.sleep(ticket.verdict.delay_ms / 1000)
+            self._wait(ticket)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:
                 result = prepared.run(meter.on_token if streaming else None)
@@ -228,13 +244,42 @@ class Runtime:
             receipt = meter.settle(status, result.used, cost_centre)
         return Answer(result.value, receipt, ticket.verdict.warnings)
 
+    @contextlib.contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        """One call at a time. A call from within `on_text` would wait for itself: USAGE."""
+        with self._turn:
+            if self._running:
+                raise SealpackError(
+                    "USAGE",
+                    "the runtime is in use by the call that on_text belongs to",
+                    remedy="return from on_text first, or open a second runtime",
+                )
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
+
+    def _wait(self, ticket: Ticket) -> None:
+        """What throttling asks for. Who gives up while waiting has used nothing."""
+        try:
+            time.sleep(ticket.verdict.delay_ms / 1000)
+        except BaseException:
+            self._ledger.release(ticket)
+            raise
+
     def _failed(self, error: BaseException, meter: _Meter, bound: Usage, cost_centre: str | None) -> None:
-        """Receipt a call that broke off: an interrupt is a cancel, anything else an error."""
-        status = "cancel" if isinstance(error, KeyboardInterrupt) else "err"
-        meter.settle(status, Usage(bound.tok_in, meter.produced, bound.items), cost_centre)
+        """Receipt a call that broke off: what the caller stopped is a cancel, anything else an error."""
+        stopped = meter.stopped or isinstance(error, KeyboardInterrupt)
+        used = Usage(bound.tok_in, meter.produced, bound.items)
+        meter.settle("cancel" if stopped else "err", used, cost_centre)
 
     def close(self) -> None:
-        """Free the model and the state."""
+        """Free the model and the state, after the call that runs. Closing twice is harmless."""
+        with self._my_turn():
+            self._close()
+
+    def _close(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -261,16 +306,25 @@ class _Meter:
         self._began = time.monotonic_ns()
         self._wait_ms = (self._began - arrived) // 1_000_000
         self.produced = 0
+        self.stopped = False  # by an exception of the caller's own
 
     def on_token(self, piece: str, produced: int) -> bool:
         self.produced = produced
         if produced % PROGRESS_TOKENS == 0:
-            self._ledger.progress(self._ticket, produced)
-        return self._on_text is None or self._on_text(piece) is not False
+            self._ledger.progress(self._ticket, produced, self._ms())
+        if self._on_text is None:
+            return True
+        try:
+            return self._on_text(piece) is not False
+        except BaseException:
+            self.stopped = True
+            raise
+
+    def _ms(self) -> int:
+        return -(-(time.monotonic_ns() - self._began) // 1_000_000)  # rounded up: nothing is free
 
     def settle(self, status: str, used: Usage, cost_centre: str | None) -> Receipt:
-        ms = -(-(time.monotonic_ns() - self._began) // 1_000_000)  # rounded up: nothing is free
-        return self._ledger.settle(self._ticket, status, used, ms, self._wait_ms, cost_centre)
+        return self._ledger.settle(self._ticket, status, used, self._ms(), self._wait_ms, cost_centre)
 
 
 def facts_of(

@@ -12,11 +12,10 @@ from sealpack.format import documents
 from sealpack.format.activation import ActivationRequest, device_id
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write
 from sealpack.format.keys import ED25519, PrivateKey
 from sealpack.format.trust import Trust
 from sealpack.runtime import machine
-from sealpack.runtime.home import Home
+from sealpack.runtime.home import Home, write_once
 from sealpack.runtime.state import State
 
 
@@ -26,12 +25,7 @@ def key(home: Home, *, create: bool = False) -> PrivateKey:
     if not path.exists():
         if not create:
             raise SealpackError("DEVICE_KEY_MISSING", f"there is no device key in {home.path}")
-        made = PrivateKey.generate(ED25519)
-        try:
-            atomic_write(path, made.to_pem(), mode=0o600, replace=False)
-        except SealpackError as error:
-            if error.code != "OUTPUT_EXISTS":  # another process was first: its key is the device's
-                raise
+        write_once(path, PrivateKey.generate(ED25519).to_pem())
     found = PrivateKey.load(path)
     if found.scheme != ED25519:
         raise SealpackError("STATE_TAMPERED", f"{path} is not an Ed25519 key")
@@ -43,7 +37,8 @@ def request(
 ) -> Envelope:
     """A new signed activation request, remembered so that only its answer is accepted.
 
-    `now` is Unix seconds. The device key is made here when there is none yet.
+    `now` is Unix seconds. The device key is made here when there is none yet. DOC_SCHEMA for a label or
+    license id that no issuer could read.
     """
     signer = key(state.home, create=True)
     made = ActivationRequest(
@@ -56,6 +51,7 @@ def request(
         license_id,
     )
     envelope = documents.seal("activation-request", made.to_dict(), signer)
+    ActivationRequest.open(envelope)
     with state.write() as db:
         db.execute(
             "INSERT INTO requests(nonce, digest, created) VALUES(?,?,?)", (made.nonce, envelope.digest, now)

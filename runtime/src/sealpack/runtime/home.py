@@ -55,7 +55,7 @@ class Home:
         """The per-install secret that authenticates store records; made on first use."""
         path = self.path / "secret"
         if not path.exists():
-            atomic_write(path, secrets.token_bytes(_SECRET_BYTES), mode=0o600)
+            write_once(path, secrets.token_bytes(_SECRET_BYTES))
         try:
             value = path.read_bytes()
         except OSError as error:
@@ -63,6 +63,15 @@ class Home:
         if len(value) != _SECRET_BYTES:
             raise SealpackError("STATE_TAMPERED", f"{path} is {len(value)} bytes, not {_SECRET_BYTES}")
         return value
+
+
+def write_once(path: Path, secret: bytes) -> None:
+    """Write a private file unless another process was first: then its content is the one that counts."""
+    try:
+        atomic_write(path, secret, mode=0o600, replace=False)
+    except SealpackError as error:
+        if error.code != "OUTPUT_EXISTS":
+            raise
 
 
 def default_path() -> Path:
@@ -83,6 +92,8 @@ def default_path() -> Path:
 
 def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True) -> Home:
     """The state directory, made when missing and `create`; STATE_MISSING, STATE_UNSAFE, STORE_*."""
+    if path is not None and not os.fspath(path):
+        raise SealpackError("USAGE", "the name of the state directory is empty")
     home = Home(Path(path) if path is not None else default_path())
     if not home.path.exists() and not home.path.is_symlink():
         if not create:

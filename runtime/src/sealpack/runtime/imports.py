@@ -92,11 +92,8 @@ class _Import:
                 self._acknowledge(envelope)
 
     def _ratchet(self, envelopes: Iterable[Envelope]) -> None:
-        before = [t.root.version for t in anchors.current(self._db)]
         anchors.ratchet(self._db, envelopes)
         self._trusts = anchors.current(self._db)
-        if [t.root.version for t in self._trusts] != before:
-            timekeeper.restart(self._db, 0)
 
     def _under(self, use: Callable[[Trust], T]) -> T:
         return anchors.under_any(self._trusts, use)

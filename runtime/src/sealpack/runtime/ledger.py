@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from sealpack.format import records
 from sealpack.format.errors import SealpackError
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import PrivateKey, PublicKey
 from sealpack.format.values import METERS
 from sealpack.runtime import admission, log, owners, timekeeper
 from sealpack.runtime.admission import Facts, Load, Verdict
@@ -36,8 +36,6 @@ class Ticket:
     """A reservation: the call may run, after waiting `verdict.delay_ms`."""
 
     id: int
-    log: int
-    began_ms: int
     verdict: Verdict
 
 
@@ -62,6 +60,7 @@ class Ledger:
         self._state = state
         self._key = key
         self._owner = owner
+        self._open: set[int] = set()  # reservations of calls that run right now
 
     def reserve(
         self,
@@ -78,39 +77,45 @@ class Ledger:
         with self._state.write() as db:
             moment = timekeeper.observe(db)
             sweep(db, self._state.home, self._key, moment, self._owner.name)
+            self._sweep_own(db, moment)
             found = _require_log(db, license_id)
             # A refusal is kept, not raised: what was swept and observed must be committed all the same.
             try:
                 facts = self._complete(db, facts_in(db, found, moment), found, moment)
                 verdict = admission.admit(facts, want)
+                name = log.route_for(db, found, route)
             except SealpackError as error:
                 refusal = error
                 self._deny(db, found, moment, error)
             else:
-                ticket = self._hold(db, found, facts, moment, verdict, want, route, streaming)
+                ticket = self._hold(db, found, facts, moment, verdict, want, name, streaming)
         if refusal is not None:
             raise refusal
+        self._open.add(ticket.id)
         return ticket
+
+    def _sweep_own(self, db: sqlite3.Connection, moment: Moment) -> None:
+        """Settle calls of this very runtime that ended without a receipt, as after a full disk."""
+        own = db.execute("SELECT id FROM reservations WHERE owner=?", (self._owner.name,)).fetchall()
+        for (number,) in own:
+            if number not in self._open:
+                _abort(db, _reservation(db, number), self._key, moment)
 
     def _complete(self, db: sqlite3.Connection, facts: Facts, found: Log, moment: Moment) -> Facts:
         """Add the counters and the load of this very moment."""
-        rows = db.execute(
-            "SELECT period, meter, used + reserved FROM counters WHERE license_id=?", (found.license_id,)
-        )
-        used = {(period, meter): total for period, meter, total in rows}
-        return replace(
-            facts,
-            times=moment.times,
-            epoch=found.epoch,
-            started=found.started,
-            load=self._load(db, facts, moment),
-            used=used,
-        )
+        used: dict[tuple[str, str], int] = {}
+        for period in admission.periods(moment.times.soft, facts.build.bundle_digest):
+            rows = db.execute(
+                "SELECT meter, used + reserved FROM counters WHERE license_id=? AND period=?",
+                (found.license_id, period),
+            )
+            used |= {(period, meter): total for meter, total in rows}
+        return replace(facts, times=moment.times, load=self._load(db, facts, moment), used=used)
 
     def _load(self, db: sqlite3.Connection, facts: Facts, moment: Moment) -> Load:
         limits, license_id = facts.license.limits, facts.license.license_id
         row = db.execute("SELECT count(*) FROM reservations WHERE license_id=?", (license_id,)).fetchone()
-        processes = owners.count(self._state.home) if limits.processes is not None else 1
+        processes = owners.processes(self._state.home, license_id) if limits.processes is not None else 1
         bucket = None
         if limits.qps is not None:
             bucket = _bucket(db, license_id, limits.qps, limits.burst, moment)
@@ -124,7 +129,7 @@ class Ledger:
         moment: Moment,
         verdict: Verdict,
         want: Mapping[str, int],
-        route: Mapping[str, object],
+        route: str,
         streaming: bool,
     ) -> Ticket:
         license_id = found.license_id
@@ -136,19 +141,18 @@ class Ledger:
             db.execute("UPDATE logs SET started=? WHERE log=?", (moment.times.soft, found.log))
         cursor = db.execute(
             "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"
-            " progress, streaming, began) VALUES(?,?,?,?,?,?,?,?,?,0,?,?)",
+            " progress, progress_ms, streaming) VALUES(?,?,?,?,?,?,?,?,?,0,0,?)",
             (
                 found.log,
                 license_id,
                 self._owner.name,
-                log.route_for(db, found, route),
+                route,
                 json.dumps(periods),
                 *(want[meter] for meter in _HELD),
                 int(streaming),
-                moment.uptime_ms,
             ),
         )
-        return Ticket(int(cursor.lastrowid or 0), found.log, moment.uptime_ms, verdict)
+        return Ticket(int(cursor.lastrowid or 0), verdict)
 
     def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
         """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
@@ -170,15 +174,21 @@ class Ledger:
             if found is not None:
                 self._deny(db, found, timekeeper.observe(db), error)
 
-    def progress(self, ticket: Ticket, tok_out: int) -> None:
-        """Make a stream's progress durable."""
+    def progress(self, ticket: Ticket, tok_out: int, ms: int) -> None:
+        """Make a stream's progress durable: tokens produced so far, and in how many ms."""
         with self._state.write() as db:
-            db.execute("UPDATE reservations SET progress=? WHERE id=?", (tok_out, ticket.id))
+            db.execute(
+                "UPDATE reservations SET progress=?, progress_ms=? WHERE id=?", (tok_out, ms, ticket.id)
+            )
 
     def settle(
         self, ticket: Ticket, status: str, used: Usage, ms: int, wait_ms: int, cost_centre: str | None = None
     ) -> Receipt:
-        """Write the receipt of a call that ended, and let go of what it did not use."""
+        """Write the receipt of a call that ended, and let go of what it did not use.
+
+        If the receipt cannot be stored, the call is settled as aborted before the next one begins.
+        """
+        self._open.discard(ticket.id)
         meters = {
             "calls": 1,
             "tok_in": used.tok_in,
@@ -193,6 +203,7 @@ class Ledger:
 
     def release(self, ticket: Ticket) -> None:
         """Undo a reservation for which nothing was computed."""
+        self._open.discard(ticket.id)
         with self._state.write() as db:
             row = _reservation(db, ticket.id)
             _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
@@ -208,21 +219,30 @@ class _Held:
     periods: tuple[str, ...]
     held: Mapping[str, int]
     progress: int
+    progress_ms: int
     streaming: bool
 
 
 def _reservation(db: sqlite3.Connection, number: int) -> _Held:
     row = db.execute(
-        "SELECT id, log, license_id, route, periods, progress, streaming, calls, tok_in, tok_out, items"
+        "SELECT id, log, license_id, route, periods, progress, progress_ms, streaming,"
+        " calls, tok_in, tok_out, items"
         " FROM reservations WHERE id=?",
         (number,),
     ).fetchone()
     if row is None:
         raise SealpackError("STATE_TAMPERED", f"reservation {number} is gone")
-    number, log_number, license_id, route, periods, progress, streaming = row[:7]
-    held = dict(zip(_HELD, row[7:], strict=True))
+    number, log_number, license_id, route, periods, progress, progress_ms, streaming, *held = row
     return _Held(
-        number, log_number, license_id, route, tuple(json.loads(periods)), held, progress, bool(streaming)
+        number,
+        log_number,
+        license_id,
+        route,
+        tuple(json.loads(periods)),
+        dict(zip(_HELD, held, strict=True)),
+        progress,
+        progress_ms,
+        bool(streaming),
     )
 
 
@@ -240,6 +260,7 @@ def _abort(db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment) 
     held = dict(row.held)
     if row.streaming:
         held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
+        held["ms"] = row.progress_ms
     _close(db, row, key, moment, "aborted", held, 0, None)
 
 
@@ -261,6 +282,32 @@ def _close(
     db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
     writer.finish()
     return Receipt(found.origin, position, status, meters)
+
+
+def check(db: sqlite3.Connection, found: Log, key: PublicKey) -> None:
+    """STATE_TAMPERED unless log, registers and counters agree with each other and with what was signed.
+
+    Each kind of period (day, month, build, term) counts every call once, so all have the registers' sums.
+    """
+    log.check(db, found, key)
+    totals = db.execute(
+        "SELECT meter, sum(total), 0 FROM registers JOIN logs USING(log) WHERE license_id=? GROUP BY meter",
+        (found.license_id,),
+    )
+    expected = {meter: [used, held] for meter, used, held in totals}
+    for meter in _HELD:
+        query = f"SELECT total({meter}) FROM reservations WHERE license_id=?"
+        (held,) = db.execute(query, (found.license_id,)).fetchone()
+        expected.setdefault(meter, [0, 0])[1] = int(held)
+    counted = db.execute(
+        "SELECT substr(period, 1, instr(period || ':', ':') - 1) AS kind, meter, sum(used), sum(reserved)"
+        " FROM counters WHERE license_id=? GROUP BY kind, meter",
+        (found.license_id,),
+    )
+    sums = {(kind, meter): [used, held] for kind, meter, used, held in counted if used or held}
+    kinds = admission.PERIOD_KINDS
+    if sums != {(k, meter): both for meter, both in expected.items() if any(both) for k in kinds}:
+        raise SealpackError("STATE_TAMPERED", f"the counters of {found.license_id} differ from its receipts")
 
 
 def _require_log(db: sqlite3.Connection, license_id: str) -> Log:
@@ -296,7 +343,9 @@ def _add(
 
 def _bucket(db: sqlite3.Connection, license_id: str, qps: int, burst: int | None, moment: Moment) -> int:
     """The token bucket's level now, in thousandths of a call; full after a reboot."""
-    full = max(burst or qps, 1) * 1000
+    if not qps:
+        return 0
+    full = (qps if burst is None else burst) * 1000
     row = db.execute("SELECT level, at, boot_id FROM buckets WHERE license_id=?", (license_id,)).fetchone()
     if row is None or row[2] != moment.boot_id:
         return full

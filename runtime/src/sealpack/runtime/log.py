@@ -95,11 +95,13 @@ def create(
     """Open the log of a license on this device with its genesis record."""
     epoch = activation.epoch if activation else 0
     origin = log_origin(license.license_id, device_id, epoch)
+    # A term runs from the very first start: a new epoch does not begin it again.
+    started = db.execute("SELECT min(started) FROM logs WHERE license_id=?", (license.license_id,))
     cursor = db.execute(
         "INSERT INTO logs(origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms,"
-        " tally_size, quarter, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
-        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,0,'[]',0,0,0)",
-        (origin, license.license_id, epoch, b""),
+        " tally_size, quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
+        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,?,0,'[]',0,0,0)",
+        (origin, license.license_id, epoch, b"", started.fetchone()[0]),
     )
     writer = Writer(db, by_id(db, int(cursor.lastrowid or 0)), key, moment)
     writer.add(
@@ -279,19 +281,24 @@ def news_since(db: sqlite3.Connection, log: Log, size: int) -> int:
 
 
 def route_for(db: sqlite3.Connection, log: Log, entry: Mapping[str, Any]) -> str:
-    """The short name under which a log's usage records mean this license and build; made when new."""
+    """The short name under which a log's usage records mean this license and build; made when new.
+
+    LOG_FULL when the log has as many as a boot record can name.
+    """
     text = canonical.dumps(dict(entry)).decode()
     row = db.execute("SELECT route FROM routes WHERE log=? AND entry=?", (log.log, text)).fetchone()
     if row:
         return str(row[0])
     count = db.execute("SELECT count(*) FROM routes WHERE log=?", (log.log,)).fetchone()[0]
+    if count >= records.MAX_ROUTES:
+        raise SealpackError("LOG_FULL", f"log {log.origin} knows {count} releases and licenses, the most")
     route = f"r{count + 1}"
     db.execute("INSERT INTO routes VALUES(?,?,?)", (log.log, route, text))
     return route
 
 
 def check(db: sqlite3.Connection, log: Log, key: PublicKey) -> None:
-    """STATE_TAMPERED unless tree, registers and counters agree with what this device signed last.
+    """STATE_TAMPERED unless tree and registers agree with what this device signed last.
 
     Looks at the newest checkpoint and at the records since the newest tally, so it costs the same for a
     log of any length; `receipts verify` reads everything.
@@ -306,7 +313,6 @@ def check(db: sqlite3.Connection, log: Log, key: PublicKey) -> None:
     kept, recounted = registers(db, log.log), _recount(db, log)
     if kept != recounted:
         raise SealpackError("STATE_TAMPERED", f"registers of {log.origin} differ from its receipts")
-    _check_counters(db, log.license_id)
 
 
 def _recount(db: sqlite3.Connection, log: Log) -> Registers:
@@ -319,15 +325,3 @@ def _recount(db: sqlite3.Connection, log: Log) -> Registers:
         else:
             counted.add(record)
     return counted
-
-
-def _check_counters(db: sqlite3.Connection, license_id: str) -> None:
-    used = db.execute(
-        "SELECT meter, used FROM counters WHERE license_id=? AND period='term' AND used>0", (license_id,)
-    ).fetchall()
-    counted = db.execute(
-        "SELECT meter, sum(total) FROM registers JOIN logs USING(log) WHERE license_id=? GROUP BY meter",
-        (license_id,),
-    ).fetchall()
-    if sorted(used) != sorted(row for row in counted if row[1]):
-        raise SealpackError("STATE_TAMPERED", f"counters of {license_id} differ from its receipts")

@@ -7,12 +7,12 @@ from typing import Any
 
 from sealpack.format.errors import SealpackError
 from sealpack.runtime import admission, anchors, api, device, log, machine, rights, store, timekeeper
-from sealpack.runtime.admission import day
 from sealpack.runtime.log import Log
 from sealpack.runtime.rights import Rights
 from sealpack.runtime.state import State
 from sealpack.runtime.store import Installed
 from sealpack.runtime.timekeeper import Moment
+from sealpack.runtime.words import day
 
 SCHEMA = "sealpack/status/v1"
 

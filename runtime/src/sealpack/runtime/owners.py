@@ -1,15 +1,16 @@
 """Who is alive: one locked file per running runtime.
 
 The kernel drops the lock when the process ends, however it ends, so a reservation whose owner's file
-can be locked by someone else belongs to nobody and is settled as aborted.
+can be locked by someone else belongs to nobody and is settled as aborted. A file is named
+`<process>.<random>.<license id>.lock`, so that the processes of one license can be counted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import secrets
+from functools import cache
 from pathlib import Path
 
 from sealpack.runtime.home import Home
@@ -21,8 +22,9 @@ _SUFFIX = ".lock"
 class Owner:
     """This runtime's lock file, held from creation to :meth:`release`."""
 
-    def __init__(self, home: Home) -> None:
-        self._path, self._descriptor = _create(home)
+    def __init__(self, home: Home, license_id: str) -> None:
+        self._pid = os.getpid()
+        self._path, self._descriptor = _create(home, f"{_process(self._pid)}.{{}}.{license_id}{_SUFFIX}")
 
     @property
     def name(self) -> str:
@@ -31,18 +33,27 @@ class Owner:
 
     def release(self) -> None:
         """Remove the file and drop the lock; nothing of this owner may be open any more."""
-        self._path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        if self._descriptor < 0:
+            return
+        if os.getpid() == self._pid:  # a fork shares the lock, and the file is its parent's
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
-def _create(home: Home) -> tuple[Path, int]:
+@cache
+def _process(pid: int) -> str:
+    """A name for this process: its number alone repeats, in time and between containers."""
+    return f"{pid}-{secrets.token_hex(4)}"
+
+
+def _create(home: Home, pattern: str) -> tuple[Path, int]:
     with storage_errors(home.path):
         while True:
-            path = home.owners / f"{os.getpid()}-{secrets.token_hex(8)}{_SUFFIX}"
+            path = home.owners / pattern.format(secrets.token_hex(4))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between creating and locking, a sweeper may have taken the file for a dead owner's.
+            # Waits for a sweeper that looks at the file just now, and may have taken it for a dead one's.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             if path.exists():
                 return path, descriptor
             os.close(descriptor)
@@ -66,11 +77,12 @@ def alive(home: Home, name: str) -> bool:
         os.close(descriptor)
 
 
-def count(home: Home) -> int:
-    """How many runtimes are alive on this state."""
-    return sum(alive(home, path.name) for path in home.owners.glob(f"*{_SUFFIX}"))
-
-
-def tidy(home: Home) -> None:
-    """Remove the files of owners that are gone."""
-    count(home)
+def processes(home: Home, license_id: str) -> int:
+    """How many processes run models under a license; the files of owners that are gone are removed."""
+    found = set()
+    with storage_errors(home.path):
+        for path in home.owners.glob(f"*{_SUFFIX}"):
+            process, _, rest = path.name.removesuffix(_SUFFIX).partition(".")
+            if alive(home, path.name) and rest.partition(".")[2] == license_id:
+                found.add(process)
+    return len(found)

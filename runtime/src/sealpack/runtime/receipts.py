@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,11 +27,11 @@ from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.records import Registers, parse_record
 from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
 from sealpack.format.usage_reader import UsageReport, verify_usage
-from sealpack.format.values import METERS
+from sealpack.format.values import METERS, readable
 from sealpack.runtime import anchors, device, ledger, log, machine, rights, timekeeper
-from sealpack.runtime.admission import day
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
+from sealpack.runtime.words import day
 
 SUFFIX = ".usage.gz"
 
@@ -100,6 +99,7 @@ def _export_log(
     state: State, folder: Path, entry: Pending, signer: PrivateKey, reason: str
 ) -> list[Exported]:
     found = _mark(state, entry.log.log, signer, reason)
+    _require_signed(state, found)
     files = []
     start, tree = found.acked_size, found.acked
     while start < found.size:
@@ -129,6 +129,21 @@ def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
         found.exported_size = found.size
         log.store_exported(db, found)
         return found
+
+
+def _require_signed(state: State, found: Log) -> None:
+    """STATE_TAMPERED unless the receipts are the signed ones: an export signs every block anew."""
+    with state.read() as db:
+        lines = log.leaves(db, found.log, found.acked_size, found.size)
+        tree = found.acked
+        for line in lines:
+            tree = tree.append(leaf_hash(line))
+    if tree != found.frontier:
+        raise _edited(found)
+
+
+def _edited(found: Log) -> SealpackError:
+    return SealpackError("STATE_TAMPERED", f"the receipts of {found.origin} are not the ones it signed")
 
 
 @dataclass(slots=True)
@@ -193,12 +208,8 @@ def _write_file(
 def _file_name(license: License, activation: Envelope | None, found: Log, start: int, end: int) -> str:
     """A name for people: the label the device was activated under, else the license's, else its id."""
     payload = canonical.loads(activation.payload, what="activation") if activation else {}
-    label = payload.get("device_label") or license.device_label or found.origin.split("/")[-2]
-    return f"{_plain(license.customer.id)}-{_plain(label)}-{start}-{end}"
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-") or "x"
+    labels = payload.get("device_label") or "", license.device_label or "", found.origin.split("/")[-2]
+    return f"{readable(license.customer.id)}-{readable(*labels)}-{start}-{end}"
 
 
 def _write_summaries(exported: Exported, license: License, header: UsageHeader) -> None:
@@ -250,13 +261,13 @@ def verify_log(state: State, number: int) -> list[dict[str, Any]]:
     signer = device.key(state.home)
     with state.read() as db:
         found = log.by_id(db, number)
-        log.check(db, found, signer.public)
+        ledger.check(db, found, signer.public)
         checker, tree = LogChecker(LogState.fresh()), Frontier()
         for line in log.leaves(db, number, 0, found.size):
             tree = tree.append(leaf_hash(line))
             checker.follow(parse_record(line))
     if tree != found.frontier:
-        raise SealpackError("STATE_TAMPERED", f"receipts of {found.origin} are not the signed ones")
+        raise _edited(found)
     return [finding.to_dict() for finding in checker.findings]
 
 

@@ -127,9 +127,9 @@ CREATE TABLE reservations(
   tok_in INTEGER NOT NULL CHECK(tok_in >= 0),
   tok_out INTEGER NOT NULL CHECK(tok_out >= 0),
   items INTEGER NOT NULL CHECK(items >= 0),
-  progress INTEGER NOT NULL CHECK(progress >= 0),  -- tok_out already produced
-  streaming INTEGER NOT NULL CHECK(streaming IN (0, 1)),
-  began INTEGER NOT NULL              -- monotonic ms
+  progress INTEGER NOT NULL CHECK(progress >= 0),        -- tok_out already produced
+  progress_ms INTEGER NOT NULL CHECK(progress_ms >= 0),  -- in how much time
+  streaming INTEGER NOT NULL CHECK(streaming IN (0, 1))
 ) STRICT;
 CREATE TABLE buckets(
   license_id TEXT PRIMARY KEY,
@@ -152,6 +152,7 @@ class State:
     def __init__(self, home: Home, *, busy_seconds: float = BUSY_SECONDS) -> None:
         """Open or create the database of `home`; STORE_*, STATE_LOCKED or STATE_NEWER."""
         self.home = home
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         with storage_errors(home.path):
             if not home.database.exists():
@@ -188,9 +189,19 @@ class State:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _require_same_process(self) -> None:
+        """A connection that crosses a fork damages the database."""
+        if os.getpid() != self._pid:
+            raise SealpackError(
+                "USAGE",
+                f"the state was opened by process {self._pid}, this is {os.getpid()}",
+                remedy="open the runtime after the fork, in the process that uses it",
+            )
+
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: durable when the block ends, undone when it raises."""
+        self._require_same_process()
         with self._lock, storage_errors(self.home.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -205,6 +216,7 @@ class State:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent snapshot."""
+        self._require_same_process()
         with self._lock, storage_errors(self.home.path):
             self._db.execute("BEGIN")
             try:
@@ -252,7 +264,8 @@ def _code(name: str, folder: Path) -> str:
         return "STORE_CORRUPT"
     if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
         return _why_io(folder)
-    return "INTERNAL" if name.startswith("SQLITE_CONSTRAINT") else "STORE_IO"
+    # The tables' checks only break where the accounts were changed from outside.
+    return "STATE_TAMPERED" if name.startswith("SQLITE_CONSTRAINT") else "STORE_IO"
 
 
 def _why_io(folder: Path) -> str:

@@ -58,9 +58,9 @@ def anchor(db: sqlite3.Connection, issued_at: int) -> None:
     store(db, clock.start(proof) if state is None else clock.anchor(state, proof))
 
 
-def restart(db: sqlite3.Connection, issued_at: int) -> None:
-    """A new root version: begin again from `issued_at` (Unix seconds), as a new install does."""
-    store(db, clock.start(issued_at * 1000))
+def restart(db: sqlite3.Connection) -> None:
+    """A new root version: begin again as a new install does."""
+    store(db, clock.start(0))
 
 
 def load(db: sqlite3.Connection) -> ClockState | None:

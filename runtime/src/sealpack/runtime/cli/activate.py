@@ -97,7 +97,7 @@ def _for_another(state: State, parcel: Parcel) -> SealpackError:
 
 def _licenses(state: State, names: list[str]) -> list[dict[str, Any]]:
     from sealpack.runtime import anchors, rights
-    from sealpack.runtime.admission import day
+    from sealpack.runtime.words import day
 
     with state.read() as db:
         trusts = anchors.current(db)

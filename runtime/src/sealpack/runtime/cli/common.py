@@ -43,8 +43,3 @@ def warn(warnings: tuple[Warning, ...]) -> None:
     """Tell warnings on stderr."""
     for warning in warnings:
         click.echo(f"sealpack: warning[{warning.code}]: {warning.message}", err=True)
-
-
-def plural(count: int, word: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from sealpack.runtime.cli.common import license_option, open_state, plural, state_option
+from sealpack.runtime.cli.common import license_option, open_state, state_option
+from sealpack.runtime.words import plural
 from sealpack.verifier.cli import support
 
 
@@ -55,7 +56,7 @@ _NAMES = {
 
 
 def _lines(logs: list[dict[str, Any]]) -> list[str]:
-    from sealpack.runtime.admission import day
+    from sealpack.runtime.words import day
 
     lines = []
     for log in logs:

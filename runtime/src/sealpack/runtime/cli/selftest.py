@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from sealpack.runtime.cli.common import license_option, plural, state_option
+from sealpack.runtime.cli.common import license_option, state_option
+from sealpack.runtime.words import plural
 from sealpack.verifier.cli import support
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.cli.common import open_state, plural, state_option
+from sealpack.runtime.cli.common import open_state, state_option
 from sealpack.runtime.cli.receipts import exported_row
+from sealpack.runtime.words import plural
 from sealpack.verifier.cli import support
 
 

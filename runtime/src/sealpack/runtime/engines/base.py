@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from sealpack.format.errors import SealpackError
 from sealpack.format.io import ModelIo
 
+MAX_TEXT = 4 << 20  # characters in one call, far beyond every context; more only costs time to refuse
+
 # Called after every produced token with (text piece, tokens so far); False stops the generation.
 OnToken = Callable[[str, int], bool]
 
@@ -164,6 +166,17 @@ class Engine(Protocol):
 
     def load(self, model: VerifiedModel, options: Options) -> Session:
         """Load verified weights; ENGINE_FAILED or CPU_UNSUPPORTED."""
+
+
+def check_texts(texts: tuple[str, ...]) -> None:
+    """INPUT_INVALID without a text, REQUEST_TOO_LARGE for more than :data:`MAX_TEXT` characters in all."""
+    if not texts:
+        raise SealpackError("INPUT_INVALID", "there is no text to work on")
+    length = sum(map(len, texts))
+    if length > MAX_TEXT:
+        raise SealpackError(
+            "REQUEST_TOO_LARGE", f"the text has {length:,} characters, a call takes {MAX_TEXT:,}"
+        )
 
 
 def wrong_task(task: str, call: Call) -> SealpackError:

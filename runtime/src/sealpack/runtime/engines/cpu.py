@@ -13,6 +13,7 @@ from sealpack.format.errors import SealpackError
 
 _CGROUP2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP1 = Path("/sys/fs/cgroup/cpu")
+MAX_THREADS = 1024
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -27,8 +28,8 @@ def choose_threads(wanted: int | None) -> int:
     """The thread count to use: what was asked for, else the default."""
     if wanted is None:
         return default_threads()
-    if wanted < 1:
-        raise SealpackError("USAGE", f"threads is {wanted}, at least 1 is needed")
+    if not 1 <= wanted <= MAX_THREADS:
+        raise SealpackError("USAGE", f"threads is {wanted}, not 1 to {MAX_THREADS}")
     return wanted
 
 

@@ -32,6 +32,7 @@ from sealpack.runtime.engines.base import (
     Span,
     Usage,
     VerifiedModel,
+    check_texts,
     wrong_task,
 )
 from sealpack.runtime.engines.cpu import choose_threads, require_avx2
@@ -145,6 +146,7 @@ class LlamaSession:
             raise SealpackError("INPUT_INVALID", f"max_tokens is {call.max_tokens}, not 1 or more")
         if not 0 <= call.temperature <= 10:
             raise SealpackError("INPUT_INVALID", "temperature is outside 0 to 10")
+        check_texts((call.prompt,))
         tokens = self._tokenise(call.prompt)
         room = self._context - len(tokens)
         if not tokens or room < 1:
@@ -187,8 +189,7 @@ class LlamaSession:
         return Result(value, used, cancelled=finish == "cancel")
 
     def _prepare_embed(self, texts: tuple[str, ...]) -> Prepared:
-        if not texts:
-            raise SealpackError("INPUT_INVALID", "there is no text to work on")
+        check_texts(texts)
         longest = int(self._llm.n_batch)
         # The binding cuts longer texts the same way, so what is counted is what is computed.
         counts = [min(len(self._llm.tokenize(t.encode("utf-8", "replace"))), longest) for t in texts]

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.io import ModelIo, Post, Pre
 from sealpack.runtime.engines.base import (
     Call,
     Description,
@@ -31,12 +32,14 @@ from sealpack.runtime.engines.base import (
     Result,
     Usage,
     VerifiedModel,
+    check_texts,
     wrong_task,
 )
 from sealpack.runtime.engines.cpu import choose_threads
 from sealpack.runtime.engines.wordpiece import WordPiece
 
 _BATCH = 32  # texts per run; bounds the padding and the activations
+_TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _NO_FILES = "/dev/null"  # as external data folder: every path below it fails to open
 _TYPES: Mapping[str, Any] = {
     "tensor(float)": np.float32,
@@ -76,6 +79,28 @@ class OnnxEngine:
         return OnnxSession(session, model, threads, external)
 
 
+def _check_io(io: ModelIo, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Pre, Post]:
+    """MANIFEST_INVALID where `io` asks for what the graph has not: every call would fail, and be billed."""
+
+    def refuse(problem: str) -> NoReturn:
+        raise SealpackError("MANIFEST_INVALID", f"manifest.io does not fit the model: {problem}")
+
+    if io.pre is None or io.post is None:
+        refuse("an ONNX model needs pre and post")
+    if io.post.output not in outputs:
+        refuse(f"there is no output {io.post.output}, only {', '.join(outputs)}")
+    unfed = set(inputs) - set(_TOKEN_INPUTS)
+    if io.pre.kind == "wordpiece" and unfed:
+        refuse(f"a tokenizer does not fill {', '.join(sorted(unfed))}")
+    if io.pre.kind == "tensor" and not inputs:
+        refuse("the model takes no input")
+    shape = outputs[io.post.output].shape
+    last = shape[-1] if shape else None
+    if io.post.kind == "labels" and isinstance(last, int) and last != len(io.post.labels):
+        refuse(f"{len(io.post.labels)} labels are named, the model has {last}")
+    return io.pre, io.post
+
+
 def _external_data(model: VerifiedModel) -> dict[str, memoryview]:
     folder = model.model.rpartition("/")[0] + "/"
     return {path.removeprefix(folder): model.view(path) for path in model.with_role("model-data")}
@@ -92,20 +117,17 @@ class OnnxSession:
     def __init__(
         self, session: Any, model: VerifiedModel, threads: int, keep: Mapping[str, memoryview]
     ) -> None:
-        io = model.io
-        if io.pre is None or io.post is None:
-            raise SealpackError("MANIFEST_INVALID", "manifest.io of an ONNX model needs pre and post")
         self._session = session
         self._keep = keep  # ONNX Runtime may read these maps as long as the session lives
         self._threads = threads
-        self._task = io.task
-        self._post = io.post
+        self._task = model.io.task
         self._inputs = {i.name: i for i in session.get_inputs()}
-        self._outputs = tuple(o.name for o in session.get_outputs())
-        self._max_tokens = io.pre.max_tokens
+        self._outputs = {o.name: o for o in session.get_outputs()}
+        pre, self._post = _check_io(model.io, self._inputs, self._outputs)
+        self._max_tokens = pre.max_tokens
         self._words: WordPiece | None = None
-        if io.pre.vocab is not None:
-            self._words = WordPiece.from_vocab(model.read(io.pre.vocab), lower=io.pre.lower)
+        if pre.vocab is not None:
+            self._words = WordPiece.from_vocab(model.read(pre.vocab), lower=pre.lower)
 
     def describe(self) -> Description:
         """Engine, version, and the model's own input and output names."""
@@ -115,7 +137,7 @@ class OnnxSession:
             self._task,
             self._threads,
             tuple(self._inputs),
-            self._outputs,
+            tuple(self._outputs),
         )
 
     def prepare(self, call: Call) -> Prepared:
@@ -134,8 +156,7 @@ class OnnxSession:
         self._keep = {}
 
     def _prepare_texts(self, texts: tuple[str, ...], words: WordPiece) -> Prepared:
-        if not texts:
-            raise SealpackError("INPUT_INVALID", "there is no text to work on")
+        check_texts(texts)
         ids = [words.encode(text, self._max_tokens) for text in texts]
         used = Usage(tok_in=sum(map(len, ids)), items=len(ids))
 
@@ -152,8 +173,8 @@ class OnnxSession:
         for row, sequence in enumerate(ids):
             tokens[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
-        feed = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": mask * 0}
-        return self._run({name: feed[name] for name in self._inputs if name in feed})
+        feed = dict(zip(_TOKEN_INPUTS, (tokens, mask, mask * 0), strict=True))
+        return self._run({name: feed[name] for name in self._inputs})
 
     def _prepare_tensors(self, inputs: Mapping[str, Any]) -> Prepared:
         unknown = sorted(set(inputs) ^ set(self._inputs))
@@ -163,8 +184,7 @@ class OnnxSession:
                 f"inputs are {', '.join(self._inputs)}; missing or unknown: {', '.join(unknown)}",
             )
         feed = {name: _tensor(self._inputs[name], value) for name, value in inputs.items()}
-        shape = next(iter(feed.values())).shape
-        used = Usage(items=shape[0] if shape else 1)
+        used = Usage(items=_rows(self._inputs, feed))
         return Prepared(used, lambda _: Result(self._answer(self._run(feed)), used))
 
     def _run(self, feed: Mapping[str, Any]) -> list[Any]:
@@ -172,16 +192,41 @@ class OnnxSession:
             (output,) = self._session.run([self._post.output], feed)
         except Exception as error:
             raise _failed("the model could not be run", error) from None
-        rows: list[Any] = list(output)
-        return rows
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "biuf":
+            raise SealpackError("ENGINE_FAILED", f"output {self._post.output} is not an array of numbers")
+        return list(np.atleast_1d(output))
 
     def _answer(self, rows: list[Any]) -> dict[str, Any]:
         post = self._post
-        if post.kind == "embedding":
-            return {"embeddings": [row.tolist() for row in rows]}
         if post.kind == "tensor":
-            return {"outputs": {post.output: [row.tolist() for row in rows]}}
+            return {"outputs": {post.output: [_plain(row) for row in rows]}}
+        if not all(np.isfinite(row).all() for row in rows):
+            raise SealpackError("ENGINE_FAILED", f"output {post.output} holds a value that is not finite")
+        if post.kind == "embedding":
+            if any(row.ndim != 1 for row in rows):
+                raise SealpackError("ENGINE_FAILED", f"output {post.output} is not one vector per text")
+            return {"embeddings": [row.tolist() for row in rows]}
         return {"labels": [_label(row, post.labels, post.softmax) for row in rows]}
+
+
+def _rows(declared: Mapping[str, Any], feed: Mapping[str, Any]) -> int:
+    """How many rows a call has: the longest first dimension that the model leaves open, else its first.
+
+    Never by the order of the caller's inputs, which is the caller's to choose.
+    """
+    inputs = [(entry.shape[0], feed[name].shape[0]) for name, entry in declared.items() if entry.shape]
+    given = [have for want, have in inputs if not isinstance(want, int)]
+    return max(given, default=inputs[0][1] if inputs else 1)
+
+
+def _plain(row: Any) -> Any:
+    """Nested lists of numbers; null where a number is infinite or none, which JSON cannot carry."""
+    finite = np.isfinite(row)
+    if finite.all():
+        return row.tolist()
+    kept = np.array(row, object)
+    kept[~finite] = None
+    return kept.tolist()
 
 
 def _batches(ids: list[list[int]]) -> Iterator[list[list[int]]]:
@@ -214,11 +259,12 @@ def _tensor(declared: Any, value: Any) -> Any:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             refuse("is not an array of numbers")
-        if not np.isfinite(array).all():
-            refuse("holds a value that is not finite")
-        converted = array.astype(dtype)
+        with np.errstate(all="ignore"):
+            converted = array.astype(dtype)
     except (ValueError, OverflowError, TypeError):
         refuse("is not a rectangular array of numbers")
+    if not np.isfinite(array).all() or not np.isfinite(converted).all():
+        refuse(f"holds a value that is not finite as {declared.type}")
     if np.dtype(dtype).kind in "biu" and not np.array_equal(converted, array):
         refuse(f"holds a value that {declared.type} cannot")
     expected = declared.shape
