@@ -150,10 +150,9 @@ def _print(
     span = _span(connection, license, plan, period)
     customer = parties.load_customer(connection, license.customer.id)
     customer = customer or Customer(license.customer.id, license.customer.name)
-    results = rate(
-        plan, usage_of(connection, license.license_id), span, tax=customer.tax.tax if customer.tax else None
-    )
-    printed = as_printed(results)[:-1]
+    tax = customer.tax.tax if customer.tax else None
+    results = rate(plan, usage_of(connection, license.license_id), span, tax=tax)
+    printed = as_printed(results, tax=tax)[:-1]
     header = _header(connection, license, customer, number, issued)
     made = invoice.invoice(printed[-1], header)
     html = invoice_html.to_html(made).encode()
