@@ -24,7 +24,7 @@ def code_of(call: object, *arguments: object, **more: object) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_read_bounded(tmp_path: Path) -> None:

@@ -211,20 +211,6 @@ def test_one_flipped_bit_anywhere_is_not_authentic(at: int, bit: int, tmp_path: 
     assert report.failures[0].code and report.to_text().startswith("FAIL")
 
 
-def test_every_byte_of_metadata_counts(tmp_path: Path) -> None:
-    """Flip every byte outside the long zero padding, not only some of them."""
-    path = tmp_path / "x.sealpack"
-    zeros = GOOD.index(bytes(4096))
-    end_of_zeros = GOOD.index(b"GGUF")
-    places = [*range(zeros + 4), *range(end_of_zeros, len(GOOD))]
-    survivors = []
-    for at in places:
-        path.write_bytes(GOOD[:at] + bytes([GOOD[at] ^ 0x20]) + GOOD[at + 1 :])
-        if verify_bundle(path, TRUST).exit_status != 3:
-            survivors.append(at)
-    assert survivors == []
-
-
 @QUICK
 @given(changes=edits)
 def test_spliced_bundles_are_not_authentic(changes: list[tuple[int, int, bytes]], tmp_path: Path) -> None:
