@@ -87,7 +87,8 @@ def accepted() -> None:
     )  # fmt: skip
     case(
         "older", "a file of which everything is known",
-        [("1.usage", plain(d), [["1.usage", "OK", n]]), ("2.usage", plain(d, 3, 9), [["2.usage", "W103", 0]])], d,
+        [("1.usage", plain(d), [["1.usage", "OK", n]]),
+         ("2.usage", plain(d, 3, 9), [["2.usage", "W103", 0]])], d,
     )  # fmt: skip
     long = Device().work(270)
     torn = plain(long)[:-900]
@@ -110,7 +111,8 @@ def accepted() -> None:
     )  # fmt: skip
     test = worked(license=make_license(environment="test"))
     case("test-license", "stored and never billed",
-         [("1.usage", plain(test), [["1.usage", "W150", test.size]])], test, registry=test.line())  # fmt: skip
+         [("1.usage", plain(test), [["1.usage", "W150", test.size]])], test,
+         registry=test.line())  # fmt: skip
 
 
 def held() -> None:
@@ -128,8 +130,9 @@ def held() -> None:
     d.work(5)
     twin.wait(1).work(5)
     case(
-        "fork", "two machines went on from one state: the log is frozen as it is, older copies are still known",
-        [("1.usage", plain(d), [["1.usage", "OK", d.size]]), ("2.usage", plain(twin), [["2.usage", "H210", 0]]),
+        "fork", "two machines went on from one state: the log is frozen; older copies are still known",
+        [("1.usage", plain(d), [["1.usage", "OK", d.size]]),
+         ("2.usage", plain(twin), [["2.usage", "H210", 0]]),
          ("3.usage", plain(d.clone().work(3)), [["3.usage", "H210", 0]]),
          ("4.usage", plain(d, 0, 9), [["4.usage", "W103", 0]])], d,
     )  # fmt: skip
