@@ -13,6 +13,7 @@ from typing import Any
 
 from sealpack.format import documents
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.keys import ED25519, PublicKey
@@ -80,7 +81,7 @@ class ActivationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """The answer: this device may use that license. `keys` will carry wrapped bundle keys."""
+    """The answer: this device may use that license. `keys` open encrypted bundles, one build each."""
 
     license_id: str
     license_digest: str
@@ -91,7 +92,7 @@ class Activation:
     issued_at: int
     epoch: int = 0
     device_label: str | None = None
-    keys: tuple[dict[str, Any], ...] = ()
+    keys: tuple[WrappedKey, ...] = ()
     digest: str = field(default="", compare=False)
 
     @classmethod
@@ -111,23 +112,19 @@ class Activation:
             f.integer("issued_at"),
             f.integer("epoch", default=0),
             f.text("device_label", max_len=100, default=None),
-            f.array("keys", _read_object, max_items=256, default=()),
+            f.objects("keys", WrappedKey.parse, max_items=256, default=()),
             envelope.digest,
         )
+        if len({wrapped.bundle_digest for wrapped in made.keys}) != len(made.keys):
+            raise f.fail("keys", "holds two keys for one bundle")
         if made.device_id != device_id(key):
             raise SealpackError("DEVICE_MISMATCH", "activation names another device than its key")
         return made
 
     def to_dict(self) -> dict[str, Any]:
         """The payload without `schema`."""
-        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key"))
-        return {**members, "device_key": self.device_key.pem}
-
-
-def _read_object(item: Any, path: str) -> dict[str, Any]:
-    Fields(item, path)
-    result: dict[str, Any] = item
-    return result
+        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key", "keys"))
+        return {**members, "device_key": self.device_key.pem, "keys": [key.to_dict() for key in self.keys]}
 
 
 @dataclass(frozen=True, slots=True)
