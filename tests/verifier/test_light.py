@@ -17,7 +17,8 @@ import sys
 from sealpack.verifier.cli.main import make_cli, run
 status = run(make_cli(), sys.argv[1:])
 loaded = [name for name in {HEAVY + OUTSIDE!r} if name in sys.modules]
-parts = [name for name in sys.modules if name.startswith(("sealpack.builder", "sealpack.runtime", "sealpack.set"))]
+others = ("sealpack.builder", "sealpack.runtime", "sealpack.settlement")
+parts = [name for name in sys.modules if name.startswith(others)]
 sys.exit(99 if loaded or parts else status)
 """
 

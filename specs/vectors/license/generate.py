@@ -164,8 +164,6 @@ def _signers(add: Any) -> None:
     )
     spaced = dsse.sign(good.payload_type, json.dumps(json.loads(good.payload)).encode(), LICENSER)
     add("not-canonical", "Signed with spaces.", "JSON_INVALID", spaced)
-    large = sealed({"support": "s" * (260 * 1024)})
-    add("too-large", "A license of 260 KiB.", "JSON_LIMIT", large)
     add(
         "other-namespace",
         "A bundle outside the key's namespaces.",
