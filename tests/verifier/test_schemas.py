@@ -23,7 +23,9 @@ from sealpack.format.activation import Activation, ActivationRequest, Lease, dev
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import CODES, SealpackError
+from sealpack.format.fields import Fields
 from sealpack.format.keys import ED25519, PrivateKey
 from sealpack.format.leasing import next_lease
 from sealpack.format.license import (
@@ -117,7 +119,8 @@ def examples() -> dict[str, Any]:
         DEVICE.public, "0" * 32, world.T0, trust.root_digest, "sealpack 0.2.0", "ward 3", "L-1"
     )
     request = documents.seal("activation-request", asked.to_dict(), DEVICE)
-    wrapped = json.loads((SCHEMAS.parent / "vectors/encryption/wrapped/wrapped-key.json").read_text())
+    value = json.loads((SCHEMAS.parent / "vectors/encryption/wrapped/wrapped-key.json").read_text())
+    wrapped = WrappedKey.parse(Fields(value, "keys[0]"))
     given = Activation(
         "L-1",
         sealed.digest,
