@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from sealpack.format import records
 from sealpack.format.activation import Activation, device_id, log_origin
+from sealpack.format.canonical import MAX_INT
 from sealpack.format.documents import kind_of
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
@@ -115,10 +116,13 @@ def check_growth(
     """The new receipts against themselves, the registry and the clock; :class:`Stopped` H213 to H250."""
     for finding in growth.checker.findings:
         raise Stopped(_LOG_CODES.get(finding.code, "H213"), finding.message)
+    state = growth.checker.end()
+    if state.registers is not None and any(n > MAX_INT for n in state.registers.totals.values()):
+        raise Stopped("H213", "a register passes 2^53 - 1, more than a tally can say")
     for genesis in growth.records(records.GENESIS):
         _check_genesis(connection, genesis.body, identity, trust)
     _check_plan(connection, identity.license)
-    for route, entry in (growth.checker.end().routes or {}).items():
+    for route, entry in (state.routes or {}).items():
         _check_route(connection, route, entry, identity.license.license_id)
     for leaf in growth.records(records.ACKNOWLEDGED):
         _check_acknowledged(connection, identity, leaf.body)
@@ -127,7 +131,7 @@ def check_growth(
 
 def _check_genesis(connection: sa.Connection, body: dict[str, Any], identity: Identity, trust: Trust) -> None:
     activation = identity.activation
-    if device_id(PublicKey.from_pem(body["device"])) != activation.device_id:
+    if not _is_key_of(body["device"], activation.device_id):
         raise Stopped("H214", "the log's first record names another device")
     if body["epoch"] != activation.epoch:
         raise Stopped("H214", f"the log's first record says it is log {body['epoch']} of the device")
@@ -138,6 +142,14 @@ def _check_genesis(connection: sa.Connection, body: dict[str, Any], identity: Id
         raise Stopped("H250", f"license document {body['license'][:16]} is not known here")
     if version.license_id != activation.license_id:
         raise Stopped("H214", f"the log's first record names license {version.license_id}")
+
+
+def _is_key_of(pem: str, device: str) -> bool:
+    """Whether a record's key is the device's first one; it may also be no key at all."""
+    try:
+        return device_id(PublicKey.from_pem(pem)) == device
+    except SealpackError:
+        return False
 
 
 def _check_plan(connection: sa.Connection, license: License) -> None:

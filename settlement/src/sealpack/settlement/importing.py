@@ -35,7 +35,7 @@ def import_file(database: db.Database, path: Path) -> str:
         plan = load_plan(data, what=path.name)
         with database.write() as connection:
             return registry.put_plan(connection, plan)
-    schema, value = _first_value(data, path.name)
+    schema, value, rest = _first_value(data, path.name)
     with database.write() as connection:
         if schema == TRUST_SCHEMA:
             return registry.put_trust(connection, Trust.load(data))
@@ -43,6 +43,8 @@ def import_file(database: db.Database, path: Path) -> str:
             return registry.put_documents(connection, Parcel.from_bytes(data, path.name).documents)
         if schema == registry_format.SCHEMA:
             return _put_lines(connection, data, path.name)
+        if rest:
+            raise SealpackError("REGISTRY_INVALID", f"{path.name} goes on after its JSON")
         if schema == parties.CUSTOMERS_SCHEMA:
             return parties.put_customers(connection, value, path.name)
         if schema == parties.SELLER_SCHEMA:
@@ -52,15 +54,28 @@ def import_file(database: db.Database, path: Path) -> str:
     )
 
 
-def _first_value(data: bytes, name: str) -> tuple[str, Any]:
-    """The first JSON value of a file and its `schema`; a bare envelope counts as a parcel."""
+def _first_value(data: bytes, name: str) -> tuple[str, Any, bool]:
+    """The `schema` of a file's first JSON value, the value, and whether more follows.
+
+    A bare envelope counts as a parcel. REGISTRY_INVALID for a key twice and for half of a surrogate pair.
+    """
     try:
-        value, _ = json.JSONDecoder().raw_decode(data.decode("utf-8-sig").lstrip())
+        text = data.decode("utf-8-sig").strip()
+        value, end = json.JSONDecoder(object_pairs_hook=_unique).raw_decode(text)
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise SealpackError("REGISTRY_INVALID", f"{name} is not JSON or YAML settlement knows") from None
     if not isinstance(value, dict):
-        return "", value
-    return PARCEL_SCHEMA if "payloadType" in value else str(value.get("schema", ""))[:100], value
+        return "", value, end < len(text)
+    schema = PARCEL_SCHEMA if "payloadType" in value else str(value.get("schema", ""))[:100]
+    return schema, value, end < len(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _put_lines(connection: Any, data: bytes, name: str) -> str:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from sealpack.format import records
 from sealpack.format.dsse import Envelope
-from sealpack.format.errors import SealpackError
+from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
@@ -51,7 +51,7 @@ def ingest_file(database: db.Database, path: Path, now: int) -> list[Outcome]:
     except SealpackError as error:
         if error.code != "JSON_LIMIT":
             raise
-        return [Outcome("", path.name, "R305", f"more than {LIMITS.usage_file_bytes >> 20} MiB")]
+        return [Outcome("", printable(path.name), "R305", f"more than {LIMITS.usage_file_bytes >> 20} MiB")]
     return ingest(database, data, path.name, now)
 
 
@@ -60,7 +60,7 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
 
     Never raises for what the file holds. STORE_* and TRUST_UNPINNED are about this side.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    digest, name = hashlib.sha256(data).hexdigest(), printable(name)
     with database.write() as connection:
         row = {"sha256": digest, "name": name, "received_at": now, "data": data}
         connection.execute(db.put(connection, db.files).values(row).on_conflict_do_nothing())

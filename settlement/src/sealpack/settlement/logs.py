@@ -73,15 +73,25 @@ class Log:
 
 
 def load(connection: sa.Connection, origin: str) -> Log | None:
-    """The log as it stands, or None before its first receipt."""
+    """The log as it stands, or None before its first receipt; STORE_CORRUPT."""
     row = connection.execute(sa.select(db.logs).where(db.logs.c.origin == origin)).first()
     if row is None:
         return None
     return Log(
         origin, row.license_id, row.device_id, row.epoch,
-        Frontier.from_hex(row.size, json.loads(row.frontier)),
+        _frontier(row),
         LogState.from_dict(json.loads(row.state)), row.note, row.last_ms, bool(row.frozen),
     )  # fmt: skip
+
+
+def _frontier(row: Any) -> Frontier:
+    try:
+        frontier = Frontier.from_hex(row.size, json.loads(row.frontier))
+    except (ValueError, SealpackError):
+        raise SealpackError("STORE_CORRUPT", f"{row.origin}: the stored tree is none") from None
+    if frontier.root.hex() != row.root:
+        raise SealpackError("STORE_CORRUPT", f"{row.origin}: the stored tree and its root differ")
+    return frontier
 
 
 def stamp(connection: sa.Connection, origin: str) -> tuple[int, str, bool]:

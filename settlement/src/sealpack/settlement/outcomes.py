@@ -6,6 +6,7 @@ for a person or for a file still to come), R is refused (the raw bytes are kept 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,13 @@ class Outcome:
         return f"{self.code:<4}  {self.name}: {OUTCOMES[self.code]}" + (
             f" ({self.detail})" if self.detail else ""
         )
+
+
+def final(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The last word on each file: what was held is left out when it was accepted later on."""
+    told = list(outcomes)
+    accepted = {o.sha256: index for index, o in enumerate(told) if o.is_accepted}
+    return [o for index, o in enumerate(told) if index >= accepted.get(o.sha256, 0) or o.is_accepted]
 
 
 def is_accepted(code: str) -> bool:

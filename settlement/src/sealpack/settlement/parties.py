@@ -23,6 +23,7 @@ CUSTOMERS_SCHEMA = "sealpack/customers/v1"
 SELLER_SCHEMA = "sealpack/seller/v1"
 PAYMENT_DAYS = 30
 _PREFIX = r"[A-Z0-9][A-Z0-9-]{0,15}"
+_NAME = r"(?s).*\S.*"  # not blank
 _CODE = "REGISTRY_INVALID"
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Customer:
         tax = f.sub("tax", default=None)
         return cls(
             f.text("id", pattern=IDENTIFIER),
-            f.text("legal_name", max_len=300),
+            f.text("legal_name", pattern=_NAME, max_len=300),
             f.texts("address", max_items=8, default=()),
             f.text("tax_id", max_len=64, default=""),
             f.text("email", max_len=200, default=""),
@@ -110,7 +111,7 @@ class Seller:
         """Read a seller file; REGISTRY_INVALID names the field."""
         return cls(
             f.text("issuer", max_len=200),
-            f.text("legal_name", max_len=300),
+            f.text("legal_name", pattern=_NAME, max_len=300),
             f.texts("address", max_items=8, default=()),
             f.text("tax_id", max_len=64, default=""),
             f.text("email", max_len=200, default=""),

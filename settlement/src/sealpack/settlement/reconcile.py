@@ -54,14 +54,18 @@ class Reconciliation:
 
 def reconcile(database: db.Database, now: int) -> Reconciliation:
     """Rebuild every log from evidence and compare; reads only, and stops nobody."""
+    held: list[Log] = []
+    problems: list[str] = []
     with database.read() as connection:
-        origins = connection.execute(sa.select(db.logs.c.origin).order_by(db.logs.c.origin)).scalars().all()
-        held = [log for o in origins if (log := logs.load(connection, o)) is not None]
-        problems = [*_damaged(connection), *(p for log in held for p in _check(connection, log))]
-        return Reconciliation(
-            len(held), sum(log.size for log in held), tuple(problems),
-            _waiting(connection), _silent(connection, held, now),
-        )  # fmt: skip
+        problems += _damaged(connection)
+        for origin in connection.execute(sa.select(db.logs.c.origin).order_by(db.logs.c.origin)).scalars():
+            try:
+                held += [log] if (log := logs.load(connection, origin)) else []
+            except SealpackError as error:
+                problems.append(error.message)
+        problems += [problem for log in held for problem in _check(connection, log)]
+        waiting, silent = _waiting(connection), _silent(connection, held, now)
+    return Reconciliation(len(held), sum(log.size for log in held), tuple(problems), waiting, silent)
 
 
 def _damaged(connection: sa.Connection) -> Iterator[str]:

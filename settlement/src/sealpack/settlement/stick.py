@@ -14,12 +14,12 @@ from pathlib import Path
 from sealpack.format import registry as registry_format
 from sealpack.format import usage
 from sealpack.format.documents import PARCEL_SCHEMA
-from sealpack.format.errors import SealpackError
+from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import atomic_write, io_error
 from sealpack.format.limits import LIMITS
 from sealpack.settlement import ack, db, importing, ingest
 from sealpack.settlement.ack import Reply, Signers
-from sealpack.settlement.outcomes import Outcome
+from sealpack.settlement.outcomes import Outcome, final
 
 _HEAD_BYTES = LIMITS.usage_line_bytes
 _SUFFIX = ".usage.gz"
@@ -45,6 +45,7 @@ def sync(database: db.Database, folder: Path, signers: Signers, now: int) -> Vis
     for path, kind in found:
         if kind == "usage":
             outcomes += ingest.ingest_file(database, path, now)
+    outcomes = final(outcomes)
     replies = ack.replies(database, signers, [o.origin for o in outcomes if o.origin], now)
     for reply in replies:
         atomic_write(folder / reply.name, reply.data)
@@ -85,9 +86,9 @@ def _import(database: db.Database, paths: list[Path]) -> tuple[list[str], list[s
     imported, passed_over = [], []
     for path in paths:
         try:
-            imported.append(f"{path.name}: {importing.import_file(database, path)}")
+            imported.append(f"{printable(path.name)}: {importing.import_file(database, path)}")
         except SealpackError as error:
             if error.spec.exit == 1 or error.code == "TRUST_UNPINNED":
                 raise
-            passed_over.append(f"{path.name}: {error.message}")
+            passed_over.append(f"{printable(path.name)}: {error.message}")
     return imported, passed_over

@@ -35,10 +35,11 @@ def ingest(
     with common.open_database() as database:
         from sealpack.settlement import ack
         from sealpack.settlement import ingest as engine
+        from sealpack.settlement.outcomes import final
 
         signers = common.signers(key, witness, passphrase_file) if key else None
         now = support.now()
-        outcomes = [outcome for path in paths for outcome in engine.ingest_file(database, path, now)]
+        outcomes = final(o for path in paths for o in engine.ingest_file(database, path, now))
         origins = [o.origin for o in outcomes if o.origin]
         replies = ack.replies(database, signers, origins, now) if signers else []
     if acks:
