@@ -5,6 +5,7 @@ Source: specs/keys.md, section "Files".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sealpack.format.errors import SealpackError
@@ -61,6 +62,23 @@ def load_private(path: Path, passphrase_file: Path | None = None) -> PrivateKey:
 
 def load_any(path: Path, passphrase_file: Path | None = None) -> PublicKey:
     """The public key of a public or a private key file."""
-    if b"PUBLIC KEY" in read_bounded(path, _MAX_KEY_FILE):
-        return load_public(path)
-    return load_private(path, passphrase_file).public
+    return load_public(path) if is_public(path) else load_private(path, passphrase_file).public
+
+
+def is_public(path: Path) -> bool:
+    """Whether a key file holds a public key."""
+    return b"PUBLIC KEY" in read_bounded(path, _MAX_KEY_FILE)
+
+
+def load_with_any(path: Path, passphrase_files: Sequence[Path]) -> PrivateKey:
+    """A private key file, with the first of the passphrases that opens it, or none; KEY_UNREADABLE."""
+    failure: SealpackError | None = None
+    for passphrase_file in (*passphrase_files, None):
+        try:
+            return load_private(path, passphrase_file)
+        except SealpackError as error:
+            if error.code != "KEY_UNREADABLE":
+                raise
+            failure = failure or error  # "the passphrase is wrong" says more than "one is needed"
+    assert failure is not None
+    raise failure

@@ -1,4 +1,4 @@
-"""Writing trust documents: the first root, keyring and revocations of a creator.
+"""Writing trust documents: the first root, keyring and revocations of a creator, and any later root.
 
 Source: specs/trust.md. Reading and judging them is the format's business; what is written here is
 read back through it before anybody gets it.
@@ -47,21 +47,24 @@ def first_trust(
     """
     if not 1 <= threshold <= len(root_keys):
         raise SealpackError("USAGE", f"a threshold of {threshold} needs that many root keys")
-    root = _root(root_keys, threshold, now)
+    root = root_document([key.public for key in root_keys], root_keys, 1, threshold, now)
     keyring = _keyring(root_keys, list(grants), issuer, list(namespaces), now)
     return Trust.from_envelopes(root, keyring, _revocations(root_keys, now))
 
 
-def _root(keys: Sequence[PrivateKey], threshold: int, now: int) -> Envelope:
-    role = {"threshold": threshold, "keyids": sorted(key.keyid for key in keys)}
-    pems = [key.public.pem for key in sorted(keys, key=lambda key: key.keyid)]
+def root_document(
+    keys: Iterable[PublicKey], signers: Sequence[PrivateKey], version: int, threshold: int, now: int
+) -> Envelope:
+    """A root of `keys`: `threshold` of them for every role."""
+    ordered = sorted(keys, key=lambda key: key.keyid)
+    role = {"threshold": threshold, "keyids": [key.keyid for key in ordered]}
     payload = {
-        "version": 1,
+        "version": version,
         "issued_at": now,
-        "keys": pems,
+        "keys": [key.pem for key in ordered],
         "roles": dict.fromkeys(ROOT_ROLES, role),
     }
-    return documents.seal("root", payload, *keys)
+    return documents.seal("root", payload, *signers)
 
 
 def _keyring(
