@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 from support.books import NOW, Books
 from support.device import Device
 
@@ -165,3 +167,10 @@ def test_a_name_with_odd_characters(tmp_path: Path) -> None:
     path = tmp_path / "what? 100% #1.db"
     db.Database.open(path).close()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_tables_can_be_made_on_another_database() -> None:
+    for table in db.metadata.sorted_tables:
+        text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert "BIGINT" in text or "BYTEA" in text
+        assert "STRICT" not in text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from support import rating_plans, world
 from support.books import CUSTOMERS, Books
@@ -200,9 +202,33 @@ def test_a_seller_without_a_record_is_called_as_in_the_license(books: Books) -> 
     assert (seller.legal_name, seller.prefix, seller.payment_days) == ("Acme", "INV", 30)
 
 
-def test_a_seller_with_a_prefix_that_is_none(books: Books) -> None:
-    record = {"schema": "sealpack/seller/v1", "issuer": "A", "legal_name": "A", "prefix": "../x"}
-    assert refused(books, "s.json", json.dumps(record).encode()) == "REGISTRY_INVALID"
+SELLER = {"schema": "sealpack/seller/v1", "issuer": "A", "legal_name": "Acme AG"}
+SCHEMA = Path(__file__).parents[2] / "specs/schemas/seller.json"
+
+
+@pytest.mark.parametrize(
+    ("members", "good"),
+    [
+        ({}, True),
+        ({"address": ["a"] * 8, "payment": "IBAN", "payment_days": 3650, "prefix": "AC-2026"}, True),
+        ({"unknown": None}, True),
+        ({"prefix": "../x"}, False),
+        ({"prefix": "-"}, False),
+        ({"legal_name": " "}, False),
+        ({"address": ["a"] * 9}, False),
+        ({"payment_days": 3651}, False),
+        ({"issuer": 7}, False),
+    ],
+)
+def test_a_seller_file_and_its_schema(books: Books, members: dict[str, Any], good: bool) -> None:
+    record = SELLER | members
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    assert schema.is_valid(record) == good
+    data = json.dumps(record).encode()
+    if good:
+        assert books.take("s.json", data) == "seller Acme AG"
+    else:
+        assert refused(books, "s.json", data) == "REGISTRY_INVALID"
 
 
 @pytest.mark.parametrize(
