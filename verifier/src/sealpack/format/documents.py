@@ -90,9 +90,7 @@ class Parcel:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON of the parcel."""
-        return canonical.dumps(
-            {"schema": PARCEL_SCHEMA, "documents": [e.to_dict() for e in self.documents]}
-        )
+        return canonical.dumps({"schema": PARCEL_SCHEMA, "documents": [e.to_dict() for e in self.documents]})
 
     @classmethod
     def from_bytes(cls, data: bytes, what: str = "file") -> Parcel:

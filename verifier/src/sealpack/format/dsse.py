@@ -110,6 +110,4 @@ def sign(payload_type: str, payload: bytes, *keys: PrivateKey) -> Envelope:
     """Sign `payload` with every key, in keyid order so that the bytes do not depend on call order."""
     message = pae(payload_type, payload)
     ordered = sorted(keys, key=lambda key: key.keyid)
-    return Envelope(
-        payload_type, payload, tuple(Signature(k.keyid, k.sign(message)) for k in ordered)
-    )
+    return Envelope(payload_type, payload, tuple(Signature(k.keyid, k.sign(message)) for k in ordered))

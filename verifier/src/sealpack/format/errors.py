@@ -96,9 +96,7 @@ CODES: dict[str, ErrorSpec] = {
     "STORE_IO": _io(503, "state could not be read or written", "check the disk, then try again"),
     "STORE_CORRUPT": _io(503, "state database is damaged", "restore it from a backup"),
     "STATE_LOCKED": _io(503, "state is in use by another process", "try again in a moment"),
-    "STATE_UNSAFE": _io(
-        503, "state directory is not safe to use", "use a local folder that you own"
-    ),
+    "STATE_UNSAFE": _io(503, "state directory is not safe to use", "use a local folder that you own"),
     "CLOCK_UNREADABLE": _io(503, "the clock cannot be read", "set the clock and try again"),
     "ENGINE_FAILED": _io(500, "the model engine failed", "run `sealpack selftest`"),
     # --- usage --------------------------------------------------------------------------------
@@ -135,9 +133,7 @@ CODES: dict[str, ErrorSpec] = {
     "SIG_MISSING": _bad("bundle is not signed", "ask the creator for the signed bundle"),
     "SIG_MALFORMED": _bad("signature malformed", _NEW_COPY),
     "SIG_INVALID": _bad("signature does not verify", _NEW_COPY),
-    "SIG_KEY_UNKNOWN": _bad(
-        "signed by a key that is not trusted", "check the trust file, or ask who signed"
-    ),
+    "SIG_KEY_UNKNOWN": _bad("signed by a key that is not trusted", "check the trust file, or ask who signed"),
     "SIG_KEY_ROLE": _bad("key is not allowed to sign this", "ask who signed and why"),
     "SIG_NAMESPACE": _bad("key may not sign for this name", "ask who signed and why"),
     "SIG_STATEMENT": _bad("signed statement is not a Sealpack statement", _NEW_COPY),
@@ -170,9 +166,7 @@ CODES: dict[str, ErrorSpec] = {
     "RECEIPT_ROUTE": _bad("receipts contradict their route table", "keep the file; ask support"),
     "RECEIPT_TALLY": _bad("registers differ from the receipts", "keep the file; ask support"),
     "RECEIPT_TREE": _bad("receipts do not fit their signed tree", "keep the file; ask support"),
-    "CHECKPOINT_INVALID": _bad(
-        "checkpoint signature does not verify", "keep the file; ask support"
-    ),
+    "CHECKPOINT_INVALID": _bad("checkpoint signature does not verify", "keep the file; ask support"),
     "USAGE_INVALID": _bad("usage file not valid", "export the file again"),
     "USAGE_HEADER": _bad("usage file header not valid", "export the file again"),
     "USAGE_KEY": _bad("usage file is of another device", "check which machine the file came from"),

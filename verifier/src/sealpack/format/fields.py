@@ -55,9 +55,7 @@ class Fields:
         return value
 
     @overload
-    def text(
-        self, key: str, *, pattern: str | re.Pattern[str] | None = None, max_len: int = 4096
-    ) -> str: ...
+    def text(self, key: str, *, pattern: str | re.Pattern[str] | None = None, max_len: int = 4096) -> str: ...
     @overload
     def text(
         self,
@@ -133,9 +131,7 @@ class Fields:
         return Fields(value, f"{self.what}.{key}", self.code) if key in self._value else value
 
     @overload
-    def array(
-        self, key: str, read: Callable[[Any, str], T], *, max_items: int = 4096
-    ) -> tuple[T, ...]: ...
+    def array(self, key: str, read: Callable[[Any, str], T], *, max_items: int = 4096) -> tuple[T, ...]: ...
     @overload
     def array(
         self, key: str, read: Callable[[Any, str], T], *, max_items: int = 4096, default: D
@@ -193,11 +189,7 @@ class Fields:
 
     def raw(self, key: str, *, default: Any = _MISSING) -> Any:
         """The member as parsed; for values that are carried, not understood."""
-        return (
-            self._get(key, object, "present", default)
-            if key not in self._value
-            else (self._value[key])
-        )
+        return self._get(key, object, "present", default) if key not in self._value else (self._value[key])
 
     def schema(self, expected: str) -> None:
         """Require `schema` to be `expected`."""

@@ -74,9 +74,7 @@ class PublicKey:
         """The 32 key bytes of an Ed25519 key."""
         if self.scheme != ED25519:
             raise SealpackError("KEY_MALFORMED", "not an Ed25519 key")
-        data: bytes = self._key.public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
+        data: bytes = self._key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return data
 
     def verify(self, signature: bytes, message: bytes) -> None:
@@ -143,9 +141,7 @@ class PrivateKey:
             data = Path(path).read_bytes()
         except OSError as error:
             reason = (error.strerror or "unreadable").lower()
-            raise SealpackError(
-                "KEY_UNREADABLE", f"cannot read key {os.fspath(path)}: {reason}"
-            ) from None
+            raise SealpackError("KEY_UNREADABLE", f"cannot read key {os.fspath(path)}: {reason}") from None
         try:
             return cls.from_pem(data, passphrase)
         except SealpackError as error:
@@ -178,9 +174,7 @@ class PrivateKey:
     def sign(self, message: bytes) -> bytes:
         """The signature bytes: DER for ECDSA (RFC 6979), 64 bytes for Ed25519."""
         if self.scheme == ECDSA:
-            signature: bytes = self._key.sign(
-                message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-            )
+            signature: bytes = self._key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
         else:
             signature = self._key.sign(message)
         return signature
@@ -188,9 +182,7 @@ class PrivateKey:
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """PKCS#8 PEM, encrypted when a passphrase is given."""
         protection: serialization.KeySerializationEncryption = (
-            serialization.BestAvailableEncryption(passphrase)
-            if passphrase
-            else serialization.NoEncryption()
+            serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
         )
         data: bytes = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection

@@ -28,7 +28,10 @@ SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SCHEMA = "sealpack/signature/v1"
 LAST_SECOND = 253_402_300_799  # 9999-12-31, the last day that has a calendar date
 _SERIALIZATION: dict[str, Any] = {
-    "method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": ["META"],
+    "method": "files",
+    "hash_type": "sha256",
+    "allow_symlinks": False,
+    "ignore_paths": ["META"],
 }
 
 
@@ -51,25 +54,27 @@ class Statement:
             {"name": name, "algorithm": "sha256", "digest": self.resources[name]}
             for name in _ordered(self.resources)
         ]
-        return canonical.dumps({
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": self.bundle_id, "digest": {"sha256": subject_digest(self.resources)}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "serialization": _SERIALIZATION,
-                "resources": resources,
-                "x-sealpack": {
-                    "schema": SCHEMA,
-                    "bundle_id": self.bundle_id,
-                    "release_index": self.release_index,
-                    "manifest_sha256": self.manifest_sha256,
-                    "required_schemes": list(self.required_schemes),
-                    "min_keyring": self.min_keyring,
-                    "min_revocations": self.min_revocations,
-                    "signed_at": self.signed_at,
+        return canonical.dumps(
+            {
+                "_type": STATEMENT_TYPE,
+                "subject": [{"name": self.bundle_id, "digest": {"sha256": subject_digest(self.resources)}}],
+                "predicateType": PREDICATE_TYPE,
+                "predicate": {
+                    "serialization": _SERIALIZATION,
+                    "resources": resources,
+                    "x-sealpack": {
+                        "schema": SCHEMA,
+                        "bundle_id": self.bundle_id,
+                        "release_index": self.release_index,
+                        "manifest_sha256": self.manifest_sha256,
+                        "required_schemes": list(self.required_schemes),
+                        "min_keyring": self.min_keyring,
+                        "min_revocations": self.min_revocations,
+                        "signed_at": self.signed_at,
+                    },
                 },
-            },
-        })
+            }
+        )
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Statement:
@@ -128,11 +133,13 @@ def sign(statement: Statement, key: PrivateKey) -> bytes:
     if key.scheme != ECDSA:
         raise SealpackError("USAGE", "bundles are signed with an ECDSA P-256 key")
     envelope = dsse.sign(PAYLOAD_TYPE, statement.to_bytes(), key)
-    return canonical.dumps({
-        "mediaType": SIGSTORE_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": key.keyid}, "tlogEntries": []},
-        "dsseEnvelope": envelope.to_dict(),
-    })
+    return canonical.dumps(
+        {
+            "mediaType": SIGSTORE_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": key.keyid}, "tlogEntries": []},
+            "dsseEnvelope": envelope.to_dict(),
+        }
+    )
 
 
 def read_signature(data: bytes) -> Envelope:
