@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -185,8 +186,7 @@ class Database:
         target = Path(path)
         if not target.parent.is_dir():
             raise SealpackError("FILE_MISSING", f"folder {target.parent} does not exist")
-        url = sa.URL.create("sqlite", database=str(target))
-        engine = sa.create_engine(url, connect_args={"timeout": WAIT_S})
+        engine = sa.create_engine(_url(target), connect_args={"timeout": WAIT_S})
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
         database = cls(engine)
@@ -198,15 +198,15 @@ class Database:
         return database
 
     def _prepare(self) -> None:
-        with self.write() as connection:
-            metadata.create_all(connection)
-            found = connection.execute(sa.select(about.c.schema_version)).scalar()
-            if found is None:
-                connection.execute(sa.insert(about).values(schema_version=SCHEMA_VERSION))
-            elif found > SCHEMA_VERSION:
-                raise SealpackError(
-                    "STATE_NEWER", f"the database has schema {found}, this is {SCHEMA_VERSION}"
-                )
+        with self.read() as connection:
+            found = _schema_version(connection)
+        if found is None:
+            with self.write() as connection:
+                metadata.create_all(connection)
+                if _schema_version(connection) is None:
+                    connection.execute(sa.insert(about).values(schema_version=SCHEMA_VERSION))
+        elif found > SCHEMA_VERSION:
+            raise SealpackError("STATE_NEWER", f"the database has schema {found}, this is {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Release the file."""
@@ -229,6 +229,24 @@ class Database:
         """The database as it is at the first question, whatever is written meanwhile."""
         with _told(), self._reader.begin() as connection:
             yield connection
+
+
+def _schema_version(connection: sa.Connection) -> int | None:
+    """What the database says of itself; None in a new one."""
+    if not sa.inspect(connection).has_table(about.name):
+        return None
+    return connection.execute(sa.select(about.c.schema_version)).scalar()
+
+
+def _url(path: Path) -> sa.URL:
+    """A database nobody can write, such as an auditor's copy on a disc, is read as it stands."""
+    writable = os.access(path.parent, os.W_OK) and (os.access(path, os.W_OK) or not path.exists())
+    if writable or not path.exists():
+        return sa.URL.create("sqlite", database=str(path))
+    if (wal := path.with_name(path.name + "-wal")).exists() and wal.stat().st_size:
+        raise SealpackError("STORE_READONLY", f"{path} has changes in {wal.name} that cannot be joined to it")
+    query = {"immutable": "1", "mode": "ro", "uri": "true"}
+    return sa.URL.create("sqlite", database=f"file:{quote(str(path.resolve()))}", query=query)
 
 
 _READS = "sealpack_reads"
