@@ -13,6 +13,7 @@ import pytest
 from support import world
 from support.site import INPUT, Site, make_license
 
+import sealpack.runtime
 from sealpack.format.activation import ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.license import Quota, Use
@@ -189,6 +190,51 @@ def test_a_changed_payload_byte_leaves_nothing_in_the_store(shell: Shell) -> Non
 def test_run_takes_exactly_one_input(shell: Shell, arguments: list[str]) -> None:
     shell("run", "acme/tiny", *arguments, status=2)
     assert "error[USAGE]" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("tiny", "--input FILE"), ("words", "--text TEXT"), ("talk", "--prompt TEXT")]
+)
+def test_run_without_an_input_says_what_the_bundle_takes(shell: Shell, name: str, hint: str) -> None:
+    shell.site.pin()
+    shell.site.install(name)
+    shell("run", f"acme/{name}", status=2)
+    assert f"next: acme/{name} does " in shell.err
+    assert hint in shell.err
+
+
+def test_status_leads_through_the_first_steps(shell: Shell) -> None:
+    assert shell.site.home.path.is_dir()
+    assert "next     run `sealpack trust pin trust.json`" in shell("status")
+    shell.site.pin()
+    assert "next     run `sealpack install BUNDLE`" in shell("status")
+    shell.site.install()
+    assert "next     run `sealpack activate request" in shell("status")
+    shell.site.activate(make_license(quota=(Quota("calls", "month", "device", 1, None, "deny"),)))
+    text = shell("status")
+    assert "quota    1 of 1 call left this month (UTC)" in text
+    assert "acme/tiny 1.0.0 may run" in text
+    assert "off by" not in text
+    assert "next" not in text
+    with sealpack.runtime.open("acme/tiny", state=shell.site.state_dir) as runtime:
+        runtime.infer(INPUT)
+    assert "may not run: QUOTA_EXCEEDED" in shell("status"), "a quota that is used up is told"
+
+
+def test_a_request_given_as_a_reply_is_told(shell: Shell) -> None:
+    shell.site.pin()
+    request = shell.site.folder / "request.json"
+    shell("activate", "request", "--out", request)
+    shell("activate", "install", request, status=3)
+    assert "error[DOC_TYPE]" in shell.err
+
+
+def test_a_label_that_no_issuer_could_read_is_refused(shell: Shell) -> None:
+    shell.site.pin()
+    request = shell.site.folder / "request.json"
+    shell("activate", "request", "--out", request, "--label", "x" * 101, status=2)
+    assert "longer than 100 characters" in shell.err
+    assert not request.exists()
 
 
 def test_input_that_is_no_json_is_told(shell: Shell) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -126,6 +128,92 @@ def test_kill_at_any_moment_loses_no_answered_call(site: Site, child: Start) -> 
     assert answered <= found.count("ok") - 1 <= answered + rounds, "an answer without receipt, or unexplained"
     assert found.count("aborted") <= rounds
     check(site)
+
+
+LOAD = f"""
+import os, random, signal, threading
+import sealpack.runtime.engines.onnx, sealpack.runtime.engines.llama
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+out = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+def work(tiny, talk, chance):
+    while True:
+        if chance.random() < 0.5:
+            meters = tiny.infer({INPUT!r}).meters
+        else:
+            meters = talk.generate('the', max_tokens=chance.randint(1, 40)).meters
+        os.write(out, f"{{meters['calls']}} {{meters['tok_out']}}\\n".encode())
+for seed in sys.stdin:  # imported once, forked for every process that is to be killed
+    pid = os.fork()
+    if pid == 0:
+        runtimes = open('acme/tiny'), open('acme/talk')
+        for n in range(2):
+            chance = random.Random(f"{{seed}} {{n}}")
+            threading.Thread(target=work, args=(*runtimes, chance), daemon=True).start()
+        threading.Event().wait()
+    print(pid, flush=True)
+"""
+
+
+def random_kills(site: Site, child: Start, kills: int, seed: int) -> None:
+    """Processes under load, killed at random moments; then every answer must have its receipt.
+
+    Two processes of two threads each run side by side, and whichever is killed is started again.
+    """
+    chance = random.Random(seed)
+    site.ready(make_license(quota=(Quota("calls", "term", "device", 10**6, None, "deny"),)))
+    site.install("talk")
+    told = site.folder / "answers"
+    told.touch()
+    nursery = child(site, LOAD.replace("sys.argv[1]", repr(str(told))))
+
+    def start(number: int) -> int:
+        assert nursery.stdin is not None
+        nursery.stdin.write(f"{number}\n")
+        nursery.stdin.flush()
+        return int(line(nursery))
+
+    running = [start(-1), start(-2)]
+    for number in range(kills):
+        time.sleep(chance.random() ** 2 * 0.3)
+        os.kill(running.pop(0), signal.SIGKILL)
+        running.append(start(number))
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    nursery.communicate()
+    with sealpack.runtime.open("acme/tiny", state=site.state_dir) as runtime:
+        runtime.infer(INPUT)
+    check(site)
+    _compare(site, told, kills + 2)
+
+
+def _compare(site: Site, told: Path, deaths: int) -> None:
+    """The answers that were told against the receipts."""
+    rows = [text.split() for text in told.read_text().splitlines()]
+    answers = collections.Counter((int(calls), int(tokens)) for calls, tokens in rows)
+    with site.state() as state, state.read() as db:
+        found = [r.body for r in receipts.recent(db, 1, 1_000_000) if r.kind == "u"]
+    billed = collections.Counter(
+        (body["meters"]["calls"], body["meters"].get("tok_out", 0))
+        for body in found
+        if body["status"] == "ok"
+    )
+    assert answers.total() > deaths, "hardly anything was answered: no load"
+    assert not answers - billed, "an answer without its receipt"
+    # In each of the two threads of a killed process one call may run, or be stored and not yet told.
+    aborted = len(found) - billed.total()
+    assert {body["status"] for body in found} == {"ok", "aborted"}
+    assert 0 < aborted <= 2 * deaths
+    assert billed.total() - answers.total() <= 2 * deaths - aborted + 1
+
+
+def test_random_kills_under_load(site: Site, child: Start) -> None:
+    random_kills(site, child, 58, seed=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1000, 2000, 3000, 4000])
+def test_many_random_kills_under_load(site: Site, child: Start, seed: int) -> None:
+    random_kills(site, child, 1000, seed)
 
 
 def test_two_processes_racing_for_the_last_units_get_exactly_what_is_left(site: Site, child: Start) -> None:

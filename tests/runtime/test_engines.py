@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.site import Site
 
 from sealpack.format.errors import SealpackError
 from sealpack.runtime.engines import base, cpu
@@ -110,7 +112,7 @@ def test_wrong_kind_of_call_names_the_right_flag(embedder: VerifiedModel) -> Non
     session = base.load(embedder, ONE)
     with pytest.raises(SealpackError) as caught:
         session.prepare(Generate("hello"))
-    assert caught.value.remedy == "use --text"
+    assert caught.value.remedy == "use --text TEXT"
 
 
 def test_external_data_never_comes_from_the_file_system(
@@ -182,23 +184,43 @@ def test_a_prompt_longer_than_the_context_is_refused(generator: VerifiedModel) -
     assert session.prepare(Generate("a" * 60, max_tokens=100)).bound.tok_out == 4
 
 
-def test_importing_onnxruntime_starts_no_telemetry(tmp_path: Path) -> None:
-    """No file under the home directory, no socket, no thread of its own."""
-    code = (
-        "import os, time, sealpack.runtime.engines.onnx as e\n"
-        "time.sleep(0.5)\n"
-        "links = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')"
-        " if os.path.exists(f'/proc/self/fd/{n}')]\n"
-        "print(len(os.listdir('/proc/self/task')), sum(x.startswith('socket') for x in links))\n"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
-    environment |= {"HOME": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.split() == ["1", "0"]
-    assert list(tmp_path.iterdir()) == []
+RUN_ONCE = """
+import json, os, sys, time
+import sealpack.runtime
+with sealpack.runtime.open("acme/tiny", state=sys.argv[1], threads=1) as runtime:
+    runtime.infer({"x": [[2, 1, 0]]})
+    time.sleep(0.5)
+    open_files = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+                  if os.path.lexists(f"/proc/self/fd/{n}")]
+    sockets = sum(name.startswith("socket:") for name in open_files)
+    print(json.dumps([len(os.listdir("/proc/self/task")), sockets]))
+"""
+
+
+def test_no_telemetry_file_thread_or_socket(site: Site, tmp_path: Path) -> None:
+    """ONNX Runtime's wheels ship with telemetry on; ours must not need the customer to switch it off."""
+    site.ready()
+    threads, homes = [], []
+    for number, told in enumerate(({}, {"ORT_DISABLE_TELEMETRY": "1"})):
+        home = tmp_path / f"home{number}"
+        home.mkdir()
+        environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | told
+        environment |= {"HOME": str(home), "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(home)}
+        for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+            environment.pop(name, None)
+        ran = subprocess.run(
+            [sys.executable, "-c", RUN_ONCE, str(site.state_dir)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        count, sockets = json.loads(ran.stdout)
+        assert sockets == 0
+        threads.append(count)
+        homes.append(list(home.rglob("*")))
+    assert threads[0] == threads[1]
+    assert homes == [[], []]
 
 
 def test_physical_cores_are_counted_once_per_core() -> None:

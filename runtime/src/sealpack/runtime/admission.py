@@ -359,9 +359,9 @@ _UNITS = {
 _WINDOWS = {"day": "today (UTC)", "month": "this month (UTC)", "term": "for this license"}
 
 
-def amount(bound: Limit) -> str:
-    """What a bound allows, for people: `1,000 calls this month (UTC)`."""
-    return f"{plural(bound.cap, *_UNITS[bound.meter])} {window_of(bound)}"
+def amount(bound: Limit, units: int) -> str:
+    """So many units of a bound's meter, for people: `1,000 calls`."""
+    return plural(units, *_UNITS[bound.meter])
 
 
 def window_of(bound: Limit) -> str:
@@ -371,7 +371,7 @@ def window_of(bound: Limit) -> str:
 
 def _quota_message(bound: Limit, used: int, needed: int, cap: int) -> str:
     are = "is" if cap == 1 else "are"
-    message = f"{used:,} of {plural(cap, *_UNITS[bound.meter])} {are} used {window_of(bound)}"
+    message = f"{used:,} of {amount(bound, cap)} {are} used {window_of(bound)}"
     left = max(0, cap - used)
     return f"{message}; this call needs up to {needed:,}, {left:,} left" if needed > 1 else message
 

@@ -44,9 +44,10 @@ def read_roots(data: bytes) -> list[Trust]:
 
 
 def pin(state: State, trust: Trust) -> None:
-    """Believe this root from now on. The first pin decides; TRUST_CONFLICT for another root.
+    """Believe this root from now on.
 
-    A frozen runtime refuses: its roots come with it.
+    The first pin decides; TRUST_CONFLICT for a root that is not a successor it vouches for. A frozen
+    runtime refuses: its roots come with it.
     """
     if machine.frozen():
         raise SealpackError(
@@ -56,17 +57,21 @@ def pin(state: State, trust: Trust) -> None:
         )
     with state.write() as db:
         row = db.execute("SELECT anchor FROM trust").fetchone()
-        if row is not None and row[0] != trust.root_digest:
-            raise SealpackError(
-                "TRUST_CONFLICT",
-                f"root {row[0][:16]} is pinned already, this one is {trust.root_digest[:16]}",
-                remedy="compare both fingerprints with the vendor; a new root needs a new state directory",
-            )
         if row is None:
             empty = Parcel(()).to_bytes()
             db.execute("INSERT INTO trust VALUES(?,?,?)", (trust.root_digest, trust.to_bytes(), empty))
-        else:
+            return
+        try:
             _ratchet(db, list(trust.envelopes))
+        except SealpackError:
+            if trust.root_digest == row[0]:
+                raise  # else it is a stranger's, told below
+        if trust.root_digest not in (row[0], *(known.root_digest for known in believed(db))):
+            raise SealpackError(
+                "TRUST_CONFLICT",
+                f"root {row[0][:16]} is pinned already, and does not vouch for {trust.root_digest[:16]}",
+                remedy="compare both fingerprints with the vendor; another root needs another state",
+            )
 
 
 def load(state: State) -> list[Trust]:
@@ -77,10 +82,15 @@ def load(state: State) -> list[Trust]:
 
 def current(db: sqlite3.Connection) -> list[Trust]:
     """:func:`load` inside a transaction."""
-    found = [newest for _, newest in _anchors(db)]
+    found = believed(db)
     if not found:
         raise SealpackError("TRUST_UNPINNED", "no trust root is pinned in this state directory")
     return found
+
+
+def believed(db: sqlite3.Connection) -> list[Trust]:
+    """:func:`current`, or nothing when nothing is pinned."""
+    return [newest for _, newest in _anchors(db)]
 
 
 def ratchet(db: sqlite3.Connection, envelopes: Iterable[Envelope]) -> None:
@@ -89,19 +99,24 @@ def ratchet(db: sqlite3.Connection, envelopes: Iterable[Envelope]) -> None:
 
 
 def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
-    if not envelopes:
-        return
-    for anchor, known in _anchors(db):
+    conflict: SealpackError | None = None
+    fits = not envelopes
+    for anchor, known in _anchors(db) if envelopes else ():
         try:
             newer = known.update(envelopes)
         except SealpackError as error:
-            if error.code in ("TRUST_THRESHOLD", "TRUST_INVALID", "TRUST_ROLLBACK"):
-                continue  # another vendor's chain: nothing this root says anything about
-            raise
+            if error.code == "TRUST_CONFLICT":
+                conflict = error
+            elif error.code not in ("TRUST_THRESHOLD", "TRUST_INVALID", "TRUST_ROLLBACK"):
+                raise
+            continue  # another vendor's chain: nothing this root says anything about
+        fits = True
         if newer != known:
             _remember(db, anchor, known, _accepted(known, newer, envelopes))
         if newer.root.version != known.root.version:
             timekeeper.restart(db)
+    if conflict is not None and not fits:  # with several vendors, each one's chain conflicts with the others'
+        raise conflict
 
 
 def _accepted(known: Trust, newer: Trust, envelopes: list[Envelope]) -> list[Envelope]:

@@ -21,7 +21,9 @@ from typing import Any
 
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
+from sealpack.format.io import ModelIo
 from sealpack.format.keys import PrivateKey
+from sealpack.format.manifest import Manifest
 from sealpack.format.records import COST_CENTRE
 from sealpack.runtime import (
     admission,
@@ -80,6 +82,8 @@ def open(
     `license` a license id where several apply; `threads` and `context` (tokens) as the engine takes them.
     Raises the first check that fails, in the order of specs/runtime-state.md.
     """
+    if context is not None and context < 1:
+        raise SealpackError("USAGE", f"context is {context}, not 1 token or more")
     database = State(open_home(state))
     try:
         return Runtime(database, bundle_id, license, Options(threads, context))
@@ -183,14 +187,23 @@ class Runtime:
         return self._loaded().describe()
 
     @property
-    def manifest(self) -> Any:
+    def manifest(self) -> Manifest:
         """The bundle's manifest."""
-        assert self._bundle is not None
-        return self._bundle.manifest
+        return self._opened().manifest
+
+    @property
+    def io(self) -> ModelIo:
+        """How the model is fed and read, with the bundle's own samples."""
+        return self._opened().io
+
+    def _opened(self) -> OpenBundle:
+        if self._bundle is None:
+            raise _closed()
+        return self._bundle
 
     def _loaded(self) -> Session:
         if self._session is None:
-            raise SealpackError("USAGE", "this runtime is closed")
+            raise _closed()
         return self._session
 
     def generate(
@@ -224,7 +237,9 @@ class Runtime:
         arrived = time.monotonic_ns()
         if cost_centre is not None and not re.fullmatch(COST_CENTRE, cost_centre):
             raise SealpackError(
-                "INPUT_INVALID", f"cost centre {cost_centre[:80]!r} is not {_COST_CENTRE_RULE}"
+                "INPUT_INVALID",
+                f"cost centre {cost_centre[:80]!r} is not {_COST_CENTRE_RULE}",
+                remedy="choose another name",
             )
         with self._my_turn():
             # Refused input costs nothing: it is refused before anything is reserved.
@@ -296,6 +311,10 @@ class Runtime:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _closed() -> SealpackError:
+    return SealpackError("USAGE", "this runtime is closed", remedy="open it again")
 
 
 class _Meter:

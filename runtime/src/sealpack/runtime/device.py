@@ -37,7 +37,7 @@ def request(
 ) -> Envelope:
     """A new signed activation request, remembered so that only its answer is accepted.
 
-    `now` is Unix seconds. The device key is made here when there is none yet. DOC_SCHEMA for a label or
+    `now` is Unix seconds. The device key is made here when there is none yet. USAGE for a label or
     license id that no issuer could read.
     """
     signer = key(state.home, create=True)
@@ -51,7 +51,10 @@ def request(
         license_id,
     )
     envelope = documents.seal("activation-request", made.to_dict(), signer)
-    ActivationRequest.open(envelope)
+    try:
+        ActivationRequest.open(envelope)
+    except SealpackError as error:
+        raise SealpackError("USAGE", error.message) from None
     with state.write() as db:
         db.execute(
             "INSERT INTO requests(nonce, digest, created) VALUES(?,?,?)", (made.nonce, envelope.digest, now)

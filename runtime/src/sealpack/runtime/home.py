@@ -100,7 +100,7 @@ def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True
             raise SealpackError(
                 "STATE_MISSING",
                 f"there is no state in {home.path}",
-                remedy="install a bundle, or name the right directory with --state",
+                remedy="run `sealpack trust pin trust.json` first, or name the right directory with --state",
             )
         _make(home.path)
     _check(home.path)

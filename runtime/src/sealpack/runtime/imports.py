@@ -26,6 +26,9 @@ from sealpack.runtime import anchors, device, log, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
 
+# What is addressed to devices, or concerns them all.
+KINDS = ("license", "activation", "lease", "acknowledgement", "root", "keyring", "revocations")
+
 T = TypeVar("T")
 
 

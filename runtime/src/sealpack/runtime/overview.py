@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 from sealpack.format.errors import SealpackError
@@ -12,9 +13,14 @@ from sealpack.runtime.rights import Rights
 from sealpack.runtime.state import State
 from sealpack.runtime.store import Installed
 from sealpack.runtime.timekeeper import Moment
-from sealpack.runtime.words import day
+from sealpack.runtime.words import day, plural
 
 SCHEMA = "sealpack/status/v1"
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+# What happens past a limit, where a call is not simply refused.
+_PAST = {"deny": "", "bill": ", then billed", "throttle": ", then slower", "warn": ", then a warning"}
+
+Used = dict[tuple[str, str], int]
 
 
 def gather(state: State) -> dict[str, Any]:
@@ -25,12 +31,12 @@ def gather(state: State) -> dict[str, Any]:
     with state.write() as db:
         moment = timekeeper.observe(db)
     with state.read() as db:
-        trusts = anchors.current(db)
+        trusts = anchors.believed(db)
         licenses = [
             _license(db, rights.read(db, license_id, trusts), name or "", bundles, moment)
             for license_id in rights.license_ids(db)
         ]
-    return {
+    status = {
         "schema": SCHEMA,
         "state": str(state.home.path),
         "device_id": name,
@@ -43,6 +49,20 @@ def gather(state: State) -> dict[str, Any]:
         ],
         "licenses": licenses,
     }
+    return {**status, "next": _next_step(status)}
+
+
+def _next_step(status: dict[str, Any]) -> str | None:
+    """The next step of an installation that is not complete."""
+    if not status["roots"]:
+        return "run `sealpack trust pin trust.json` with the vendor's trust file"
+    if not status["bundles"]:
+        return "run `sealpack install BUNDLE`"
+    if not status["licenses"]:
+        return (
+            "run `sealpack activate request --out FILE`, or `sealpack activate install REPLY` with the answer"
+        )
+    return None
 
 
 def _license(
@@ -51,7 +71,8 @@ def _license(
     license = found.license
     history = log.find(db, license.license_id)
     covered = [b for b in bundles if license.covers(b.bundle_id, b.version, b.bundle_digest)]
-    standing = [_standing(db, found, bundle, device_id, history, moment) for bundle in covered]
+    used = _used(db, license.license_id)
+    standing = [_standing(db, found, bundle, device_id, history, moment, used) for bundle in covered]
     ends = admission.end_of(license, history.started if history else None)
     lease_ends = admission.lease_end(license, found.lease) if found.lease else None
     return {
@@ -64,7 +85,7 @@ def _license(
         "ends": ends,
         "grace_s": license.grace_s,
         "lease": None if found.lease is None else {"seq": found.lease.lease_seq, "settle_by": lease_ends},
-        "quota": _quota(db, found, covered, moment),
+        "quota": _quota(found, covered, moment, used),
         "standing": standing,
         "receipts": None
         if history is None
@@ -84,35 +105,33 @@ def _standing(
     device_id: str,
     history: Log | None,
     moment: Moment,
+    used: Used,
 ) -> dict[str, Any]:
-    """Whether a bundle may run now, as admission would say it."""
+    """Whether a bundle may run one small call now, as admission would say it."""
     build = rights.build_of(bundle)
     surroundings = (machine.in_virtual_machine(), machine.in_container())
     facts = api.facts_of(db, found, build, device_id, history, moment, surroundings)
     entry: dict[str, Any] = {"bundle_id": bundle.bundle_id, "version": bundle.version}
     try:
-        verdict = admission.check_standing(facts)
+        verdict = admission.admit(replace(facts, used=used), {"calls": 1, "items": 1})
     except SealpackError as error:
         return {**entry, "may_run": False, "code": error.code, "detail": error.message, "next": error.remedy}
     warnings = [{"code": w.code, "detail": w.message} for w in verdict.warnings]
     return {**entry, "may_run": True, "warnings": warnings}
 
 
-def _quota(
-    db: sqlite3.Connection, found: Rights, covered: list[Installed], moment: Moment
-) -> list[dict[str, Any]]:
-    used = {
-        (period, meter): total
-        for period, meter, total in db.execute(
-            "SELECT period, meter, used + reserved FROM counters WHERE license_id=?",
-            (found.license.license_id,),
-        )
-    }
-    bounds = {
-        (bound.period, bound.meter, bound.rule is None): bound
+def _used(db: sqlite3.Connection, license_id: str) -> Used:
+    """Every counter of a license."""
+    rows = db.execute("SELECT period, meter, used + reserved FROM counters WHERE license_id=?", (license_id,))
+    return {(period, meter): total for period, meter, total in rows}
+
+
+def _quota(found: Rights, covered: list[Installed], moment: Moment, used: Used) -> list[dict[str, Any]]:
+    bounds = dict.fromkeys(
+        bound
         for digest in ([b.bundle_digest for b in covered] or [""])
         for bound in admission.limits_of(found.license, found.lease, moment.times.soft, digest)
-    }
+    )
     return [
         {
             "meter": bound.meter,
@@ -122,8 +141,11 @@ def _quota(
             "used": used.get((bound.period, bound.meter), 0),
             "left": max(0, bound.cap - used.get((bound.period, bound.meter), 0)),
             "on_exceed": bound.rule.on_exceed if bound.rule else "deny",
+            "hard_cap": bound.rule.hard_cap if bound.rule else None,
+            "amount": admission.amount(bound, bound.cap),
+            "window": admission.window_of(bound),
         }
-        for bound in bounds.values()
+        for bound in bounds
     ]
 
 
@@ -133,14 +155,25 @@ def to_text(status: dict[str, Any]) -> str:
     lines = [
         f"device   {status['device_id'] or 'not activated yet'}",
         f"state    {status['state']}",
-        f"clock    {day(clock['accepted'])}" + (f", off by {clock['skew_s']} s" if clock["skew_s"] else ""),
+        f"clock    {day(clock['accepted'])}" + _skew(clock["skew_s"]),
     ]
     lines += [
         f"bundle   {b['bundle_id']} {b['version']} ({b['bundle_digest'][:16]})" for b in status["bundles"]
     ]
     for license in status["licenses"]:
         lines += _license_lines(license)
+    if status["next"]:
+        lines.append(f"next     {status['next']}")
     return "\n".join(lines)
+
+
+def _skew(seconds: int) -> str:
+    """How far the system clock is from the accepted time; nothing under a minute."""
+    if abs(seconds) < 60:
+        return ""
+    size, unit = next(((n, u) for n, u in _UNITS if abs(seconds) >= n))
+    side = "ahead" if seconds > 0 else "behind"
+    return f"; the system clock is {plural(abs(seconds) // size, unit)} {side}"
 
 
 def _license_lines(license: dict[str, Any]) -> list[str]:
@@ -149,10 +182,8 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
     if license["lease"] and license["lease"]["settle_by"]:
         lines.append(f"  lease    settle by {day(license['lease']['settle_by'])}")
     for quota in license["quota"]:
-        lines.append(
-            f"  quota    {quota['left']:,} of {quota['limit']:,} {quota['meter']} left"
-            f" ({quota['source']}, {quota['period']})"
-        )
+        left = f"{quota['left']:,} of {quota['amount']} left {quota['window']}"
+        lines.append(f"  quota    {left}{_PAST[quota['on_exceed']]}")
     for entry in license["standing"]:
         verdict = "may run" if entry["may_run"] else f"may not run: {entry['code']}: {entry['detail']}"
         lines.append(f"  {entry['bundle_id']} {entry['version']} {verdict}")
@@ -161,7 +192,7 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
             lines.append(f"    next: {entry['next']}")
     receipts = license["receipts"]
     if receipts:
-        lines.append(f"  receipts {receipts['size']}, {receipts['pending']} to carry to the vendor")
+        lines.append(f"  receipts {receipts['size']:,}, {receipts['pending']:,} to carry to the vendor")
     if license["support"]:
         lines.append(f"  support  {license['support']}")
     return lines

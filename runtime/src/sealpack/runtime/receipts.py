@@ -84,6 +84,8 @@ def export(
     `all_logs` False leaves out licenses whose receipts stay on the device. Nothing is written for a log
     whose receipts are all acknowledged.
     """
+    if not pending(state):
+        return []
     signer = device.key(state.home)
     with state.write() as db:
         ledger.sweep(db, state.home, signer, timekeeper.observe(db))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.fields import Fields
-from sealpack.format.io import Expect, ModelIo, Sample
+from sealpack.format.io import Expect, Sample
 from sealpack.runtime.api import Answer, Runtime
 
 COST_CENTRE = "selftest"
@@ -31,8 +30,7 @@ class Outcome:
 
 def run_all(runtime: Runtime) -> list[Outcome]:
     """Run every sample as an ordinary metered call (cost centre `selftest`)."""
-    io = ModelIo.parse(Fields(runtime.manifest.io, "manifest.io", "MANIFEST_INVALID"))
-    return [run_one(runtime, sample) for sample in io.samples]
+    return [run_one(runtime, sample) for sample in runtime.io.samples]
 
 
 def run_one(runtime: Runtime, sample: Sample) -> Outcome:

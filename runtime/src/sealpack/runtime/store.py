@@ -74,6 +74,11 @@ class OpenBundle:
     manifest: Manifest
     reader: BundleReader
 
+    @property
+    def io(self) -> ModelIo:
+        """How the model is fed and read."""
+        return ModelIo.parse(Fields(self.manifest.io, "manifest.io", "MANIFEST_INVALID"))
+
     def model(self) -> VerifiedModel:
         """The verified weights for an engine; the bundle must stay open while it is used."""
         if self.manifest.encryption is not None:
@@ -87,7 +92,7 @@ class OpenBundle:
             self.manifest.kind,
             self.manifest.model.name,
             spans,
-            ModelIo.parse(Fields(self.manifest.io, "manifest.io", "MANIFEST_INVALID")),
+            self.io,
             self.manifest.bundle_id,
         )
 

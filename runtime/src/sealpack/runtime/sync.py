@@ -20,7 +20,6 @@ from sealpack.runtime.receipts import Exported
 from sealpack.runtime.state import State
 
 _MARK = b'{"'  # every parcel and envelope is canonical JSON
-_FOR_DEVICES = ("license", "activation", "lease", "acknowledgement", "root", "keyring", "revocations")
 
 
 @dataclass(slots=True)
@@ -68,7 +67,7 @@ def _is_parcel(path: Path) -> bool:
         parcel = _parcel(path)
     except (OSError, SealpackError):
         return False
-    return any(parcel.of_kind(kind) for kind in _FOR_DEVICES)
+    return any(parcel.of_kind(kind) for kind in imports.KINDS)
 
 
 def _parcel(path: Path) -> Parcel:

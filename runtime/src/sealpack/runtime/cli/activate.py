@@ -71,6 +71,12 @@ def install(file: str, state_dir: str | None, fmt: str) -> None:
     parcel = Parcel.from_bytes(read_bounded(file, LIMITS.parcel_bytes), file)
     with open_state(state_dir, create=True) as state:
         taken = imports.take(state, [parcel])
+        if not any(parcel.of_kind(kind) for kind in imports.KINDS):
+            raise SealpackError(
+                "DOC_TYPE",
+                f"{file} is not an issuer's reply",
+                remedy="give the file that the issuer sent back",
+            )
         if not taken.count and not taken.known and taken.others:
             raise _for_another(state, parcel)
         licenses = _licenses(state, sorted({*taken.licenses, *taken.activations, *taken.leases}))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sealpack.runtime.cli.common import license_option, open_state, state_option
-from sealpack.runtime.words import plural
+from sealpack.runtime.words import day, plural
 from sealpack.verifier.cli import support
 
 
@@ -56,14 +56,16 @@ _NAMES = {
 
 
 def _lines(logs: list[dict[str, Any]]) -> list[str]:
-    from sealpack.runtime.words import day
+    from sealpack.format.values import METERS
 
     lines = []
     for log in logs:
         lines.append(f"{log['origin']} ({plural(log['size'], 'receipt')})")
         for row in log["records"]:
             if row["kind"] == "u":
-                meters = ", ".join(f"{meter} {count}" for meter, count in row["meters"].items())
+                meters = ", ".join(
+                    f"{meter} {row['meters'][meter]}" for meter in METERS if meter in row["meters"]
+                )
                 what = f"call {row['status']}: {meters}"
             else:
                 what = _NAMES[row["kind"]] + (f" {row['code']}" if "code" in row else "")
@@ -101,7 +103,7 @@ def _verify_file(file: str, fmt: str) -> int:
     from sealpack.runtime import receipts as carried
 
     report = carried.verify_file(support.existing(file), LIMITS.usage_file_bytes)
-    verdict = "whole and valid" if report.ok else f"{len(report.findings)} findings"
+    verdict = "whole and valid" if report.ok else plural(len(report.findings), "finding")
     lines = [f"{file}: {plural(report.accepted, 'receipt')} accepted, {verdict}"]
     lines += [f"  {finding.code}: {finding.message}" for finding in report.findings]
     support.emit(report.to_dict(), "\n".join(lines), fmt)

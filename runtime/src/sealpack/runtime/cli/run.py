@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.cli.common import license_option, state_option, warn
+from sealpack.runtime.cli.common import license_option, open_state, state_option, warn
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
@@ -51,13 +52,30 @@ def run(
     import sealpack.runtime
 
     if sum((prompt is not None, bool(texts), input_file is not None)) != 1:
-        raise SealpackError("USAGE", "give exactly one of --prompt, --text, --input")
+        raise _give_one(bundle_id, state_dir)
     data = None if input_file is None else _read(input_file)
     with sealpack.runtime.open(bundle_id, state=state_dir, license=license_id, threads=threads) as runtime:
         warn(runtime.standing.warnings)
         answer = _call(runtime, prompt, texts, data, options, stream=fmt == "text")
+        _print(answer, fmt)
         warn(tuple(w for w in answer.warnings if w not in runtime.standing.warnings))
-    _print(answer, fmt)
+    used = ", ".join(f"{meter} {count}" for meter, count in answer.meters.items() if count)
+    support.note(f"metered: {used}; receipt {answer.receipt.position}")
+
+
+def _give_one(bundle_id: str, state_dir: str | None) -> SealpackError:
+    """The refusal of a call without an input, or with several: says what this bundle takes."""
+    from sealpack.runtime import store
+    from sealpack.runtime.engines.base import OPTIONS, takes
+
+    remedy = None
+    with contextlib.suppress(SealpackError), open_state(state_dir) as state:
+        bundle = store.open_installed(state, store.find(state, bundle_id))
+        with contextlib.closing(bundle):
+            remedy = (
+                f"{bundle_id} does {bundle.io.task}: `sealpack run {bundle_id} {OPTIONS[takes(bundle.io)]}`"
+            )
+    return SealpackError("USAGE", "give exactly one of --prompt, --text, --input", remedy=remedy)
 
 
 def _read(path: str) -> bytes:
@@ -80,13 +98,12 @@ def _call(
     *,
     stream: bool,
 ) -> Answer:
-    from sealpack.runtime.engines.base import Embed, Generate, Infer
+    from sealpack.runtime.engines.base import Embed, Generate, Infer, takes
 
     centre = options["cost_centre"]
-    task = runtime.describe().task
-    if data is not None and task in ("text-generation", "embedding"):
+    if data is not None and (wanted := takes(runtime.io)) != "inputs":
         text = data.decode("utf-8", "replace")
-        prompt, texts = (text, ()) if task == "text-generation" else (None, (text,))
+        prompt, texts = (text, ()) if wanted == "prompt" else (None, (text,))
     if prompt is not None:
         call = Generate(prompt, options["max_tokens"], options["temperature"], options["seed"])
         return runtime.run(call, on_text=_show if stream else None, cost_centre=centre)
@@ -111,17 +128,14 @@ def _inputs(data: bytes) -> dict[str, Any]:
 
 
 def _print(answer: Answer, fmt: str) -> None:
-    meters = dict(answer.meters)
     result = {
         "schema": "sealpack/answer/v1",
         "answer": answer.value,
-        "meters": meters,
+        "meters": dict(answer.meters),
         "status": answer.receipt.status,
         "receipt": {"origin": answer.receipt.origin, "n": answer.receipt.position},
     }
     support.emit(result, _text(answer.value), fmt)
-    used = ", ".join(f"{meter} {count}" for meter, count in meters.items() if count)
-    support.note(f"metered: {used}; receipt {answer.receipt.position}")
 
 
 def _text(value: dict[str, Any]) -> str:

@@ -27,7 +27,9 @@ def _read(state: State, bundle_id: str) -> tuple[Terms, str]:
     opened = store.open_installed(state, store.find(state, bundle_id))
     try:
         if ENTRY_NAME not in opened.reader.names:
-            raise SealpackError("TERMS_MISMATCH", f"{bundle_id} carries no terms")
+            raise SealpackError(
+                "TERMS_MISMATCH", f"{bundle_id} carries no terms", remedy="ask the vendor for them"
+            )
         found = Terms.from_bytes(opened.reader.read(ENTRY_NAME))
         return found, opened.reader.read(found.text).decode("utf-8", "replace")
     finally:

@@ -179,15 +179,24 @@ def check_texts(texts: tuple[str, ...]) -> None:
         )
 
 
-def wrong_task(task: str, call: Call) -> SealpackError:
+OPTIONS: Mapping[str, str] = {"prompt": "--prompt TEXT", "text": "--text TEXT", "inputs": "--input FILE"}
+
+
+def takes(io: ModelIo) -> str:
+    """What a call gives the model: a `prompt`, `text`, or named `inputs`; a key of :data:`OPTIONS`."""
+    if io.task == "text-generation":
+        return "prompt"
+    words = io.task == "embedding" or (io.pre is not None and io.pre.kind == "wordpiece")
+    return "text" if words else "inputs"
+
+
+def wrong_task(io: ModelIo, call: Call) -> SealpackError:
     """The error for a call that the bundle's task does not offer."""
     wanted = type(call).__name__.lower()
-    needs = {
-        "text-generation": "--prompt",
-        "embedding": "--text",
-    }.get(task, "--input")
     return SealpackError(
-        "INPUT_INVALID", f"this bundle's task is {task}, it cannot {wanted}", remedy=f"use {needs}"
+        "INPUT_INVALID",
+        f"this bundle's task is {io.task}, it cannot {wanted}",
+        remedy=f"use {OPTIONS[takes(io)]}",
     )
 
 

@@ -19,6 +19,7 @@ import llama_cpp
 from llama_cpp import _internals
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.io import ModelIo
 from sealpack.runtime.engines.base import (
     Call,
     Description,
@@ -33,6 +34,7 @@ from sealpack.runtime.engines.base import (
     Usage,
     VerifiedModel,
     check_texts,
+    takes,
     wrong_task,
 )
 from sealpack.runtime.engines.cpu import choose_threads, require_avx2
@@ -57,7 +59,6 @@ class LlamaEngine:
         """Map and load the model; ENGINE_FAILED when llama.cpp refuses it."""
         require_avx2()
         llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
-        task = model.io.task
         threads = choose_threads(options.threads)
         name = model.name or model.model
         pointer = _load_weights(model.fd, model.span(model.model), name)
@@ -71,12 +72,12 @@ class LlamaEngine:
                     n_ctx=context,
                     n_threads=threads,
                     n_threads_batch=threads,
-                    embedding=task == "embedding",
+                    embedding=takes(model.io) == "text",
                     verbose=False,
                 )
         except (ValueError, RuntimeError, OSError):
             raise SealpackError("ENGINE_FAILED", f"llama.cpp could not start {name}") from None
-        return LlamaSession(llm, task, threads, context)
+        return LlamaSession(llm, model.io, threads, context)
 
 
 def _load_weights(fd: int, span: Span, name: str) -> Any:
@@ -113,9 +114,9 @@ def _loader_gives(pointer: Any) -> Iterator[None]:
 class LlamaSession:
     """A loaded GGUF model; see :class:`sealpack.runtime.engines.base.Session`."""
 
-    def __init__(self, llm: Any, task: str, threads: int, context: int) -> None:
+    def __init__(self, llm: Any, io: ModelIo, threads: int, context: int) -> None:
         self._llm = llm
-        self._task = task
+        self._io = io
         self._threads = threads
         self._context = context
 
@@ -125,17 +126,17 @@ class LlamaSession:
             "context": self._context,
             "architecture": self._llm.metadata.get("general.architecture", ""),
         }
-        return Description("llama.cpp", llama_cpp.__version__, self._task, self._threads, facts=facts)
+        return Description("llama.cpp", llama_cpp.__version__, self._io.task, self._threads, facts=facts)
 
     def prepare(self, call: Call) -> Prepared:
         """Tokenise; REQUEST_TOO_LARGE when the prompt does not fit the context."""
         match call:
-            case Generate() if self._task == "text-generation":
+            case Generate() if takes(self._io) == "prompt":
                 return self._prepare_generate(call)
-            case Embed(texts=texts) if self._task == "embedding":
+            case Embed(texts=texts) if takes(self._io) == "text":
                 return self._prepare_embed(texts)
             case Embed() | Infer() | Generate():
-                raise wrong_task(self._task, call)
+                raise wrong_task(self._io, call)
 
     def close(self) -> None:
         """Free the model."""

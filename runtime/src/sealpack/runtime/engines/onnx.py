@@ -120,7 +120,7 @@ class OnnxSession:
         self._session = session
         self._keep = keep  # ONNX Runtime may read these maps as long as the session lives
         self._threads = threads
-        self._task = model.io.task
+        self._io = model.io
         self._inputs = {i.name: i for i in session.get_inputs()}
         self._outputs = {o.name: o for o in session.get_outputs()}
         pre, self._post = _check_io(model.io, self._inputs, self._outputs)
@@ -134,7 +134,7 @@ class OnnxSession:
         return Description(
             "onnxruntime",
             ort.__version__,
-            self._task,
+            self._io.task,
             self._threads,
             tuple(self._inputs),
             tuple(self._outputs),
@@ -148,7 +148,7 @@ class OnnxSession:
             case Infer(inputs=inputs) if self._words is None:
                 return self._prepare_tensors(inputs)
             case Embed() | Infer() | Generate():
-                raise wrong_task(self._task, call)
+                raise wrong_task(self._io, call)
 
     def close(self) -> None:
         """Free the model."""
