@@ -75,7 +75,10 @@ def test_a_name_that_is_no_text(books: Books) -> None:
 def anything(rng: random.Random, device: Device) -> None:
     """One record of any kind, well-formed, with the values a liar would choose."""
     some = [0, 1, 2, 255, MAX_INT - 1, MAX_INT, device.now_ms, rng.randrange(MAX_INT)]
-    pick = lambda low=0: max(low, rng.choice(some))  # noqa: E731
+
+    def pick(low: int = 0) -> int:
+        return max(low, rng.choice(some))
+
     route = rng.choice(["r1", "r2"])
     meters = {
         m: pick(1) for m in rng.sample(["calls", "tok_in", "tok_out", "ms", "items"], rng.randrange(1, 5))
