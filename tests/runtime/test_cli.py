@@ -221,6 +221,13 @@ def test_status_leads_through_the_first_steps(shell: Shell) -> None:
     assert "may not run: QUOTA_EXCEEDED" in shell("status"), "a quota that is used up is told"
 
 
+@pytest.mark.parametrize("verb", ["list", "export"])
+def test_receipts_of_a_license_that_is_not_here_are_told(shell: Shell, verb: str) -> None:
+    shell.site.ready()
+    shell("receipts", verb, "--license", "L-9", status=4)
+    assert "error[LIC_MISSING]" in shell.err
+
+
 def test_a_request_given_as_a_reply_is_told(shell: Shell) -> None:
     shell.site.pin()
     request = shell.site.folder / "request.json"

@@ -118,13 +118,6 @@ def test_boot_time_running_backwards_is_noted() -> None:
     assert device.events == [clock.BOOT_TIME_BACK]
 
 
-def test_a_repair_lowers_soft_but_never_below_hard() -> None:
-    state = ClockState(hard=T, soft=T + 300 * DAY_MS)
-    assert clock.repair(state, T + 2 * DAY_MS).soft == T + 2 * DAY_MS
-    assert clock.repair(state, 0).soft == T
-    assert clock.repair(state, T + 900 * DAY_MS).soft == T + 300 * DAY_MS
-
-
 steps = st.lists(
     st.tuples(
         st.integers(T - 400 * DAY_MS, T + 400 * DAY_MS),  # wall

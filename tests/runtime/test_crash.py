@@ -174,7 +174,9 @@ def random_kills(site: Site, child: Start, kills: int, seed: int) -> None:
 
     running = [start(-1), start(-2)]
     for number in range(kills):
-        time.sleep(chance.random() ** 2 * 0.3)
+        if number % 2:  # every other kill comes while calls are answered, however slow the machine is
+            _wait_to_grow(told)
+        time.sleep(chance.random() ** 2 * 0.15)
         os.kill(running.pop(0), signal.SIGKILL)
         running.append(start(number))
     for pid in running:
@@ -184,6 +186,13 @@ def random_kills(site: Site, child: Start, kills: int, seed: int) -> None:
         runtime.infer(INPUT)
     check(site)
     _compare(site, told, kills + 2)
+
+
+def _wait_to_grow(file: Path) -> None:
+    size, deadline = file.stat().st_size, time.monotonic() + 60
+    while file.stat().st_size == size:
+        assert time.monotonic() < deadline, "no call is answered any more"
+        time.sleep(0.002)
 
 
 def _compare(site: Site, told: Path, deaths: int) -> None:
@@ -197,7 +206,7 @@ def _compare(site: Site, told: Path, deaths: int) -> None:
         for body in found
         if body["status"] == "ok"
     )
-    assert answers.total() > deaths, "hardly anything was answered: no load"
+    assert answers.total() >= deaths // 2 - 1
     assert not answers - billed, "an answer without its receipt"
     # In each of the two threads of a killed process one call may run, or be stored and not yet told.
     aborted = len(found) - billed.total()

@@ -82,13 +82,6 @@ def anchor(state: ClockState, issued_at: int) -> ClockState:
     return replace(state, hard=max(state.hard, issued_at), soft=max(state.soft, issued_at))
 
 
-def repair(state: ClockState, to: int) -> ClockState:
-    """Lower soft to `to` (ms), never below hard: the one way down, by an issuer's repair document."""
-    return replace(
-        state, soft=max(state.hard, min(state.soft, to)), pending_wall=None, pending_run=0, behind=False
-    )
-
-
 def observe(state: ClockState, reading: Reading) -> tuple[ClockState, Times, tuple[Event, ...]]:
     """Take one reading. The new state is to be stored whether or not the caller goes on."""
     first = state.boot_id == ""

@@ -57,18 +57,25 @@ class Pending:
     news: int
 
 
-def pending(state: State) -> list[Pending]:
-    """Every log on this device with what settlement has not acknowledged yet."""
+def pending(state: State, license_id: str | None = None) -> list[Pending]:
+    """Every log on this device, or those of one license, with what settlement has not acknowledged yet.
+
+    LIC_MISSING when a license is named that has no log here.
+    """
     with state.read() as db:
         trusts = anchors.current(db)
-        return [
+        found = [
             Pending(
-                rights.read(db, found.license_id, trusts).license,
-                found,
-                log.news_since(db, found, found.acked_size),
+                rights.read(db, entry.license_id, trusts).license,
+                entry,
+                log.news_since(db, entry, entry.acked_size),
             )
-            for found in log.every(db)
+            for entry in log.every(db)
+            if license_id in (None, entry.license_id)
         ]
+    if license_id is not None and not found:
+        raise SealpackError("LIC_MISSING", f"there are no receipts of a license {license_id} on this machine")
+    return found
 
 
 def export(
@@ -84,15 +91,14 @@ def export(
     `all_logs` False leaves out licenses whose receipts stay on the device. Nothing is written for a log
     whose receipts are all acknowledged.
     """
-    if not pending(state):
+    if not pending(state, license_id):
         return []
     signer = device.key(state.home)
     with state.write() as db:
         ledger.sweep(db, state.home, signer, timekeeper.observe(db))
     written: list[Exported] = []
-    for entry in pending(state):
-        wanted = license_id in (None, entry.license.license_id)
-        if wanted and entry.news and (all_logs or entry.license.receipts == "required"):
+    for entry in pending(state, license_id):
+        if entry.news and (all_logs or entry.license.receipts == "required"):
             written += _export_log(state, folder, entry, signer, reason)
     return written
 

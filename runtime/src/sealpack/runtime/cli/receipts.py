@@ -28,11 +28,10 @@ def list_(last: int, license_id: str | None, state_dir: str | None, fmt: str) ->
 
     logs: list[dict[str, Any]] = []
     with open_state(state_dir) as state:
-        for entry in carried.pending(state):
-            if license_id in (None, entry.license.license_id):
-                with state.read() as db:
-                    records = [_row(r) for r in carried.recent(db, entry.log.log, last)]
-                logs.append({"origin": entry.log.origin, "size": entry.log.size, "records": records})
+        for entry in carried.pending(state, license_id):
+            with state.read() as db:
+                records = [_row(r) for r in carried.recent(db, entry.log.log, last)]
+            logs.append({"origin": entry.log.origin, "size": entry.log.size, "records": records})
     result = {"schema": "sealpack/receipts/v1", "logs": logs}
     support.emit(result, "\n".join(_lines(logs)) or "no receipts yet", fmt)
 
