@@ -14,7 +14,7 @@ from sealpack.format.activation import Ceiling, Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.format.license import Allowance, LeaseTerms, Quota
+from sealpack.format.license import Allowance, Customer, LeaseTerms, Quota
 from sealpack.format.note import open_checkpoint, open_cosignature
 from sealpack.format.records import ACKNOWLEDGED
 from sealpack.settlement import ack, registry
@@ -227,6 +227,22 @@ def test_file_names_never_collide(books: Books) -> None:
     names = {books.reply(device).name for device in (one, two, third)}
     assert len(names) == 3
     assert all(name.startswith("hospital_nord-ward_3-l_") for name in names)
+
+
+def test_names_of_other_customers_and_licenses_never_collide(books: Books) -> None:
+    twins = [
+        make_license(license_id=f"L-{n}", customer=Customer(f"c{n}", name))
+        for n, name in enumerate(["Hospital Nord", "HOSPITAL  NORD!", "病院", "Больница"])
+    ]
+    devices = [Device(license, number=n) for n, license in enumerate(twins)]
+    devices += [Device(make_license(license_id=f"U-{n}"), number=9, label=None) for n in range(2)]
+    books.learn(*devices)
+    for device in devices:
+        assert books.code(device.work(1).export()) == "OK"
+    names = [books.reply(device).name for device in devices]
+    assert len(set(names)) == len(names)
+    assert names[2].startswith("病院-ward_3-l_2-")
+    assert all(len(name.encode()) < 250 for name in names)
 
 
 def test_a_device_without_a_label_is_called_by_its_id(books: Books) -> None:

@@ -28,6 +28,7 @@ from sealpack.settlement import db, logs, registry
 from sealpack.settlement.logs import Log
 from sealpack.settlement.outcomes import TAMPER
 
+Labels = dict[tuple[str, str], str]  # (license, device) -> name
 WITNESS_NAME = "sealpack/settlement"
 FIRST_LEASE = 1  # the issuer's; every acknowledgement carries the next one
 NAMED_FILES = 64  # outcomes in one acknowledgement, the newest
@@ -68,10 +69,13 @@ def replies(database: db.Database, signers: Signers, origins: Iterable[str], now
         trust = registry.load_trust(connection)
         signers.check(trust)
         known = [log for o in dict.fromkeys(origins) if (log := logs.load(connection, o)) is not None]
-        return [_reply(connection, log, trust, signers, now) for log in known]
+        labels = _labels(connection)
+        return [_reply(connection, log, trust, signers, labels, now) for log in known]
 
 
-def _reply(connection: sa.Connection, log: Log, trust: Trust, signers: Signers, now: int) -> Reply:
+def _reply(
+    connection: sa.Connection, log: Log, trust: Trust, signers: Signers, labels: Labels, now: int
+) -> Reply:
     license = registry.load_license(connection, log.license_id)
     if license is None:
         raise SealpackError("STORE_CORRUPT", f"license {log.license_id} is gone from the registry")
@@ -107,7 +111,8 @@ def _reply(connection: sa.Connection, log: Log, trust: Trust, signers: Signers, 
         row = {"origin": log.origin, "ack_seq": ack_seq, "digest": envelope.digest, "basis": basis,
                "envelope": data}  # fmt: skip
         connection.execute(sa.insert(db.acks).values(row))
-    return _file(connection, log, license, ack_seq, data)
+    parcel = Parcel((Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
+    return Reply(f"{_name(log, license, labels)}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
 
 
 def _basis(log: Log, license: License, outcomes: tuple[FileOutcome, ...], held: tuple[HeldRange, ...]) -> str:
@@ -202,38 +207,23 @@ def _held(connection: sa.Connection, log: Log) -> tuple[HeldRange, ...]:
     return tuple(found)
 
 
-def _file(connection: sa.Connection, log: Log, license: License, ack_seq: int, envelope: bytes) -> Reply:
-    """The reply as a parcel, under a name that no other device of the customer shares."""
-    label = _label(connection, log.license_id, log.device_id)
-    parts = [license.customer.name, label or log.device_id]
-    if label and _shared(connection, license, label) > 1:
-        parts += [log.license_id, log.device_id[-8:]]
-    name = "-".join(_readable(part) for part in parts)
-    parcel = Parcel((Envelope.from_bytes(envelope, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
-    return Reply(f"{name}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
-
-
-def _label(connection: sa.Connection, license_id: str, device: str) -> str:
-    label: str | None = connection.execute(
-        sa.select(db.activations.c.device_label).where(
-            db.activations.c.license_id == license_id, db.activations.c.device_id == device
-        )
-    ).scalar()
-    return label or ""
-
-
-def _shared(connection: sa.Connection, license: License, label: str) -> int:
-    """How many logs of the customer are of a device with that label."""
-    query = (
-        sa.select(sa.func.count())
-        .select_from(
-            db.activations.join(db.licenses, db.licenses.c.license_id == db.activations.c.license_id)
-        )
-        .where(db.licenses.c.customer_id == license.customer.id, db.activations.c.device_label == label)
+def _labels(connection: sa.Connection) -> Labels:
+    """What a person calls each device under each license: its label, else its id, fit for a file name."""
+    rows = connection.execute(
+        sa.select(db.activations.c.license_id, db.activations.c.device_id, db.activations.c.device_label)
     )
-    return int(connection.execute(query).scalar_one())
+    return {(r.license_id, r.device_id): _readable(r.device_label or r.device_id) for r in rows}
+
+
+def _name(log: Log, license: License, labels: Labels) -> str:
+    """A file name that no other log's replies have: customers, too, may be called the same."""
+    label = labels.get((log.license_id, log.device_id)) or _readable(log.device_id)
+    parts = [_readable(license.customer.name), label]
+    if list(labels.values()).count(label) > 1:
+        parts += [_readable(log.license_id), log.device_id[-8:]]
+    return "-".join(parts)
 
 
 def _readable(text: str) -> str:
-    """A file name part a person recognises."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:40] or "x"
+    """A file name part a person recognises, in any script."""
+    return re.sub(r"[\W_]+", "_", text.lower()).encode()[:60].decode("utf-8", "ignore").strip("_") or "x"
