@@ -1,0 +1,1801 @@
+"""A second reader of Sealpack's formats, in one file, with Python's standard library only.
+
+It was written from the pages in specs/ and shares no code with the program. Where the two disagree about a
+bundle or a vector, one of them, or a page, is wrong. It is slow and simple on purpose: read it beside the
+pages, each section below names its own.
+
+    python specs/check/sealpack_check.py verify BUNDLE --trust trust.json
+    python specs/check/sealpack_check.py verify BUNDLE --key creator.pub.pem
+    python specs/check/sealpack_check.py vectors specs/vectors
+
+Exit status: 0 pass, 3 not authentic or not intact, 4 authentic but withdrawn, 1 a vector disagrees,
+2 not a valid call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import datetime
+import functools
+import gzip
+import hashlib
+import json
+import math
+import re
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KIB, MIB = 1 << 10, 1 << 20
+MAX = 2**53 - 1
+METERS = ("calls", "tok_in", "tok_out", "ms", "items")
+WITHDRAWN = {"KEY_REVOKED", "BUNDLE_REVOKED", "BUNDLE_FLOOR", "LIC_REVOKED"}  # exit 4, the others 3
+
+
+class Fail(Exception):
+    """The input is refused; `code` is one of docs/errors.md (specs/errors.md)."""
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+def need(condition: object, code: str, text: str = "") -> None:
+    """Refuse with `code` unless the condition holds."""
+    if not condition:
+        raise Fail(code, text)
+
+
+def sha256(*parts: bytes) -> bytes:
+    """SHA-256 of the parts, one after another."""
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+# --- canonical JSON: specs/canonical-json.md ----------------------------------------------------------------
+
+
+def dump_json(value: Any) -> bytes:
+    """The one spelling of a value: RFC 8785, names in UTF-16 order."""
+    return json.dumps(_sorted(value), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+        return {name: _sorted(value[name]) for name in names}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def load_json(data: bytes, limit: int = 256 * KIB, depth: int = 16) -> Any:
+    """Read strictly, in the order of the page: size, depth, syntax, then the spelling."""
+    need(len(data) <= limit, "JSON_LIMIT", f"{len(data)} bytes")
+    need(_depth(data) <= depth, "JSON_LIMIT", "nested too deep")
+    try:
+        value = json.loads(
+            data.decode(), object_pairs_hook=_once, parse_float=_no, parse_constant=_no, parse_int=_integer
+        )
+        same = dump_json(value) == data
+    except (ValueError, RecursionError) as error:
+        raise Fail("JSON_INVALID", str(error)) from None
+    need(same and not _holds_null(value), "JSON_INVALID", "not the canonical spelling")
+    return value
+
+
+def _depth(data: bytes) -> int:
+    """The deepest nesting, by counting brackets outside strings."""
+    now = deepest = 0
+    for mark in re.findall(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', data, re.DOTALL):
+        now += 1 if mark in b"[{" else -1 if mark in b"]}" else 0
+        deepest = max(deepest, now)
+    return deepest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
+def _no(text: str) -> Any:
+    raise ValueError(f"{text} is not an integer")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > MAX:
+        raise ValueError("an integer out of range")
+    return int(text)
+
+
+def _holds_null(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(_holds_null(item) for item in inside)
+
+
+# --- reading members: specs/canonical-json.md, "Reading members", and specs/schemas -------------------------
+#
+# The tables of the pages stand in specs/schemas as JSON Schemas; what those use of JSON Schema is little.
+
+SCHEMAS = Path(__file__).resolve().parents[1] / "schemas"
+TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+
+
+class Wrong(Exception):
+    """A member is missing, of the wrong type or out of range; the argument is its path."""
+
+
+@functools.cache
+def load_schema(name: str) -> dict[str, Any]:
+    return dict(json.loads((SCHEMAS / f"{name}.json").read_text("utf-8")))
+
+
+def fits(name: str, value: Any, code: str) -> None:
+    """Check a value against specs/schemas/NAME.json; what does not fit is an error with this code."""
+    schema = load_schema(name)
+    try:
+        check(schema, value, name, schema.get("$defs", {}))
+    except Wrong as wrong:
+        raise Fail(code, f"{wrong} is missing or wrong") from None
+
+
+def check(schema: dict[str, Any], value: Any, path: str, defs: dict[str, Any]) -> None:
+    """Raise Wrong unless the value is as the schema says."""
+
+    def good(inner: dict[str, Any]) -> bool:
+        try:
+            check(inner, value, path, defs)
+        except Wrong:
+            return False
+        return True
+
+    if "$ref" in schema:
+        check(defs[schema["$ref"].removeprefix("#/$defs/")], value, path, defs)
+    if "if" in schema:
+        check(schema.get("then" if good(schema["if"]) else "else", {}), value, path, defs)
+    wrong = (
+        ("type" in schema and type(value) is not TYPES[schema["type"]])
+        or ("const" in schema and not same(value, schema["const"]))
+        or ("enum" in schema and not any(same(value, one) for one in schema["enum"]))
+        or ("not" in schema and good(schema["not"]))
+        or ("oneOf" in schema and sum(map(good, schema["oneOf"])) != 1)
+    )
+    if wrong:
+        raise Wrong(path)
+    kind = {str: check_text, int: check_integer, list: check_array, dict: check_object}.get(type(value))
+    if kind is not None:
+        kind(schema, value, path, defs)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal as JSON: 1 is not true."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+def in_range(schema: dict[str, Any], number: int, low: str, high: str, path: str) -> None:
+    if not schema.get(low, number) <= number <= schema.get(high, number):
+        raise Wrong(path)
+
+
+def check_text(schema: dict[str, Any], value: str, path: str, _defs: Any) -> None:
+    """Texts that no schema bounds have at most 4,096 characters (specs/limits.md)."""
+    bound = {"maxLength": 4096} if "type" in schema and "pattern" not in schema else {}
+    in_range(bound | schema, len(value), "minLength", "maxLength", path)
+    pattern = schema.get("pattern", "")
+    if not re.search(pattern.replace("$", r"\Z"), value):
+        if pattern.startswith("^-----BEGIN PUBLIC KEY"):
+            raise Fail("KEY_MALFORMED", path)
+        raise Wrong(path)
+
+
+def check_integer(schema: dict[str, Any], value: int, path: str, _defs: Any) -> None:
+    in_range(schema, value, "minimum", "maximum", path)
+
+
+def check_array(schema: dict[str, Any], value: list[Any], path: str, defs: Any) -> None:
+    in_range(schema, len(value), "minItems", "maxItems", path)
+    for i, item in enumerate(value):
+        check(schema.get("items", {}), item, f"{path}[{i}]", defs)
+
+
+def check_object(schema: dict[str, Any], value: dict[str, Any], path: str, defs: Any) -> None:
+    in_range(schema, len(value), "minProperties", "maxProperties", path)
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+    for name in schema.get("required", []):
+        if name not in value:
+            raise Wrong(f"{path}.{name}")
+    for name, item in value.items():
+        check(schema.get("propertyNames", {}), name, path, defs)
+        if name not in known and others is False:
+            raise Wrong(f"{path}.{name}")
+        check(known.get(name, others), item, f"{path}.{name}", defs)
+
+
+def load_object(
+    data: bytes, name: str, code: str, limit: int = 256 * KIB, crit: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Canonical JSON that says it is of this schema and has nothing in `crit` that is unknown here."""
+    value = load_json(data, limit)
+    need(isinstance(value, dict) and value.get("schema") == f"sealpack/{name}/v1", code, f"no {name}")
+    names = value.get("crit", [])
+    need(isinstance(names, list) and all(isinstance(n, str) for n in names), code, f"{name}.crit")
+    need(set(names) <= set(crit), "DOC_CRIT", f"{name} requires {names}")
+    return dict(value)
+
+
+def read_object(data: bytes, name: str, code: str, limit: int = 256 * KIB) -> dict[str, Any]:
+    """The same, and every member is as in specs/schemas/NAME.json."""
+    value = load_object(data, name, code, limit)
+    fits(name, value, code)
+    return value
+
+
+def read_base64(value: Any, code: str) -> bytes:
+    """Standard alphabet with padding, in the one spelling of its bytes."""
+    try:
+        data = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
+    except ValueError:
+        raise Fail(code, "not base64") from None
+    need(base64.b64encode(data).decode() == value, code, "not the one spelling in base64")
+    return data
+
+
+# --- keys and signatures: specs/keys.md ---------------------------------------------------------------------
+
+P256_P = 2**256 - 2**224 + 2**192 + 2**96 - 1
+P256_N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+P256_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+P256_G = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+    1,
+)
+ED_P = 2**255 - 19
+ED_L = 2**252 + 27742317777372353535851937790883648493
+ED_D = -121665 * pow(121666, -1, ED_P) % ED_P
+SPKI = {  # the DER in front of the raw key: uncompressed point on a named curve, Ed25519
+    "ecdsa-p256-sha256": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    "ed25519": bytes.fromhex("302a300506032b6570032100"),
+}
+Point = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A public key: its scheme, its PEM text, and the raw point."""
+
+    scheme: str
+    pem: str
+    raw: bytes
+
+    @property
+    def keyid(self) -> str:
+        return sha256(self.pem.encode()).hex()
+
+
+def read_key(pem: str) -> Key:
+    """The one PEM spelling of a P-256 or Ed25519 key."""
+    need(isinstance(pem, str) and len(pem) <= 4096, "KEY_MALFORMED")
+    match = re.fullmatch("-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n", pem)
+    need(match, "KEY_MALFORMED", "no PEM of a public key")
+    assert match is not None
+    lines = match[1].split("\n")
+    need(all(len(line) == 64 for line in lines[:-1]) and 0 < len(lines[-1]) <= 64, "KEY_MALFORMED")
+    der = read_base64("".join(lines), "KEY_MALFORMED")
+    for scheme, prefix in SPKI.items():
+        raw = der[len(prefix) :]
+        if der.startswith(prefix) and len(raw) == (32 if scheme == "ed25519" else 64):
+            need(scheme == "ed25519" or _on_p256(raw), "KEY_MALFORMED", "not a point of the curve")
+            return Key(scheme, pem, raw)
+    raise Fail("KEY_MALFORMED", "neither P-256 nor Ed25519")
+
+
+def verify_signature(key: Key, signature: bytes, message: bytes) -> None:
+    """SIG_MALFORMED or SIG_INVALID, unless it is the key's signature."""
+    if key.scheme == "ed25519":
+        need(_ed25519(key.raw, signature, message), "SIG_INVALID")
+    else:
+        r, s = _der_pair(signature)
+        need(0 < r < P256_N and 0 < s < P256_N, "SIG_MALFORMED", "r or s out of range")
+        need(_ecdsa(key.raw, r, s, message), "SIG_INVALID")
+
+
+def _der_pair(data: bytes) -> tuple[int, int]:
+    """Strict DER: SEQUENCE of two non-negative INTEGERs in their shortest form."""
+    pattern = rb"\x30(.)\x02(.)(.*)"
+    match = re.fullmatch(pattern, data, re.DOTALL)
+    need(match and len(data) <= 72 and match[1][0] == len(data) - 2, "SIG_MALFORMED", "not DER")
+    assert match is not None
+    first, rest = match[3][: match[2][0]], match[3][match[2][0] :]
+    need(len(rest) > 2 and rest[0] == 2 and rest[1] == len(rest) - 2, "SIG_MALFORMED", "not DER")
+    pair = (first, rest[2:])
+    for number in pair:
+        need(number and int.from_bytes(number).to_bytes(len(number)) == number, "SIG_MALFORMED")
+        need(number[0] < 128 and (number[0] or number == b"\0" or number[1] >= 128), "SIG_MALFORMED")
+    return int.from_bytes(first), int.from_bytes(rest[2:])
+
+
+def _on_p256(raw: bytes) -> bool:
+    x, y = int.from_bytes(raw[:32]), int.from_bytes(raw[32:])
+    return max(x, y) < P256_P and (y * y - x**3 + 3 * x - P256_B) % P256_P == 0
+
+
+def _p256_add(a: Point, b: Point) -> Point:
+    """Complete addition in projective coordinates for a = -3 (Renes, Costello, Batina 2015, eq. 1)."""
+    (x1, y1, z1), (x2, y2, z2), p, b3 = a, b, P256_P, 3 * P256_B
+    xy, xz, yz = x1 * y2 + x2 * y1, (x1 * z2 + x2 * z1) % p, (y1 * z2 + y2 * z1) % p
+    xx, yy, zz = x1 * x2 % p, y1 * y2 % p, z1 * z2 % p
+    minus, plus = yy + 3 * xz - b3 * zz, yy - 3 * xz + b3 * zz
+    three, other = 3 * xx - 3 * zz, -3 * xx + b3 * xz - 9 * zz
+    return (xy * minus - yz * other) % p, (plus * minus + three * other) % p, (yz * plus + xy * three) % p
+
+
+def _ed_add(a: Point, b: Point) -> Point:
+    """Addition in extended coordinates, complete as well (RFC 8032, section 5.1.4)."""
+    (x1, y1, z1, t1), (x2, y2, z2, t2), p = a, b, ED_P
+    left, right = (y1 - x1) * (y2 - x2) % p, (y1 + x1) * (y2 + x2) % p
+    c, d = 2 * t1 * t2 * ED_D % p, 2 * z1 * z2 % p
+    e, f, g, h = right - left, d - c, d + c, right + left
+    return e * f % p, g * h % p, f * g % p, e * h % p
+
+
+def _two_multiples(a: int, p: Point, b: int, q: Point, add: Callable[..., Point], zero: Point) -> Point:
+    """a·p + b·q, both numbers bit by bit from the top."""
+    choices, total = (None, p, q, add(p, q)), zero
+    for i in reversed(range(256)):
+        total = add(total, total)
+        chosen = choices[(a >> i & 1) + 2 * (b >> i & 1)]
+        total = add(total, chosen) if chosen else total
+    return total
+
+
+def _ecdsa(raw: bytes, r: int, s: int, message: bytes) -> bool:
+    public = (int.from_bytes(raw[:32]), int.from_bytes(raw[32:]), 1)
+    w, e = pow(s, -1, P256_N), int.from_bytes(sha256(message))
+    x, _, z = _two_multiples(e * w % P256_N, P256_G, r * w % P256_N, public, _p256_add, (0, 1, 0))
+    return z != 0 and x * pow(z, -1, P256_P) % P256_P % P256_N == r
+
+
+def _ed_point(raw: bytes) -> Point | None:
+    """Decode a point (RFC 8032, section 5.1.3)."""
+    number = int.from_bytes(raw, "little")
+    y, sign, p = number & (1 << 255) - 1, number >> 255, ED_P
+    square = (y * y - 1) * pow(ED_D * y * y + 1, -1, p) % p
+    x = pow(square, (p + 3) // 8, p)
+    x = x if (x * x - square) % p == 0 else x * pow(2, (p - 1) // 4, p) % p
+    if y >= p or (x * x - square) % p or (x == 0 and sign):
+        return None
+    x = x if x & 1 == sign else p - x
+    return x, y, 1, x * y % p
+
+
+ED_B = _ed_point((4 * pow(5, -1, ED_P) % ED_P).to_bytes(32, "little"))
+
+
+def _ed25519(raw: bytes, signature: bytes, message: bytes) -> bool:
+    public, s = _ed_point(raw), int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or s >= ED_L or public is None or ED_B is None:
+        return False
+    h = int.from_bytes(hashlib.sha512(signature[:32] + raw + message).digest(), "little") % ED_L
+    x, y, z, _ = _two_multiples(s, ED_B, ED_L - h, public, _ed_add, (0, 1, 1, 0))
+    x, y = x * pow(z, -1, ED_P) % ED_P, y * pow(z, -1, ED_P) % ED_P
+    return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
+
+
+# --- envelopes and documents: specs/dsse.md, specs/documents.md ---------------------------------------------
+
+KINDS = (
+    *("root", "keyring", "revocations", "license", "activation-request", "activation", "lease"),
+    *("acknowledgement", "evidence", "epoch-token", "sublicense", "repair", "deactivation"),
+)
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A payload, its type, and signatures as (keyid, bytes)."""
+
+    type: str
+    payload: bytes
+    signatures: tuple[tuple[str, bytes], ...]
+
+    @property
+    def signed(self) -> bytes:
+        kind = self.type.encode()
+        return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(self.payload), self.payload)
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.payload).hex()
+
+
+def to_envelope(value: Any, code: str = "DSSE_INVALID") -> Envelope:
+    """A closed object of three members, its signatures closed objects of two."""
+    need(
+        isinstance(value, dict) and value.keys() == {"payload", "payloadType", "signatures"}, code, "members"
+    )
+    kind, listed = value["payloadType"], value["signatures"]
+    need(isinstance(kind, str) and len(kind) <= 200, code, "payloadType")
+    need(isinstance(listed, list) and 1 <= len(listed) <= 64, code, "signatures")
+    for one in listed:
+        need(isinstance(one, dict) and one.keys() == {"keyid", "sig"}, code, "signature")
+        need(isinstance(one["keyid"], str) and re.fullmatch("[0-9a-f]{64}", one["keyid"]), code, "keyid")
+    signatures = tuple((one["keyid"], read_base64(one["sig"], code)) for one in listed)
+    return Envelope(kind, read_base64(value["payload"], code), signatures)
+
+
+def read_envelope(data: bytes) -> Envelope:
+    return to_envelope(load_json(data, 512 * KIB))
+
+
+def of_kind(envelope: Envelope, kind: str) -> Envelope:
+    need(envelope.type == f"application/vnd.sealpack.{kind}+json", "DOC_TYPE", envelope.type)
+    return envelope
+
+
+def read_parcel(data: bytes) -> list[Envelope]:
+    """A parcel, or one envelope as a parcel of one."""
+    value = load_json(data, 4 * MIB)
+    if isinstance(value, dict) and "payload" in value:
+        return [to_envelope(value)]
+    listed = value.get("documents") if isinstance(value, dict) else None
+    found = [to_envelope(document) for document in listed] if isinstance(listed, list) else []
+    for envelope in found:
+        need(
+            envelope.type in [f"application/vnd.sealpack.{k}+json" for k in KINDS], "DOC_TYPE", envelope.type
+        )
+    fits("parcel", value, "DOC_SCHEMA")
+    return found
+
+
+# --- trust: specs/trust.md ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Doc:
+    """A root, keyring or revocations document: its envelope and what it says."""
+
+    kind: str
+    envelope: Envelope
+    body: dict[str, Any]
+
+    @property
+    def version(self) -> int:
+        return int(self.body["version"])
+
+
+def unique(values: Iterable[Any], what: str) -> None:
+    values = list(values)
+    need(len(set(values)) == len(values), "TRUST_INVALID", f"{what} twice")
+
+
+def read_trust_doc(envelope: Envelope) -> Doc:
+    """One of the three documents, checked by itself; who signed it is another question."""
+    kind = envelope.type.removeprefix("application/vnd.sealpack.").removesuffix("+json")
+    need(kind in ("root", "keyring", "revocations"), "DOC_TYPE", envelope.type)
+    body = read_object(envelope.payload, kind, "TRUST_INVALID")
+    if kind == "root":
+        keyids = [read_key(pem).keyid for pem in body["keys"]]
+        unique(keyids, "key")
+        for role in body["roles"].values():
+            unique(role["keyids"], "keyid")
+            need(set(role["keyids"]) <= set(keyids), "TRUST_INVALID", "a role names a key that is not here")
+            need(role["threshold"] <= len(role["keyids"]), "TRUST_INVALID", "threshold above the keys")
+    if kind == "keyring":
+        unique((entry["keyid"] for entry in body["keys"]), "key")
+        for entry in body["keys"]:
+            key = read_key(entry["pem"])
+            need((key.keyid, key.scheme) == (entry["keyid"], entry["scheme"]), "TRUST_INVALID", "keyid")
+    if kind == "revocations":
+        unique((entry["keyid"] for entry in body["keys"]), "key")
+        unique((entry["bundle_id"] for entry in body["floors"]), "bundle")
+    return Doc(kind, envelope, body)
+
+
+def vouches(root: Doc, role: str, envelope: Envelope) -> bool:
+    """Do valid signatures of enough distinct keys of the root's role stand under it? (Counting)"""
+    keys = {key.keyid: key for key in map(read_key, root.body["keys"])}
+    good = set()
+    for keyid, signature in envelope.signatures:
+        if keyid in root.body["roles"][role]["keyids"] and keyid not in good:
+            try:
+                verify_signature(keys[keyid], signature, envelope.signed)
+                good.add(keyid)
+            except Fail:
+                continue
+    return len(good) >= int(root.body["roles"][role]["threshold"])
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Root, keyring and revocations that were verified together."""
+
+    root: Doc
+    keyring: Doc
+    revocations: Doc
+
+    def signer(self, envelope: Envelope, roles: Iterable[str]) -> dict[str, Any]:
+        """The keyring entry of the one key that signed, with one of the roles and not revoked."""
+        need(len(envelope.signatures) == 1, "DSSE_INVALID", "not exactly one signature")
+        keyid = envelope.signatures[0][0]
+        entries = [entry for entry in self.keyring.body["keys"] if entry["keyid"] == keyid]
+        need(entries, "SIG_KEY_UNKNOWN", keyid)
+        need(set(roles) & set(entries[0]["roles"]), "SIG_KEY_ROLE", keyid)
+        for revoked in self.revocations.body["keys"]:
+            need(revoked["keyid"] != keyid or envelope.digest in revoked["good"], "KEY_REVOKED", keyid)
+        return dict(entries[0])
+
+    def open(self, envelope: Envelope, roles: Iterable[str], names: Iterable[str] = ()) -> dict[str, Any]:
+        """May this key sign this document in this role for these names? And did it? The keyring entry."""
+        entry = self.signer(envelope, roles)
+        need(covers_names(entry, names), "SIG_NAMESPACE", str(list(names)))
+        verify_signature(read_key(entry["pem"]), envelope.signatures[0][1], envelope.signed)
+        return entry
+
+
+def covers_names(entry: dict[str, Any], names: Iterable[str]) -> bool:
+    """Does every name equal one of the key's namespaces or continue it with a slash?"""
+    spaces = entry["namespaces"]
+    return all(any(name == s or name.startswith(s + "/") for s in spaces) for name in names)
+
+
+def load_trust(data: bytes) -> Trust:
+    """A trust file: the root by its own signatures, the others by the root's."""
+    value, kinds = load_object(data, "trust", "TRUST_INVALID", 4 * MIB), ("root", "keyring", "revocations")
+    need(set(kinds) <= value.keys(), "TRUST_INVALID", "a document is missing")
+    docs = [read_trust_doc(of_kind(to_envelope(value[kind]), kind)) for kind in kinds]
+    for doc in docs:
+        need(vouches(docs[0], doc.kind, doc.envelope), "TRUST_THRESHOLD", doc.kind)
+    return Trust(*docs)
+
+
+def update_trust(known: Trust, envelopes: Iterable[Envelope]) -> Trust:
+    """Take over what is newer (Update, steps 1 to 4)."""
+    docs = sorted(map(read_trust_doc, envelopes), key=lambda doc: doc.version)
+    root = known.root
+    for doc in [d for d in docs if d.kind == "root"]:
+        if doc.version == root.version:
+            need(doc.envelope.digest == root.envelope.digest, "TRUST_CONFLICT", "root")
+        need(vouches(doc, "root", doc.envelope), "TRUST_THRESHOLD", "root")
+        if doc.version > root.version:
+            need(doc.version == root.version + 1, "TRUST_ROLLBACK", f"root {doc.version}")
+            need(vouches(root, "root", doc.envelope), "TRUST_THRESHOLD", "root")
+            root = doc
+    older = [known.root, *(d for d in docs if d.kind == "root")]
+    keyring = _newest(root, older, known.keyring, [d for d in docs if d.kind == "keyring"])
+    lists = [d for d in docs if d.kind == "revocations"]
+    return Trust(root, keyring, _newest(root, older, known.revocations, lists))
+
+
+def _newest(root: Doc, older: list[Doc], known: Doc, docs: list[Doc]) -> Doc:
+    """Steps 2 to 4 for documents of one kind, lowest version first."""
+    newest: Doc | None = known if vouches(root, known.kind, known.envelope) else None
+    for doc in docs:
+        if vouches(root, doc.kind, doc.envelope):
+            if newest is not None and doc.version == newest.version:
+                need(doc.envelope.digest == newest.envelope.digest, "TRUST_CONFLICT", doc.kind)
+            newest = doc if newest is None or doc.version > newest.version else newest
+    newest = newest or known
+    for doc in docs:
+        if not vouches(root, doc.kind, doc.envelope):
+            proven = any(vouches(old, doc.kind, doc.envelope) for old in older)
+            need(proven and doc.version <= newest.version, "TRUST_THRESHOLD", doc.kind)
+    return newest
+
+
+# --- license, activation, lease, acknowledgement, terms, registry line: the pages of those names ------------
+
+
+def open_license(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    """specs/license.md, Opening: signature, members, then namespaces and issuer."""
+    of_kind(envelope, "license")
+    renamed = {
+        "SIG_KEY_UNKNOWN": "LIC_KEY_UNTRUSTED",
+        "SIG_KEY_ROLE": "LIC_KEY_UNTRUSTED",
+        "SIG_INVALID": "LIC_SIG_INVALID",
+        "SIG_MALFORMED": "LIC_SIG_INVALID",
+        "DSSE_INVALID": "LIC_UNREADABLE",
+    }
+    try:
+        entry = trust.open(envelope, ["license"])
+    except Fail as fail:
+        raise Fail(renamed.get(fail.code, fail.code), str(fail)) from None
+    body = read_object(envelope.payload, "license", "LIC_SCHEMA")
+    need(not {"exp", "term_s"} <= body.keys(), "LIC_SCHEMA", "an end and a term")
+    need("exp" not in body or body["exp"] > body.get("nbf", 0), "LIC_SCHEMA", "exp before nbf")
+    for quota in body.get("quota", []):
+        need(quota.get("hard_cap", quota["cap"]) >= quota["cap"], "LIC_SCHEMA", "hard_cap below cap")
+    named = covers_names(entry, [bundle["id"] for bundle in body["bundles"]])
+    need(named and entry["issuer"] == body["issuer"], "LIC_KEY_UNTRUSTED", "namespace or issuer")
+    return dict(body)
+
+
+def version_key(version: str) -> list[int]:
+    """Numbers, without trailing zeros."""
+    numbers = [int(part) for part in version.split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return numbers
+
+
+def license_covers(body: dict[str, Any], bundle_id: str, version: str, digest: str) -> bool:
+    """specs/license.md, Covering."""
+    return any(
+        entry["id"] == bundle_id
+        and entry.get("bundle_digest", digest) == digest
+        and version_key(entry.get("min_version", version)) <= version_key(version)
+        and version_key(version) <= version_key(entry.get("max_version", version))
+        for entry in body["bundles"]
+    )
+
+
+def device_id_of(key: Key) -> str:
+    return "dev-" + sha256(key.raw).hex()[:32]
+
+
+def open_request(envelope: Envelope) -> str:
+    """specs/activation.md: a request proves that its sender holds the key inside. The device id."""
+    of_kind(envelope, "activation-request")
+    body = read_object(envelope.payload, "activation-request", "DOC_SCHEMA")
+    key = read_key(body["device_key"])
+    need(key.scheme == "ed25519" and len(envelope.signatures) == 1, "DOC_SCHEMA", "not one Ed25519 key")
+    verify_signature(key, envelope.signatures[0][1], envelope.signed)
+    return device_id_of(key)
+
+
+def open_activation(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    trust.open(of_kind(envelope, "activation"), ["license"])
+    body = read_object(envelope.payload, "activation", "DOC_SCHEMA")
+    for wrapped in body.get("keys", []):
+        need(len(read_base64(wrapped["enc_ct"], "DOC_SCHEMA")) == 1168, "DOC_SCHEMA", "enc_ct")
+    key = read_key(body["device_key"])
+    need(key.scheme == "ed25519", "DOC_SCHEMA", "device_key")
+    need(device_id_of(key) == body["device_id"], "DEVICE_MISMATCH", body["device_id"])
+    return dict(body)
+
+
+def open_lease(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    trust.open(of_kind(envelope, "lease"), ["ack", "license"])
+    return read_object(envelope.payload, "lease", "DOC_SCHEMA")
+
+
+def open_acknowledgement(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    """specs/acknowledgement.md: verified, its trust documents taken, the lease verified by itself."""
+    trust.open(of_kind(envelope, "acknowledgement"), ["ack"])
+    body = load_object(envelope.payload, "acknowledgement", "DOC_SCHEMA")
+    for inner in envelopes_in(body, "trust", "lease"):
+        to_envelope(inner)
+    fits("acknowledgement", body, "DOC_SCHEMA")
+    trust = update_trust(trust, map(to_envelope, body.get("trust", [])))
+    if "lease" in body:
+        open_lease(to_envelope(body["lease"]), trust)
+    return dict(body)
+
+
+def read_terms(data: bytes) -> dict[str, Any]:
+    return read_object(data, "terms", "DOC_SCHEMA", 64 * KIB)
+
+
+def read_registry_line(data: bytes) -> dict[str, Any]:
+    line = load_object(data, "registry-line", "REGISTRY_INVALID", MIB)
+    for inner in envelopes_in(line, "license", "activation", "lease"):
+        to_envelope(inner)
+    fits("registry-line", line, "REGISTRY_INVALID")
+    return line
+
+
+def envelopes_in(value: dict[str, Any], *names: str) -> Iterator[Any]:
+    """The members of these names, lists unfolded: they are read as envelopes before the rest is checked."""
+    for member in (value[name] for name in names if name in value):
+        yield from member if isinstance(member, list) else [member]
+
+
+# --- container: specs/container.md --------------------------------------------------------------------------
+
+MIMETYPE = b"application/vnd.sealpack.bundle+zip"
+ALIGN, PAD = 65536, bytes(64)
+PAD_NAME = re.compile(r"META/pad\.(0|[1-9][0-9]*)")
+META_NAMES = (  # the closed list, in order; what a pattern's group holds orders names of one rank
+    r"META/model\.sig",
+    r"META/model\.mldsa65\.sig",
+    r"META/trust/root\.([1-9][0-9]*)\.json",
+    r"META/trust/keyring\.json",
+    r"META/trust/revocations\.json",
+    r"META/license/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\.json",
+)
+DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in the archive: where its header and its data begin, and how long both are."""
+
+    name: str
+    size: int
+    crc: int
+    at: int = 0
+    gap: int = 0  # bytes of the alignment extra
+
+    @property
+    def data_at(self) -> int:
+        return self.at + 50 + len(self.name) + self.gap
+
+    def _fixed(self) -> bytes:
+        return struct.pack("<HHHHHI", 45, 0, 0, 0, 0x21, self.crc) + b"\xff" * 8
+
+    def local_header(self) -> bytes:
+        head = b"PK\3\4" + self._fixed() + struct.pack("<HH", len(self.name), 20 + self.gap)
+        extra = struct.pack("<HHQQ", 1, 16, self.size, self.size)
+        filler = struct.pack("<HH", 0xD935, self.gap - 4) + bytes(self.gap - 4) if self.gap else b""
+        return head + self.name.encode() + extra + filler
+
+    def central_header(self) -> bytes:
+        head = b"PK\1\2" + struct.pack("<H", 0x032D) + self._fixed() + struct.pack("<HH", len(self.name), 28)
+        tail = struct.pack("<HHQQQ", 1, 24, self.size, self.size, self.at)
+        return head + struct.pack("<HHHII", 0, 0, 0, 0x81A40000, 0xFFFFFFFF) + self.name.encode() + tail
+
+
+def check_name(name: str) -> None:
+    """Names that every file system takes, and takes as the same file."""
+    good = len(name) <= 200 and re.fullmatch("[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", name)
+    need(good, "CONTAINER_NAME", repr(name))
+    for segment in name.split("/"):
+        need(not segment.endswith(".") and not DEVICE_NAMES.fullmatch(segment), "CONTAINER_NAME", name)
+
+
+def rank(name: str) -> tuple[int, int, bytes]:
+    """What entries are ordered by; anything else that looks like META is refused."""
+    if name == "mimetype":
+        return 0, 0, b""
+    for number, pattern in enumerate(META_NAMES, 1):
+        if match := re.fullmatch(pattern, name):
+            return number, int(match[1]) if number == 3 else 0, name.encode()
+    need(name.lower() != "meta" and not name.lower().startswith("meta/"), "CONTAINER_META", name)
+    return 10 if name.startswith("payload/") else 8 + (name != "manifest.json"), 0, name.encode()
+
+
+def check_names(names: list[str]) -> None:
+    """Step 3: names, uniqueness in any case, order."""
+    for name in names:
+        check_name(name)
+    lower = [name.lower() for name in names]
+    folders = {name[:i] for name in lower for i, char in enumerate(name) if char == "/"}
+    need(len(set(lower)) == len(names) and not folders & set(lower), "CONTAINER_DUPLICATE")
+    ranks = [rank(name) for name in names]
+    need(ranks == sorted(ranks), "CONTAINER_ORDER")
+
+
+def lay_out(files: Iterable[tuple[str, int, int]]) -> tuple[list[Entry], int]:
+    """The one layout of these names, sizes and CRCs, and where the directory begins."""
+    entries: list[Entry] = []
+    at = pads = 0
+    for name, size, crc in files:
+        gap = -(at + 50 + len(name)) % ALIGN if name.startswith("payload/") else 0
+        if 0 < gap < 4 or gap > 65515:
+            entries.append(Entry(f"META/pad.{pads}", 64, zlib.crc32(PAD), at))
+            at, pads = entries[-1].data_at + 64, pads + 1
+            gap = -(at + 50 + len(name)) % ALIGN
+        entries.append(Entry(name, size, crc, at, gap))
+        at = entries[-1].data_at + size
+    return entries, at
+
+
+def end_records(count: int, size: int, at: int) -> bytes:
+    """The 98 bytes behind the directory."""
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 0x032D, 45, 0, 0, count, count, size, at)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, at + size, 1)
+    return record + locator + b"PK\5\6" + bytes(4) + b"\xff" * 12 + bytes(2)
+
+
+def walk_directory(directory: bytes) -> Iterator[tuple[str, int, int]]:
+    """Name, size and CRC of each central header; every other byte is compared later."""
+    at = 0
+    while at < len(directory):
+        need(directory[at : at + 4] == b"PK\1\2" and at + 46 <= len(directory), "CONTAINER_DIRECTORY")
+        crc, length = struct.unpack_from("<I8xH", directory, at + 16)
+        extra = directory[at + 46 + length : at + 74 + length]
+        name = directory[at + 46 : at + 46 + length]
+        need(len(extra) == 28 and name.isascii(), "CONTAINER_DIRECTORY", "cut short, or a name not ASCII")
+        yield name.decode(), struct.unpack_from("<Q", extra, 4)[0], crc
+        at += 74 + length
+
+
+class Bundle:
+    """A container whose every structural byte is as computed."""
+
+    def __init__(self, data: bytes) -> None:
+        """Reading, steps 1 to 5."""
+        need(len(data) >= 98, "CONTAINER_TRUNCATED", f"{len(data)} bytes")
+        end = data[-98:]
+        need((end[:4], end[56:60], end[76:80]) == (b"PK\6\6", b"PK\6\7", b"PK\5\6"), "CONTAINER_TAIL")
+        count, size, at = struct.unpack_from("<QQQ", end, 32)
+        need(at + size + 98 == len(data), "CONTAINER_TAIL", "sizes do not add up")
+        need(size <= MIB and count <= 4096, "CONTAINER_LIMIT", "directory")
+        found = list(walk_directory(data[at:-98]))
+        need(len(found) <= 4096, "CONTAINER_LIMIT", "entries")
+        files = [file for file in found if not PAD_NAME.fullmatch(file[0])]
+        check_names([name for name, _, _ in files])
+        entries, total = lay_out(files)
+        need(total == at, "CONTAINER_DIRECTORY", "the entries do not fill the file")
+        wanted = b"".join(entry.central_header() for entry in entries)
+        wanted += end_records(len(entries), len(wanted), at)
+        need(wanted == data[at:], "CONTAINER_DIRECTORY", "not the one directory of these entries")
+        self.data, self.entries = data, {entry.name: entry for entry in entries}
+        for entry in entries:
+            need(data[entry.at : entry.data_at] == entry.local_header(), "CONTAINER_HEADER", entry.name)
+        need("mimetype" in self.entries and self.entries["mimetype"].size == 35, "CONTAINER_TAIL", "mimetype")
+        need(self.read("mimetype") == MIMETYPE, "CONTAINER_TAIL", "mimetype")
+        for entry in entries:
+            need(not PAD_NAME.fullmatch(entry.name) or self.read(entry.name) == PAD, "CONTAINER_META")
+
+    def names(self) -> set[str]:
+        """Every entry outside META."""
+        return {name for name in self.entries if not name.startswith("META/")}
+
+    def stored(self, name: str) -> memoryview:
+        entry = self.entries[name]
+        return memoryview(self.data)[entry.data_at : entry.data_at + entry.size]
+
+    def read(self, name: str, limit: int = 16 * MIB) -> bytes:
+        """A small entry, whole, its CRC compared."""
+        need(self.entries[name].size <= limit, "CONTAINER_LIMIT", name)
+        data = bytes(self.stored(name))
+        need(zlib.crc32(data) == self.entries[name].crc, "CONTAINER_CRC", name)
+        return data
+
+
+# --- manifest: specs/manifest.md, its encryption header: specs/encryption.md, "Header" ----------------------
+
+
+def read_manifest(data: bytes) -> dict[str, Any]:
+    """Members, then the rules between them."""
+    bad = "MANIFEST_INVALID"
+    body = load_object(data, "manifest", bad, 16 * MIB, ("encryption", "watermark"))
+    listed = body.get("files")
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            check_name(entry["name"])
+    fits("manifest", body, bad)
+    present = {"encryption", "watermark"} & body.keys()
+    need(sorted(present) == sorted(body.get("crit", [])), bad, "crit is not what is present")
+    names = [entry["name"] for entry in body["files"]]
+    need(names == sorted(set(names)), bad, "files unsorted or repeated")
+    need(not {"manifest.json", "mimetype"} & set(names), bad, "files lists what it must not")
+    need(sum(entry["role"] == "model" for entry in body["files"]) == 1, bad, "not exactly one model")
+    check_tables(body["files"])
+    pre = body["io"].get("pre", {})
+    need("vocab" not in pre or pre["vocab"] in names, bad, "io.pre.vocab is no file")
+    if "recertify_by" in body:
+        check_date(body["recertify_by"])
+    if "encryption" in body:
+        check_encryption(body["encryption"], body["files"])
+    return body
+
+
+def check_date(value: str) -> None:
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError:
+        raise Fail("MANIFEST_INVALID", "recertify_by") from None
+
+
+def check_tables(files: list[dict[str, Any]]) -> None:
+    """Each payload file has its table, chunks/N.sha256c by name order, and no other table is there."""
+    by_name, tables = {entry["name"]: entry for entry in files}, set()
+    for number, entry in enumerate(entry for entry in files if "chunks" in entry):
+        chunks = entry["chunks"]
+        table = by_name.get(chunks["table"], {"role": ""})
+        tables.add(chunks["table"])
+        good = table["role"] == "chunk-table" and chunks["table"] == f"chunks/{number}.sha256c"
+        need(good and chunks["count"] == -(-entry["size"] // MIB), "MANIFEST_INVALID", entry["name"])
+    listed = {entry["name"] for entry in files if entry["role"] == "chunk-table"}
+    need(tables == listed, "MANIFEST_INVALID", "tables and chunks differ")
+
+
+def check_encryption(header: Any, files: list[dict[str, Any]] | None) -> None:
+    """The header by itself, and against the manifest's files when they are given."""
+    bad = "MANIFEST_INVALID"
+    defs = load_schema("manifest")["$defs"]
+    try:
+        check(defs["encryption"], header, "encryption", defs)
+    except Wrong as wrong:
+        raise Fail(bad, str(wrong)) from None
+    names, salts = ([one[key] for one in header["files"]] for key in ("name", "salt"))
+    need(names == sorted(set(names)) and len(set(salts)) == len(salts), bad, "names or salts")
+    if files is not None:
+        sizes = {entry["name"]: entry["size"] for entry in files}
+        for one in header["files"]:
+            plain = one["plain_size"]
+            need(sizes.get(one["name"]) == 56 + plain + 16 * (plain // 16384 + 1), bad, one["name"])
+        weights = {entry["name"] for entry in files if entry["role"] in ("model", "model-data")}
+        need(weights <= set(names), bad, "weights left plain")
+
+
+# --- signature: specs/signature.md --------------------------------------------------------------------------
+
+
+def open_signature(bundle: Bundle, trust: Trust | None, key: Key | None) -> dict[str, Any]:
+    """Steps 1 to 6: the statement, after its signature was verified."""
+    need("META/model.mldsa65.sig" not in bundle.entries, "SIG_SCHEME", "a signature nobody can check here")
+    need("META/model.sig" in bundle.entries, "SIG_MISSING")
+    envelope = read_model_sig(bundle.read("META/model.sig", 4 * MIB))
+    need(envelope.type == "application/vnd.in-toto+json", "SIG_STATEMENT", envelope.type)
+    keyid, signature = envelope.signatures[0]
+    if key is None:
+        assert trust is not None
+        entry = trust.signer(envelope, ["bundle"])
+        key = read_key(entry["pem"])
+    need(key.keyid == keyid, "SIG_KEY_UNKNOWN", keyid)
+    need(key.scheme == "ecdsa-p256-sha256", "SIG_SCHEME", key.scheme)
+    verify_signature(key, signature, envelope.signed)
+    statement = read_statement(envelope.payload)
+    own = statement["predicate"]["x-sealpack"]
+    need(own["required_schemes"] == [key.scheme], "SIG_SCHEME", str(own["required_schemes"]))
+    if trust is not None:
+        need(covers_names(entry, [own["bundle_id"]]), "SIG_NAMESPACE", own["bundle_id"])
+        need(own["min_keyring"] <= trust.keyring.version, "TRUST_ROLLBACK", "keyring")
+        need(own["min_revocations"] <= trust.revocations.version, "TRUST_ROLLBACK", "revocations")
+    return statement
+
+
+def read_model_sig(data: bytes) -> Envelope:
+    """Exactly the members of the page; certificate and log are refused with everything else."""
+    value = load_json(data, 4 * MIB)
+    names = {"dsseEnvelope", "mediaType", "verificationMaterial"}
+    need(isinstance(value, dict) and value.keys() == names, "SIG_MALFORMED", "members")
+    envelope = to_envelope(value["dsseEnvelope"], "SIG_MALFORMED")
+    need(len(envelope.signatures) == 1, "SIG_MALFORMED", "not exactly one signature")
+    material = {"publicKey": {"hint": envelope.signatures[0][0]}, "tlogEntries": []}
+    need(value["verificationMaterial"] == material, "SIG_MALFORMED", "verificationMaterial")
+    media = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    need(value["mediaType"] == media, "SIG_MALFORMED", "mediaType")
+    return envelope
+
+
+def read_statement(payload: bytes) -> dict[str, Any]:
+    """Step 4: the members, the resources in path order, the subject."""
+    value = load_json(payload, 4 * MIB)
+    subject = value.get("subject") if isinstance(value, dict) else None
+    need(not isinstance(subject, list) or len(subject) == 1, "SIG_SUBJECT", "not one subject")
+    fits("signature", value, "SIG_STATEMENT")
+    resources, own = value["predicate"]["resources"], value["predicate"]["x-sealpack"]
+    paths = [one["name"].encode().split(b"/") for one in resources]
+    distinct = len({tuple(path) for path in paths}) == len(paths)
+    need(paths == sorted(paths) and distinct, "SIG_RESOURCES", "unsorted or repeated")
+    digest = sha256(*(bytes.fromhex(one["digest"]) for one in resources)).hex()
+    need(value["subject"] == [{"name": own["bundle_id"], "digest": {"sha256": digest}}], "SIG_SUBJECT")
+    return dict(value)
+
+
+# --- verification: specs/verification.md --------------------------------------------------------------------
+
+
+def verify_bundle(data: bytes, trust: Trust | None, key: Key | None = None) -> dict[str, Any]:
+    """Steps 1 to 10: the manifest of a good bundle, or the first failure."""
+    bundle = Bundle(data)
+    trust = take_carried_trust(bundle, trust)
+    statement = open_signature(bundle, trust, key)
+    manifest = open_manifest(bundle, statement)
+    digest = sha256(bundle.read("manifest.json")).hex()
+    if trust is not None:
+        check_revocation(manifest, digest, trust)
+    check_licenses(bundle, manifest, digest, trust)
+    check_content(bundle, manifest["files"])
+    check_sbom(bundle, manifest["files"])
+    check_terms(bundle, manifest)
+    check_model(bundle, manifest)
+    return manifest
+
+
+def take_carried_trust(bundle: Bundle, trust: Trust | None) -> Trust | None:
+    """Step 2: kind and version as the names say, then the update of specs/trust.md."""
+    carried = []
+    for name in (name for name in bundle.entries if name.startswith("META/trust/")):
+        envelope = read_envelope(bundle.read(name))
+        kind = name.removeprefix("META/trust/").split(".")[0]
+        need(envelope.type == f"application/vnd.sealpack.{kind}+json", "CONTAINER_META", name)
+        doc = read_trust_doc(envelope)
+        need(kind != "root" or name == f"META/trust/root.{doc.version}.json", "CONTAINER_META", name)
+        carried.append(envelope)
+    return trust and update_trust(trust, carried)
+
+
+def open_manifest(bundle: Bundle, statement: dict[str, Any]) -> dict[str, Any]:
+    """Step 4, in the order of the page."""
+    own = statement["predicate"]["x-sealpack"]
+    signed = {one["name"]: one["digest"] for one in statement["predicate"]["resources"]}
+    need("manifest.json" in bundle.entries, "MANIFEST_MISMATCH", "no manifest.json")
+    data = bundle.read("manifest.json")
+    digest = sha256(data).hex()
+    need(own["manifest_sha256"] == digest == signed.get("manifest.json"), "DIGEST_MISMATCH", "manifest.json")
+    manifest = read_manifest(data)
+    for member in ("bundle_id", "release_index"):
+        need(manifest[member] == own[member], "MANIFEST_MISMATCH", member)
+    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    files |= {"manifest.json": digest, "mimetype": sha256(MIMETYPE).hex()}
+    need(signed == files, "SIG_RESOURCES", "signed files are not the manifest's")
+    need(bundle.names() == files.keys(), "SIG_RESOURCES", "files in the container are not the signed ones")
+    for entry in manifest["files"]:
+        size = bundle.entries[entry["name"]].size
+        need(size == entry["size"], "MANIFEST_MISMATCH", f"size of {entry['name']}")
+    return manifest
+
+
+def check_revocation(manifest: dict[str, Any], digest: str, trust: Trust) -> None:
+    """Step 5."""
+    lists = trust.revocations.body
+    need(digest not in lists["bundles"], "BUNDLE_REVOKED", digest)
+    for floor in lists["floors"]:
+        same_id = floor["bundle_id"] == manifest["bundle_id"]
+        need(not same_id or manifest["release_index"] >= floor["floor"], "BUNDLE_FLOOR", str(floor))
+
+
+def check_licenses(bundle: Bundle, manifest: dict[str, Any], digest: str, trust: Trust | None) -> None:
+    """Step 6."""
+    for name in (name for name in bundle.entries if name.startswith("META/license/")):
+        need(trust, "SIG_KEY_UNKNOWN", "a license cannot be verified with a key alone")
+        assert trust is not None
+        body = open_license(read_envelope(bundle.read(name)), trust)
+        need(name == f"META/license/{body['license_id']}.json", "CONTAINER_META", name)
+        covered = license_covers(body, manifest["bundle_id"], manifest["version"], digest)
+        need(covered, "CONTAINER_META", f"{name} is for another build")
+
+
+def check_content(bundle: Bundle, files: list[dict[str, Any]]) -> None:
+    """Step 7: files outside payload/ first; then leaves, whole digest and CRC of the others."""
+    for entry in sorted(files, key=lambda entry: (entry["name"].startswith("payload/"), entry["name"])):
+        name, data = entry["name"], bundle.stored(entry["name"])
+        if "chunks" in entry:
+            table = bundle.read(entry["chunks"]["table"], 64 * MIB)
+            good = (
+                sha256(table).hex() == entry["chunks"]["sha256"]
+                and len(table) == 32 * entry["chunks"]["count"]
+            )
+            need(good, "CHUNK_MISMATCH", f"table of {name}")
+            leaves = b"".join(sha256(data[at : at + MIB]) for at in range(0, len(data), MIB))
+            need(leaves == table, "CHUNK_MISMATCH", name)
+        else:
+            bundle.read(name, 64 * MIB)
+        need(sha256(data).hex() == entry["sha256"], "DIGEST_MISMATCH", name)
+        need(zlib.crc32(data) == bundle.entries[name].crc, "CONTAINER_CRC", name)
+
+
+def check_sbom(bundle: Bundle, files: list[dict[str, Any]]) -> None:
+    """Step 8."""
+    bad = "SBOM_INVALID"
+    names = [entry["name"] for entry in files if entry["role"] == "sbom"]
+    need(len(names) == 1, bad, "not exactly one")
+    try:
+        value = json.loads(bundle.read(names[0]).decode(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise Fail(bad, str(error)) from None
+    need(isinstance(value, dict) and value.get("bomFormat") == "CycloneDX", bad, "not CycloneDX")
+    model = next(entry["sha256"] for entry in files if entry["role"] == "model")
+    need(any(_names_model(c, model) for c in _list(value.get("components"))), bad, "does not name the model")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _names_model(component: Any, digest: str) -> bool:
+    if not isinstance(component, dict) or component.get("type") != "machine-learning-model":
+        return False
+    return {"alg": "SHA-256", "content": digest} in _list(component.get("hashes"))
+
+
+def check_terms(bundle: Bundle, manifest: dict[str, Any]) -> None:
+    """Step 9; specs/terms.md, Algorithm."""
+    texts = {f["name"]: f["sha256"] for f in manifest["files"] if f["role"] == "license-text"}
+    for entry in manifest["files"]:
+        if entry["role"] == "license-terms":
+            terms = read_terms(bundle.read(entry["name"]))
+            need(texts.get(terms["text"]) == terms["text_sha256"], "TERMS_MISMATCH", "text")
+            need(terms.get("plan") == manifest.get("plan"), "TERMS_MISMATCH", "plan")
+
+
+# --- model: specs/verification.md, "model" (the formats themselves: GGUF v3, ONNX's protobuf) ---------------
+
+GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+GGML_BLOCKS = {  # tensor type: numbers in a block, bytes in a block
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36)},
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
+    **{24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2)},
+}
+
+
+def check_model(bundle: Bundle, manifest: dict[str, Any]) -> None:
+    """Step 10: the header is well formed and of the stated kind; the weights are not looked at."""
+    entry = next(entry for entry in manifest["files"] if entry["role"] == "model")
+    encrypted = {one["name"] for one in manifest.get("encryption", {}).get("files", [])}
+    if entry["name"] in encrypted or manifest["kind"] == "agent":
+        return
+    data = bundle.stored(entry["name"])
+    kind = "gguf" if bytes(data[:4]) == b"GGUF" else "onnx" if bytes(data[:1]) == b"\x08" else "unknown"
+    need(kind == manifest["kind"], "MANIFEST_MISMATCH", f"the model is {kind}")
+    try:
+        if kind == "gguf":
+            check_gguf(data)
+        else:
+            sizes = {f["name"]: f["size"] for f in manifest["files"] if f["role"] == "model-data"}
+            check_onnx(data, entry["name"].rpartition("/")[0], sizes)
+    except (struct.error, IndexError):
+        raise Fail("MODEL_TRUNCATED", entry["name"]) from None
+    except (ValueError, RecursionError) as error:
+        raise Fail("MODEL_UNSAFE", str(error)) from None
+
+
+@dataclass
+class Cursor:
+    """Little-endian numbers from a buffer, one after another."""
+
+    data: memoryview
+    at: int = 0
+
+    def number(self, form: str) -> int:
+        (value,) = struct.unpack_from("<" + form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return int(value)
+
+    def skip(self, count: int) -> bytes:
+        need(self.at + count <= len(self.data), "MODEL_TRUNCATED")
+        self.at += count
+        return bytes(self.data[self.at - count : self.at]) if count <= 65535 else b""
+
+
+def skip_gguf_value(cursor: Cursor, kind: int, depth: int = 0) -> None:
+    need(depth < 8, "MODEL_UNSAFE", "arrays in arrays")
+    if kind == 8:
+        cursor.skip(cursor.number("Q"))
+    elif kind == 9:
+        inner, count = cursor.number("I"), cursor.number("Q")
+        need(count <= len(cursor.data), "MODEL_UNSAFE", "array longer than the file")
+        if inner in GGUF_SIZES:
+            cursor.skip(GGUF_SIZES[inner] * count)
+        else:
+            for _ in range(count):
+                skip_gguf_value(cursor, inner, depth + 1)
+    else:
+        need(kind in GGUF_SIZES, "MODEL_UNSAFE", f"value type {kind}")
+        cursor.skip(GGUF_SIZES[kind])
+
+
+def check_gguf(data: memoryview) -> None:
+    """Key-values, tensors, and that every tensor's bytes are there."""
+    cursor, align, last = Cursor(data, 4), 32, 0
+    need(cursor.number("I") in (2, 3), "MODEL_UNSAFE", "GGUF version")
+    tensors, values = cursor.number("Q"), cursor.number("Q")
+    need(tensors <= 1 << 20 and values <= 1 << 20, "MODEL_UNSAFE", "too many tensors or key-values")
+    for _ in range(values):
+        name, kind, at = cursor.skip(cursor.number("Q")), cursor.number("I"), cursor.at
+        skip_gguf_value(cursor, kind)
+        if name == b"general.alignment" and kind == 4:
+            (align,) = struct.unpack_from("<I", data, at)
+            need(align and align & align - 1 == 0, "MODEL_UNSAFE", "alignment")
+    for _ in range(tensors):
+        cursor.skip(cursor.number("Q"))
+        dims = cursor.number("I")
+        need(dims <= 8, "MODEL_UNSAFE", "dimensions")
+        count = math.prod(cursor.number("Q") for _ in range(dims))
+        block, size = GGML_BLOCKS.get(cursor.number("I"), (count or 1, 0))
+        last = max(last, cursor.number("Q") + count // block * size)
+    start = -(-cursor.at // align) * align if tensors else cursor.at
+    need(start + last <= len(data), "MODEL_TRUNCATED", "tensor data")
+
+
+def protobuf(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """Field numbers and values of a message; lengths must fit."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while shift < 70:
+            byte, at = data[at], at + 1
+            value, shift = value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+        raise ValueError("number too long")
+
+    while at < len(data):
+        tag = varint()
+        width = {1: 8, 5: 4}.get(tag & 7)
+        if tag & 7 == 0:
+            yield tag >> 3, varint()
+            continue
+        if width is None and tag & 7 != 2:
+            raise ValueError("wire type")
+        width = varint() if width is None else width
+        need(at + width <= len(data), "MODEL_TRUNCATED")
+        at += width
+        yield tag >> 3, data[at - width : at]
+
+
+# Where tensors can hide: message -> {field: message}. TensorProto's external_data is field 13.
+ONNX = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external"},
+}
+
+
+def check_onnx(data: memoryview, folder: str, sizes: dict[str, int], kind: str = "model") -> None:
+    """Every tensor stored outside names a file of role model-data beside the model that is long enough."""
+    external: dict[str, str] = {}
+    for number, value in protobuf(data):
+        inner = ONNX[kind].get(number)
+        if inner == "external":
+            pair = {n: bytes(v).decode() for n, v in protobuf(value) if isinstance(v, memoryview)}
+            external[pair.get(1, "")] = pair.get(2, "")
+        elif inner is not None and isinstance(value, memoryview):
+            check_onnx(value, folder, sizes, inner)
+    if external:
+        name = f"{folder}/{external.get('location', '')}"
+        first, length = int(external.get("offset", "0")), int(external.get("length", "0"))
+        good = 0 <= first <= first + length <= sizes.get(name, -1)
+        need(good, "MODEL_UNSAFE", f"external data {name}")
+
+
+# --- tree: specs/receipts.md, "Tree"; proofs as in RFC 6962 -------------------------------------------------
+
+
+def leaf_hash(record: bytes) -> bytes:
+    return sha256(b"\0", record)
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return sha256(b"\1", left, right)
+
+
+def tree_root(hashes: list[bytes]) -> bytes:
+    """The root by definition."""
+    if len(hashes) < 2:
+        return hashes[0] if hashes else sha256()
+    half = 1 << (len(hashes) - 1).bit_length() - 1
+    return node_hash(tree_root(hashes[:half]), tree_root(hashes[half:]))
+
+
+@dataclass
+class Frontier:
+    """The roots of the perfect subtrees of a tree, largest first; enough to append."""
+
+    size: int
+    roots: list[bytes]
+
+    def __post_init__(self) -> None:
+        need(self.size.bit_count() == len(self.roots), "RECEIPT_TREE", "frontier of another size")
+
+    def append(self, leaf: bytes) -> None:
+        carry = self.size
+        while carry & 1:
+            leaf, carry = node_hash(self.roots.pop(), leaf), carry >> 1
+        self.roots.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        if not self.roots:
+            return sha256()
+        return functools.reduce(lambda right, left: node_hash(left, right), reversed(self.roots))
+
+
+def inclusion_root(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
+    """The root that an inclusion proof gives, by the recursion of RFC 6962, section 2.1.1, read backwards."""
+    if size == 1:
+        need(not proof, "RECEIPT_TREE", "proof too long")
+        return leaf
+    need(proof, "RECEIPT_TREE", "proof too short")
+    half = 1 << (size - 1).bit_length() - 1
+    if index < half:
+        return node_hash(inclusion_root(leaf, index, half, proof[:-1]), proof[-1])
+    return node_hash(proof[-1], inclusion_root(leaf, index - half, size - half, proof[:-1]))
+
+
+def consistency_roots(
+    old: int, new: int, proof: list[bytes], old_root: bytes, whole: bool = True
+) -> tuple[bytes, bytes]:
+    """Both roots that a consistency proof gives: RFC 6962, section 2.1.2, SUBPROOF read backwards."""
+    if old == new:
+        need(len(proof) == (0 if whole else 1), "RECEIPT_TREE", "proof length")
+        return (old_root, old_root) if whole else (proof[0], proof[0])
+    need(proof, "RECEIPT_TREE", "proof too short")
+    half, last = 1 << (new - 1).bit_length() - 1, proof[-1]
+    if old <= half:
+        one, two = consistency_roots(old, half, proof[:-1], old_root, whole)
+        return one, node_hash(two, last)
+    one, two = consistency_roots(old - half, new - half, proof[:-1], old_root, False)
+    return node_hash(last, one), node_hash(last, two)
+
+
+# --- checkpoints: specs/checkpoint.md -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A note: what its text says, and its signature lines as (name, bytes)."""
+
+    origin: str
+    size: int
+    root: bytes
+    text: bytes
+    lines: tuple[tuple[str, bytes], ...]
+
+
+def read_note(note: bytes) -> Checkpoint:
+    """The form; nothing is believed yet."""
+    bad = "CHECKPOINT_INVALID"
+    try:
+        decoded = note.decode()
+    except ValueError:
+        raise Fail(bad, "not UTF-8") from None
+    control = any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in decoded)
+    need(len(note) <= 8000 and not control and decoded.endswith("\n"), bad, "size, controls or end")
+    body, blank, signatures = decoded.rpartition("\n\n")
+    match = re.fullmatch(r"([!-*,-~]{1,400})\n(0|[1-9][0-9]{0,15})\n(.*)", body)
+    lines = [re.fullmatch(r"— ([^ +]+) ([^ ]+)", line) for line in signatures.split("\n")[:-1]]
+    need(blank and match and 1 <= len(lines) <= 16 and all(lines), bad, "lines")
+    assert match is not None
+    size, root = int(match[2]), read_base64(match[3], bad)
+    need(size <= MAX and len(root) == 32, bad, "size or root")
+    pairs = tuple((line[1], read_base64(line[2], bad)) for line in lines if line)
+    need(all(len(data) > 4 for _, data in pairs), bad, "signature line")
+    return Checkpoint(match[1], size, root, (body + "\n").encode(), pairs)
+
+
+def signature_by(point: Checkpoint, name: str, kind: int, key: Key) -> bytes:
+    """What the one line of this name and key id holds."""
+    need(key.scheme == "ed25519", "CHECKPOINT_INVALID", "not an Ed25519 key")
+    keyid = sha256(name.encode(), b"\n", bytes([kind]), key.raw)[:4]
+    found = [data[4:] for line, data in point.lines if line == name and data[:4] == keyid]
+    need(len(found) == 1, "CHECKPOINT_INVALID", "not exactly one line of this key")
+    return found[0]
+
+
+def open_checkpoint(note: bytes, keys: Iterable[Key]) -> Checkpoint:
+    """The checkpoint, signed by every given device key."""
+    point = read_note(note)
+    for key in keys:
+        signature = signature_by(point, point.origin, 1, key)
+        need(_ed25519(key.raw, signature, point.text), "CHECKPOINT_INVALID", "signature")
+    return point
+
+
+def open_cosignature(note: bytes, name: str, key: Key) -> int:
+    """The time at which the witness signed."""
+    point = read_note(note)
+    data = signature_by(point, name, 4, key)
+    time = int.from_bytes(data[:8])
+    signed = b"cosignature/v1\ntime %d\n%s" % (time, point.text)
+    good = len(data) == 72 and time <= MAX and _ed25519(key.raw, data[8:], signed)
+    need(good, "CHECKPOINT_INVALID", "cosignature")
+    return time
+
+
+# --- receipts and usage files: specs/receipts.md, specs/usage-export.md -------------------------------------
+
+LINE, FILE, PLAIN, BLOCK = 64 * KIB, 64 * MIB, 1 << 30, 256
+
+
+def read_record(line: bytes) -> dict[str, Any]:
+    """One record: canonical, and of its kind as in specs/schemas/receipt-record.json."""
+    try:
+        record = load_json(line, LINE)
+        fits("receipt-record", record, "RECEIPT_INVALID")
+        if "device" in record:
+            need(read_key(record["device"]).scheme == "ed25519", "RECEIPT_INVALID", "device")
+    except Fail as fail:
+        raise Fail("RECEIPT_INVALID", str(fail)) from None
+    return dict(record)
+
+
+@dataclass
+class Log:
+    """What is known of a log while its records go by, and the breaches of its rules."""
+
+    position: int
+    boot: int = 0
+    uptime: int = 0
+    closed: bool = False
+    routes: dict[str, Any] | None = None
+    registers: dict[tuple[str, str, str], int] | None = None
+    breaches: list[str] = field(default_factory=list)
+
+    def follow(self, record: dict[str, Any]) -> None:
+        """Rules 1 to 4."""
+        kind = record["k"]
+        wrong = record["n"] != self.position or (kind == "g") != (self.position == 0) or self.closed
+        self.closed |= kind == "x"
+        self.position += 1
+        if self.boot:
+            wrong |= record["b"] < self.boot or (record["b"] > self.boot and kind != "b")
+            wrong |= record["b"] == self.boot and record["u"] < self.uptime
+        self.boot, self.uptime = record["b"], record["u"]
+        if wrong:
+            self.breaches.append("RECEIPT_ORDER")
+        if kind == "b":
+            self.declare(record["routes"])
+        elif kind in "ul":
+            self.count(record["route"], record.get("status", "lost"), record["meters"])
+        elif kind == "t":
+            self.compare(record["registers"])
+
+    def declare(self, routes: dict[str, Any]) -> None:
+        if any(routes.get(name) != entry for name, entry in (self.routes or {}).items()):
+            self.breaches.append("RECEIPT_ROUTE")
+        self.routes = {**routes, **(self.routes or {})}
+
+    def count(self, route: str, status: str, meters: dict[str, int]) -> None:
+        if self.routes is not None and route not in self.routes:
+            self.breaches.append("RECEIPT_ROUTE")
+        if self.registers is not None:
+            for meter, number in meters.items():
+                key = (route, status, meter)
+                self.registers[key] = self.registers.get(key, 0) + number
+
+    def compare(self, stated: dict[str, Any]) -> None:
+        flat = {(r, s, m): n for r, of in stated.items() for s, ms in of.items() for m, n in ms.items()}
+        if self.registers is not None and flat != self.registers:
+            self.breaches.append("RECEIPT_TALLY")
+        self.registers = flat
+
+
+class Usage:
+    """Reading a usage file: `codes` of the findings in order, and how many receipts count."""
+
+    def __init__(self, data: bytes, device: Key | None = None) -> None:
+        self.codes: list[str] = []
+        self.accepted = 0
+        self.behind = False  # bytes behind the gzip stream
+        self.plain = hashlib.sha256()
+        self.done = False  # the trailer was read
+        try:
+            self.read(data, device)
+        except Fail as fail:
+            self.codes.append(fail.code)
+
+    def lines(self, data: bytes) -> Iterator[bytes]:
+        """Whole lines without LF; Fail when they end in any other way than a stream's good end."""
+        need(len(data) <= FILE, "USAGE_LIMIT", "file")
+        rest, total = b"", 0
+        for piece in self.pieces(data):
+            total += len(piece)
+            need(total <= PLAIN, "USAGE_LIMIT", "unpacked")
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                need(len(line) <= LINE, "USAGE_LIMIT", "line")
+                yield line
+            need(len(rest) <= LINE, "USAGE_LIMIT", "line")
+        need(not rest, "USAGE_TRAILING" if self.done else "USAGE_TORN", "part of a line")
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Step 1: unpack, 64 KiB at a time; what unpacks before damage is used."""
+        if not data.startswith(b"\x1f\x8b"):
+            yield data
+            return
+        stream = zlib.decompressobj(wbits=31)
+        for at in range(0, len(data), 4 * KIB):
+            part, before = data[at : at + 4 * KIB], stream.copy()
+            try:
+                yield stream.decompress(part)
+            except zlib.error:  # again byte by byte, for the bytes in front of the damage
+                yield from self.until_damage(before, part)
+            if stream.eof:
+                self.behind = len(stream.unused_data) > 0 or at + 4 * KIB < len(data)
+                return
+        raise Fail("USAGE_TORN", "ends early")
+
+    def until_damage(self, stream: Any, part: bytes) -> Iterator[bytes]:
+        for at in range(len(part)):
+            try:
+                yield stream.decompress(part[at : at + 1])
+            except zlib.error as error:
+                raise Fail("USAGE_TORN", str(error)) from None
+
+    def read(self, data: bytes, device: Key | None) -> None:
+        """Steps 2 to 7."""
+        lines = self.lines(data)
+        first = next(lines, None)
+        need(first is not None, "USAGE_TORN", "no header")
+        assert first is not None
+        self.take_header(first, device)
+        block: list[bytes] = []
+        for line in lines:
+            need(not self.done, "USAGE_TRAILING", "a line behind the trailer")
+            if line.startswith(b'{"trailer":'):
+                self.done = True
+                self.codes.extend(self.check_trailer(line, block))
+            elif line.startswith(b'{"checkpoint":'):
+                self.take_block(block, line)
+                block = []
+            else:
+                block.append(line)
+                need(len(block) <= BLOCK, "USAGE_LIMIT", "block")
+            self.plain.update(line + b"\n")
+        need(self.done, "USAGE_TORN", "no trailer")
+        need(not self.behind, "USAGE_TRAILING", "bytes behind the stream")
+
+    def take_header(self, line: bytes, device: Key | None) -> None:
+        """Steps 2 and 3."""
+        bad = "USAGE_HEADER"
+        try:
+            head = load_object(line, "usage", bad, LINE)
+            fits("usage-header", head, bad)
+            self.key = read_key(head["device"])
+            self.tree = Frontier(head["from"], [bytes.fromhex(one) for one in head["frontier"]])
+        except Fail as fail:
+            raise Fail(bad, str(fail)) from None
+        need(head["count"] == head["to"] - head["from"] and self.key.scheme == "ed25519", bad, "range or key")
+        need(device is None or device == self.key, "USAGE_KEY", "another device")
+        self.head, self.log = head, Log(head["from"])
+        if head["from"] == 0:
+            self.log.routes, self.log.registers = {}, {}
+        self.plain.update(line + b"\n")
+
+    def take_block(self, block: list[bytes], line: bytes) -> None:
+        """Steps 4 and 5."""
+        try:
+            value = load_json(line, LINE)
+            form = value.keys() == {"checkpoint"} and isinstance(value["checkpoint"], str)
+        except Fail:
+            form = False
+        need(form, "CHECKPOINT_INVALID", "line")
+        note = value["checkpoint"].encode()
+        point = open_checkpoint(note, [self.key])
+        need(block, "RECEIPT_TREE", "empty block")
+        tree = Frontier(self.tree.size, list(self.tree.roots))
+        for record in block:
+            tree.append(leaf_hash(record))
+        stated = (point.origin, point.size, point.root)
+        need(stated == (self.head["origin"], tree.size, tree.root()), "RECEIPT_TREE", f"at {tree.size}")
+        records = [read_record(record) for record in block]
+        following = [read_key(record["device"]) for record in records if record["k"] == "r"]
+        open_checkpoint(note, following)
+        self.check_genesis(records[0])
+        self.tree, self.key = tree, [self.key, *following][-1]
+        self.accepted += len(block)
+        for record in records:
+            self.log.follow(record)
+        self.codes.extend(self.log.breaches)
+        self.log.breaches.clear()
+
+    def check_genesis(self, record: dict[str, Any]) -> None:
+        if record["k"] == "g" and self.tree.size == 0:
+            need(record["origin"] == self.head["origin"], "USAGE_HEADER", "origin of the genesis")
+            need(record["device"] == self.key.pem, "USAGE_KEY", "device of the genesis")
+
+    def check_trailer(self, line: bytes, block: list[bytes]) -> Iterator[str]:
+        """Step 6."""
+        if block:
+            yield "RECEIPT_TREE"
+        try:
+            value = load_json(line, LINE)
+            fits("usage-trailer", value, "USAGE_MISMATCH")
+        except Fail:
+            yield "USAGE_MISMATCH"
+            return
+        stated = value["trailer"]
+        read = self.accepted + len(block)
+        if (stated["count"], stated["sha256"]) != (read, self.plain.hexdigest()) or read < self.head["count"]:
+            yield "USAGE_MISMATCH"
+
+
+# --- vectors: specs/vectors ---------------------------------------------------------------------------------
+
+Case = dict[str, Any]
+
+
+def agree(condition: object, text: str) -> None:
+    """A good vector states a result too; another one is a disagreement."""
+    need(condition, "OTHER_RESULT", text)
+
+
+def trust_of(folder: Path) -> Trust:
+    own = folder / "trust.json"
+    return load_trust((own if own.exists() else folder.parent / "trust.json").read_bytes())
+
+
+def case_bytes(folder: Path, name: str) -> bytes:
+    data = (folder / name).read_bytes()
+    return gzip.decompress(data) if name == "bundle.sealpack.gz" else data
+
+
+def case_canonical(folder: Path, case: Case) -> None:
+    load_json(case_bytes(folder, "input.json"), case.get("max_bytes", 256 * KIB), case.get("max_depth", 16))
+
+
+def case_dsse(folder: Path, case: Case) -> None:
+    envelope = read_envelope(case_bytes(folder, "envelope.json"))
+    verify_signature(read_key(case["key"]), envelope.signatures[0][1], envelope.signed)
+
+
+def case_container(folder: Path, _case: Case) -> None:
+    Bundle(case_bytes(folder, "bundle.sealpack.gz"))
+
+
+def case_bundle(folder: Path, case: Case) -> None:
+    key = read_key(case["key"]) if "key" in case else None
+    verify_bundle(case_bytes(folder, "bundle.sealpack.gz"), None if key else trust_of(folder), key)
+
+
+def case_trust(folder: Path, case: Case) -> None:
+    trust = trust_of(folder)
+    if (folder / "update.json").exists():
+        trust = update_trust(trust, read_parcel(case_bytes(folder, "update.json")))
+    if (folder / "document.json").exists():
+        trust.open(read_envelope(case_bytes(folder, "document.json")), [case["role"]], case.get("names", ()))
+    versions = [trust.root.version, trust.keyring.version, trust.revocations.version]
+    agree(case.get("versions", versions) == versions, f"versions {versions}")
+
+
+def case_license(folder: Path, case: Case) -> None:
+    body = open_license(read_envelope(case_bytes(folder, "license.json")), trust_of(folder))
+    covered = [license_covers(body, *build) for build in case.get("covers", [])]
+    agree(covered == case.get("covered", []), f"covered {covered}")
+
+
+def case_activation(folder: Path, case: Case) -> None:
+    envelope = read_envelope(case_bytes(folder, "document.json"))
+    if case["kind"] == "activation-request":
+        agree(open_request(envelope) == case["device_id"], "device id")
+    elif case["kind"] == "activation":
+        open_activation(envelope, trust_of(folder))
+    else:
+        open_lease(envelope, trust_of(folder))
+
+
+def case_acknowledgement(folder: Path, _case: Case) -> None:
+    open_acknowledgement(read_envelope(case_bytes(folder, "acknowledgement.json")), trust_of(folder))
+
+
+def case_manifest(folder: Path, _case: Case) -> None:
+    read_manifest(case_bytes(folder, "manifest.json"))
+
+
+def case_encryption(folder: Path, _case: Case) -> None:
+    check_encryption(load_json(case_bytes(folder, "header.json")), None)
+
+
+def case_terms(folder: Path, case: Case) -> None:
+    data = case_bytes(folder, "terms.json")
+    read_terms(data)
+    agree(case.get("terms_digest", sha256(data).hex()) == sha256(data).hex(), "digest")
+
+
+def case_registry(folder: Path, case: Case) -> None:
+    data = case_bytes(folder, "line.json")
+    read_registry_line(data)
+    agree(case.get("sha256", sha256(data).hex()) == sha256(data).hex(), "digest")
+
+
+def case_checkpoint(folder: Path, case: Case) -> None:
+    note = case_bytes(folder, "note")
+    point = open_checkpoint(note, map(read_key, case["keys"]))
+    read = {"origin": point.origin, "size": point.size, "root": point.root.hex()}
+    agree(case.get("checkpoint", read) == read, "text")
+    if witness := case.get("cosigner"):
+        agree(open_cosignature(note, witness["name"], read_key(witness["key"])) == witness["time"], "time")
+
+
+def case_merkle(_folder: Path, case: Case) -> None:
+    proof = [bytes.fromhex(one) for one in case.get("proof", [])]
+    if case["check"] == "roots":
+        hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in case["leaves"]]
+        for size, (root, frontier) in enumerate(zip(case["roots"], case["frontiers"], strict=True)):
+            given = Frontier(size, [bytes.fromhex(one) for one in frontier])
+            agree(root == tree_root(hashes[:size]).hex() == given.root().hex(), f"root of {size}")
+    elif case["check"] == "inclusion":
+        leaf, index, size = leaf_hash(bytes.fromhex(case["leaf"])), case["index"], case["size"]
+        need(0 <= index < size, "RECEIPT_TREE", "index")
+        need(inclusion_root(leaf, index, size, proof).hex() == case["root"], "RECEIPT_TREE")
+    else:
+        check_consistency(case["old"], case["new"], proof)
+
+
+def check_consistency(old: Case, new: Case, proof: list[bytes]) -> None:
+    need(old["size"] <= new["size"], "RECEIPT_TREE", "shrinks")
+    if old["size"] == 0:
+        need(not proof and old["root"] == sha256().hex(), "RECEIPT_TREE")
+        return
+    one, two = consistency_roots(old["size"], new["size"], proof, bytes.fromhex(old["root"]))
+    need((one.hex(), two.hex()) == (old["root"], new["root"]), "RECEIPT_TREE")
+
+
+def case_usage(folder: Path, case: Case) -> None:
+    usage = Usage(case_bytes(folder, "usage.gz"), read_key(case["device"]))
+    agree(usage.accepted == case["accepted"], f"{usage.accepted} accepted, {usage.codes}")
+    need(not usage.codes, usage.codes[0] if usage.codes else "")
+
+
+CASES: dict[str, Callable[[Path, Case], None]] = {
+    "acknowledgement": case_acknowledgement,
+    "activation": case_activation,
+    "bundle": case_bundle,
+    "canonical-json": case_canonical,
+    "checkpoint": case_checkpoint,
+    "container": case_container,
+    "dsse": case_dsse,
+    "encryption": case_encryption,
+    "license": case_license,
+    "manifest": case_manifest,
+    "merkle": case_merkle,
+    "registry-line": case_registry,
+    "terms": case_terms,
+    "trust": case_trust,
+    "usage": case_usage,
+}
+
+
+def run_case(folder: Path) -> tuple[str, str]:
+    """The code a case expects and the one found here."""
+    case = json.loads((folder / "case.json").read_bytes())
+    try:
+        CASES[folder.parent.name](folder, case)
+    except Fail as fail:
+        return case["expect"], fail.code
+    return case["expect"], "ok"
+
+
+def vector_cases(vectors: Path) -> Iterator[Path]:
+    """The cases of every format that is read here; of encryption only the header, the rest needs AES."""
+    for name in CASES:
+        cases = sorted(path.parent for path in (vectors / name).glob("*/case.json"))
+        yield from (case for case in cases if name != "encryption" or (case / "header.json").exists())
+
+
+def run_vectors(vectors: Path) -> int:
+    """Print counts per folder and every disagreement; 0 when there is none."""
+    counts: dict[str, list[int]] = {}
+    for folder in vector_cases(vectors):
+        expected, found = run_case(folder)
+        row = counts.setdefault(folder.parent.name, [0, 0, 0])
+        agreed = found not in ("ok", "OTHER_RESULT") if expected != "ok" else found == "ok"
+        row[0 if expected == found else 1 if agreed else 2] += 1
+        if expected != found:
+            print(f"{'other code' if agreed else 'DISAGREES'}: {folder}: {expected} expected, {found} found")
+    for name, (same_code, other_code, disagree) in counts.items():
+        print(f"{name:16} {same_code:4} same, {other_code} with another code, {disagree} disagree")
+    for name in sorted(path.name for path in vectors.iterdir() if path.is_dir() and path.name not in CASES):
+        print(f"{name:16} not read here")
+    return int(not counts or any(row[2] for row in counts.values()))
+
+
+# --- command line -------------------------------------------------------------------------------------------
+
+
+def run_verify(path: Path, trust: Path | None, key: Path | None) -> int:
+    """Print PASS or FAIL and the code."""
+    try:
+        belief = load_trust(trust.read_bytes()) if trust else None
+        manifest = verify_bundle(path.read_bytes(), belief, read_key(key.read_text("utf-8")) if key else None)
+    except Fail as fail:
+        print(f"FAIL  {path}  {fail}")
+        return 4 if fail.code in WITHDRAWN else 3
+    print(
+        f"PASS  {path}  {manifest['bundle_id']} {manifest['version']} (release {manifest['release_index']})"
+    )
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="check Sealpack bundles and vectors a second way")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verify = verbs.add_parser("verify", help="verify one bundle")
+    verify.add_argument("bundle", type=Path)
+    whom = verify.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--trust", type=Path, help="trust file")
+    whom.add_argument("--key", type=Path, help="the creator's public key alone")
+    verbs.add_parser("vectors", help="run every vector").add_argument("folder", type=Path)
+    given = parser.parse_args(arguments)
+    if given.verb == "vectors":
+        return run_vectors(given.folder)
+    return run_verify(given.bundle, given.trust, given.key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
