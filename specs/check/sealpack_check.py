@@ -51,9 +51,12 @@ def need(condition: object, code: str, text: str = "") -> None:
         raise Fail(code, text)
 
 
-def sha256(*parts: bytes) -> bytes:
+def sha256(*parts: bytes | memoryview) -> bytes:
     """SHA-256 of the parts, one after another."""
-    return hashlib.sha256(b"".join(parts)).digest()
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 # --- canonical JSON: specs/canonical-json.md ----------------------------------------------------------------
@@ -810,9 +813,9 @@ class Bundle:
         need(len(data) >= 98, "CONTAINER_TRUNCATED", f"{len(data)} bytes")
         end = data[-98:]
         need((end[:4], end[56:60], end[76:80]) == (b"PK\6\6", b"PK\6\7", b"PK\5\6"), "CONTAINER_TAIL")
-        count, size, at = struct.unpack_from("<QQQ", end, 32)
+        size, at = struct.unpack_from("<QQ", end, 40)
+        need(size <= MIB, "CONTAINER_LIMIT", "directory")
         need(at + size + 98 == len(data), "CONTAINER_TAIL", "sizes do not add up")
-        need(size <= MIB and count <= 4096, "CONTAINER_LIMIT", "directory")
         found = list(walk_directory(data[at:-98]))
         need(len(found) <= 4096, "CONTAINER_LIMIT", "entries")
         files = [file for file in found if not PAD_NAME.fullmatch(file[0])]
@@ -1559,8 +1562,8 @@ class Usage:
         self.check_genesis(records[0])
         self.tree, self.key = tree, [self.key, *following][-1]
         self.accepted += len(block)
-        for record in records:
-            self.log.follow(record)
+        for one in records:
+            self.log.follow(one)
         self.codes.extend(self.log.breaches)
         self.log.breaches.clear()
 
