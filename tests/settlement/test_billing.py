@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from support import world
 from support.books import NOW, Books
-from support.device import T0, Device, make_license
+from support.device import T0, Device, make_license, seal_license
 from support.rating_plans import GRADUATED, TIERS, make_plan, per_unit, recurring
 
-from sealpack.format import canonical, documents
+from sealpack.format import canonical, documents, records
 from sealpack.format.errors import SealpackError
-from sealpack.format.license import PlanRef
+from sealpack.format.license import License, PlanRef
 from sealpack.settlement import billing, db, registry
 from sealpack.settlement.billing import Printed
 
@@ -290,3 +290,51 @@ def test_usage_after_the_invoice_is_flagged_late(books: Books) -> None:
     (outcome,) = books.ingest(device.export(cut), now=NOW)
     assert outcome.code == "W130"
     assert bill(books) == replace(first, fresh=False)
+
+
+OCTOBER_2 = int(datetime.fromisoformat("2026-10-02T00:00Z").timestamp())
+
+
+def renew(books: Books, day: datetime, **members: Any) -> License:
+    """Another document of L-1, issued on `day` and imported."""
+    renewed = make_license(seq=2, issued_at=int(day.timestamp()), **members)
+    with books.database.write() as connection:
+        registry.put_documents(connection, [seal_license(renewed)])
+    return renewed
+
+
+def test_a_renewals_plan_counts_from_the_next_month_on(books: Books) -> None:
+    device = Device().use(tok_out=1000).until(OCTOBER_2 * 1000).use(tok_out=1000)
+    books.learn(device, plan=make_plan(per_unit("1")))
+    with books.database.write() as connection:
+        registry.put_plan(connection, make_plan(per_unit("2"), head={"version": 2}))
+    books.ingest(device.export(), now=device.now_ms // 1000)
+    renew(books, datetime.fromisoformat("2026-09-25T00:00Z"), plan=PlanRef("example", 2))
+    assert json.loads(bill(books).json)["net"] == "1.00"
+    assert json.loads(bill(books, date(2026, 10, 1)).json)["net"] == "2.00"
+
+
+def test_a_renewal_on_the_first_instant_of_a_month_counts_in_it(books: Books) -> None:
+    books.learn(Device(), plan=make_plan(recurring("1.00")))
+    with books.database.write() as connection:
+        registry.put_plan(connection, make_plan(recurring("2.00"), head={"version": 2}))
+    renew(books, datetime.fromisoformat("2026-10-01T00:00Z"), plan=PlanRef("example", 2))
+    assert json.loads(bill(books, date(2026, 10, 1)).json)["plan"]["version"] == 2
+
+
+def test_usage_under_a_test_license_stays_unbilled_when_it_goes_live(books: Books) -> None:
+    device = Device(make_license(environment="test")).use(tok_out=1000)
+    books.learn(device, plan=make_plan(per_unit("1")))
+    live = renew(books, datetime.fromtimestamp(T0 + 3600, UTC), environment="live")
+    device.wait(7_200_000)
+    routes = canonical.loads(device.leaves[1])["routes"]
+    device.boot += 1
+    device.put(
+        records.BOOT,
+        nonce=f"{device.boot:032x}",
+        runtime={"version": "0.2.0", "digest": "ab" * 32},
+        routes=routes | {"r2": routes["r1"] | {"seq": live.seq}},
+    )
+    device.put(records.USAGE, route="r2", status="ok", meters={"tok_out": 5000}, wait_ms=0)
+    assert books.code(device.export()) == "OK"
+    assert json.loads(bill(books).json)["net"] == "5.00"

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, invoice, invoice_html, parties, registry
+from sealpack.settlement import db, invoice, invoice_html, logs, parties, registry
 from sealpack.settlement.invoice import Evidence, Header
 from sealpack.settlement.parties import Customer, Seller
 from sealpack.settlement.periods import Period, local_day
@@ -79,8 +79,7 @@ def _runs_in(connection: sa.Connection, license_id: str, month: date) -> bool:
     """False when the license was never activated, starts later or ended before; unknown plans are told of."""
     try:
         license = _license(connection, license_id)
-        plan = registry.load_plan_of(connection, license)
-        _span(connection, license, plan, Period.containing(month, plan.tz))
+        _span(connection, license, *_plan_for(connection, license, month))
     except SealpackError as error:
         return error.code == "PLAN_INVALID"
     return True
@@ -96,8 +95,7 @@ def bill(
     """
     with database.write() as connection:
         license = _license(connection, license_id)
-        plan = registry.load_plan_of(connection, license)
-        period = Period.containing(month, plan.tz)
+        plan, period = _plan_for(connection, license, month)
         stored = connection.execute(
             sa.select(db.invoices).where(
                 db.invoices.c.license_id == license_id, db.invoices.c.period == period.first.isoformat()
@@ -117,6 +115,22 @@ def _license(connection: sa.Connection, license_id: str) -> License:
     if license.environment != "live":
         raise SealpackError("USAGE", f"license {license_id} is a test license: it is never billed")
     return license
+
+
+def _plan_for(connection: sa.Connection, license: License, month: date) -> tuple[Plan, Period]:
+    """The plan in force when the month began, and the month: a renewal's plan counts from the next one on.
+
+    Months before the first live document of the license have that one's plan.
+    """
+    plan = registry.load_plan_of(connection, license)
+    period = Period.containing(month, plan.tz)
+    for version in registry.load_license_versions(connection, license.license_id):
+        if version.plan is not None and version.environment == "live":
+            plan = registry.load_plan_of(connection, version)
+            period = Period.containing(month, plan.tz)
+            if version.issued_at * 1000 <= period.start_ms:
+                break
+    return plan, period
 
 
 def _issue(
@@ -183,12 +197,13 @@ def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
 
 def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
     """Roll-ups of all the license's logs: (quarter hour UTC ms, status, meter) -> amount."""
+    live = ~sa.tuple_(db.rollups.c.origin, db.rollups.c.route).in_(_test_routes(connection, license_id))
     rows = connection.execute(
         sa.select(
             db.rollups.c.quarter_ms, db.rollups.c.status, db.rollups.c.meter, sa.func.sum(db.rollups.c.amount)
         )
         .join(db.logs, db.logs.c.origin == db.rollups.c.origin)
-        .where(db.logs.c.license_id == license_id)
+        .where(db.logs.c.license_id == license_id, live)
         .group_by(db.rollups.c.quarter_ms, db.rollups.c.status, db.rollups.c.meter)
     )
     total: Counter[tuple[int, str, str]] = Counter()
@@ -197,12 +212,28 @@ def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str,
     return dict(total)
 
 
+def _test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
+    """(origin, route) of usage under a test document: a later live one does not make it billable."""
+    versions = registry.load_license_versions(connection, license_id)
+    tests = {version.seq for version in versions if version.environment == "test"}
+    if not tests:
+        return []
+    origins = connection.execute(sa.select(db.logs.c.origin).where(db.logs.c.license_id == license_id))
+    found = [log for o in origins.scalars().all() if (log := logs.load(connection, o)) is not None]
+    return [
+        (log.origin, route)
+        for log in found
+        for route, entry in (log.state.routes or {}).items()
+        if entry["seq"] in tests
+    ]
+
+
 def _header(
     connection: sa.Connection, license: License, customer: Customer, number: str, issued: date | None
 ) -> Header:
     seller: Seller = parties.load_seller(connection, license.issuer)
     days = seller.payment_days if customer.payment_days is None else customer.payment_days
-    logs = connection.execute(
+    held = connection.execute(
         sa.select(db.logs.c.origin, db.logs.c.size, db.logs.c.root)
         .where(db.logs.c.license_id == license.license_id)
         .order_by(db.logs.c.origin)
@@ -217,5 +248,5 @@ def _header(
         due=issued + timedelta(days=days) if issued else None,
         purchase_order=customer.purchase_order or license.order_ref or "",
         payment=seller.payment,
-        evidence=tuple(Evidence(r.origin, 0, r.size, r.root) for r in logs),
+        evidence=tuple(Evidence(r.origin, 0, r.size, r.root) for r in held),
     )

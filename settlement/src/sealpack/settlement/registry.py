@@ -200,6 +200,15 @@ def load_license_version(
     return None if data is None else stored_license(data)
 
 
+def load_license_versions(connection: sa.Connection, license_id: str) -> list[License]:
+    """Every document of a license that is known, the newest first."""
+    versions = db.license_versions.c
+    query = (
+        sa.select(versions.envelope).where(versions.license_id == license_id).order_by(versions.seq.desc())
+    )
+    return [stored_license(data) for data in connection.execute(query).scalars()]
+
+
 def stored_license(data: bytes) -> License:
     """A license from our own table: it was verified when it came in."""
     envelope = Envelope.from_bytes(data, "license", max_bytes=2 * LIMITS.document_bytes)
