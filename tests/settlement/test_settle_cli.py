@@ -146,8 +146,8 @@ def test_acknowledgements_are_left_where_told(office: Office) -> None:
     office("ingest", usage, "--acks", office.folder / "acks", status=2)
     assert "--acks and --key" in office.err
     said = office("ingest", usage, "--acks", office.folder / "acks", "--key", office.key)
-    assert said.splitlines()[-1] == "left  hospital_nord-ward_3-1.ack"
-    path = office.folder / "acks/hospital_nord-ward_3-1.ack"
+    assert said.splitlines()[-1] == "left  hospital-ward-3-1.ack"
+    path = office.folder / "acks/hospital-ward-3-1.ack"
     (envelope,) = Parcel.from_bytes(path.read_bytes(), path.name).documents
     assert Acknowledgement.open(envelope, world.make_trust()).size == device.size
     before = path.read_bytes()
@@ -185,7 +185,7 @@ def test_one_verb_per_stick(office: Office) -> None:
     total = device.size + other.size
     assert lines == [
         f"taken: {total} receipts from 4 files, 0 need attention",
-        "left: 2 acknowledgements hospital_nord-ward_3-1.ack hospital_nord-ward_4-1.ack",
+        "left: 2 acknowledgements hospital-ward-3-1.ack hospital-ward-4-1.ack",
     ]
     left = {path.name: path.read_bytes() for path in office.stick.glob("*.ack")}
     assert len(left) == 2

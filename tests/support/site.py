@@ -91,7 +91,9 @@ class Site:
 
     def bundle(self, name: str = "tiny", **members: Any) -> Path:
         """Write a runnable bundle: tiny (classifier), words (embedder) or talk (language model)."""
-        spec = world.BundleSpec(**({"bundle_id": f"acme/{name}"} | getattr(self, f"_{name}", dict)() | members))
+        spec = world.BundleSpec(
+            **({"bundle_id": f"acme/{name}"} | getattr(self, f"_{name}", dict)() | members)
+        )
         path = self.folder / f"{name}-{spec.version}.sealpack"
         path.write_bytes(spec.build())
         return path

@@ -124,7 +124,7 @@ def _accepted(known: Trust, newer: Trust, envelopes: list[Envelope]) -> list[Env
     steps = {_root_version(e): e for e in envelopes if documents.kind_of(e) == "root"}
     roots = [steps[v] for v in range(known.root.version + 1, newer.root.version + 1)]
     pairs = ((known.keyring, newer.keyring), (known.revocations, newer.revocations))
-    return roots + [new.envelope for old, new in pairs if new.version != old.version]
+    return roots + [new.envelope for old, new in pairs if new.envelope.digest != old.envelope.digest]
 
 
 def _root_version(envelope: Envelope) -> int:

@@ -149,6 +149,7 @@ class _Import:
             raise SealpackError(
                 "LIC_MISSING", f"the activation is for a license {made.license_id} that did not come with it"
             )
+        self._under(lambda trust: Activation.open(envelope, trust, license.issuer))
         self._answer(made)
         rights.keep(self._db, "activation", made.license_id, envelope)
         timekeeper.anchor(self._db, made.issued_at)
@@ -172,6 +173,9 @@ class _Import:
         if lease.device_id != self._device:
             self.taken.others += 1
             return
+        license = self._stored_license(lease.license_id)
+        if license is not None:
+            self._under(lambda trust: Lease.open(envelope, trust, license.issuer))
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
             old = self._under(lambda trust: Lease.open(stored, trust))
@@ -202,6 +206,9 @@ class _Import:
         if found is None or found.origin != ack.origin or ack.device_id != self._device:
             self.taken.others += 1
             return
+        license = self._stored_license(ack.license_id)
+        if license is not None:
+            self._under(lambda trust: Acknowledgement.open(envelope, trust, license.issuer))
         if self._is_known(ack, envelope, found):
             self.taken.known += 1
             return

@@ -77,8 +77,8 @@ def verified(
     return Rights(
         opened,
         trust,
-        Activation.open(activation, trust) if activation else None,
-        Lease.open(lease, trust) if lease else None,
+        Activation.open(activation, trust, opened.issuer) if activation else None,
+        Lease.open(lease, trust, opened.issuer) if lease else None,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
 from sealpack.format.trust import Trust
-from sealpack.format.values import METERS
+from sealpack.format.values import METERS, readable
 from sealpack.settlement import db, logs, registry
 from sealpack.settlement.logs import Log
 from sealpack.settlement.outcomes import TAMPER
@@ -212,18 +211,13 @@ def _labels(connection: sa.Connection) -> Labels:
     rows = connection.execute(
         sa.select(db.activations.c.license_id, db.activations.c.device_id, db.activations.c.device_label)
     )
-    return {(r.license_id, r.device_id): _readable(r.device_label or r.device_id) for r in rows}
+    return {(r.license_id, r.device_id): readable(r.device_label, r.device_id) for r in rows}
 
 
 def _name(log: Log, license: License, labels: Labels) -> str:
     """A file name that no other log's replies have: customers, too, may be called the same."""
-    label = labels.get((log.license_id, log.device_id)) or _readable(log.device_id)
-    parts = [_readable(license.customer.name), label]
+    label = labels.get((log.license_id, log.device_id)) or readable(log.device_id)
+    parts = [readable(license.customer.id), label]
     if list(labels.values()).count(label) > 1:
-        parts += [_readable(log.license_id), log.device_id[-8:]]
+        parts += [readable(log.license_id), log.device_id[-8:]]
     return "-".join(parts)
-
-
-def _readable(text: str) -> str:
-    """A file name part a person recognises, in any script."""
-    return re.sub(r"[\W_]+", "_", text.lower()).encode()[:60].decode("utf-8", "ignore").strip("_") or "x"

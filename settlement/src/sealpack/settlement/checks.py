@@ -78,11 +78,11 @@ def _activated(connection: sa.Connection, header: UsageHeader, license: License,
     envelope = registry.load_activation(connection, license.license_id, device)
     try:
         if envelope is not None:
-            return Identity(license, Activation.open(envelope, trust))
+            return Identity(license, Activation.open(envelope, trust, license.issuer))
         carried = Envelope.from_dict(header.activation, "activation")
         if kind_of(carried) != "activation":
             raise SealpackError("DOC_TYPE", "not an activation")
-        activation = Activation.open(carried, trust)
+        activation = Activation.open(carried, trust, license.issuer)
     except SealpackError as error:
         if error.code == "KEY_REVOKED":
             raise Stopped("H220", error.message) from None

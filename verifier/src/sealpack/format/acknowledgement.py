@@ -82,9 +82,12 @@ class Acknowledgement:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def open(cls, envelope: Envelope, trust: Trust) -> Acknowledgement:
-        """Verify (role `ack`) and read. The lease inside is verified by whoever uses it."""
-        trust.verify(envelope, "ack")
+    def open(cls, envelope: Envelope, trust: Trust, issuer: str | None = None) -> Acknowledgement:
+        """Verify (role `ack`) and read. The lease inside is verified by whoever uses it.
+
+        With `issuer`, the license's, only that issuer's keys count (SIG_KEY_ROLE).
+        """
+        trust.verify(envelope, "ack", issuer=issuer)
         f = documents.payload_fields(envelope, "acknowledgement")
         f.crit(())
         lease = f.raw("lease", default=None)

@@ -96,9 +96,12 @@ class Activation:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def open(cls, envelope: Envelope, trust: Trust) -> Activation:
-        """Verify (role `license`) and read; DEVICE_MISMATCH when id and key disagree."""
-        trust.verify(envelope, "license")
+    def open(cls, envelope: Envelope, trust: Trust, issuer: str | None = None) -> Activation:
+        """Verify (role `license`) and read; DEVICE_MISMATCH when id and key disagree.
+
+        With `issuer`, the license's, only that issuer's keys count (SIG_KEY_ROLE).
+        """
+        trust.verify(envelope, "license", issuer=issuer)
         f = documents.payload_fields(envelope, "activation")
         f.crit(())
         key = PublicKey.from_pem(f.text("device_key"))
@@ -158,9 +161,9 @@ class Lease:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def open(cls, envelope: Envelope, trust: Trust) -> Lease:
-        """Verify (role `license` or `ack`) and read."""
-        verify_any(trust, envelope, ("ack", "license"))
+    def open(cls, envelope: Envelope, trust: Trust, issuer: str | None = None) -> Lease:
+        """Verify (role `license` or `ack`) and read; `issuer` as for :meth:`Activation.open`."""
+        verify_any(trust, envelope, ("ack", "license"), issuer)
         f = documents.payload_fields(envelope, "lease")
         f.crit(())
         return cls(
@@ -180,13 +183,13 @@ class Lease:
         return members
 
 
-def verify_any(trust: Trust, envelope: Envelope, roles: tuple[str, ...]) -> None:
+def verify_any(trust: Trust, envelope: Envelope, roles: tuple[str, ...], issuer: str | None) -> None:
     """Verify under the first role the signer has; the last failure is reported."""
     for role in roles[:-1]:
         try:
-            trust.verify(envelope, role)
+            trust.verify(envelope, role, issuer=issuer)
             return
         except SealpackError as error:
             if error.code != "SIG_KEY_ROLE":
                 raise
-    trust.verify(envelope, roles[-1])
+    trust.verify(envelope, roles[-1], issuer=issuer)

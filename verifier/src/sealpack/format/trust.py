@@ -255,12 +255,19 @@ class Trust:
             raise SealpackError("KEY_REVOKED", f"key {keyid[:16]} of {entry.issuer} was revoked")
         return entry
 
-    def verify(self, envelope: Envelope, role: str, names: Iterable[str] = ()) -> KeyEntry:
-        """Check that exactly one signature, by a keyring key with `role` covering all `names`, holds."""
+    def verify(
+        self, envelope: Envelope, role: str, names: Iterable[str] = (), *, issuer: str | None = None
+    ) -> KeyEntry:
+        """Check that exactly one signature, by a keyring key with `role` covering all `names`, holds.
+
+        With `issuer` the key must be that issuer's: nobody speaks for another one's license.
+        """
         if len(envelope.signatures) != 1:
             raise SealpackError("DSSE_INVALID", f"document has {len(envelope.signatures)} signatures, not 1")
         signature = envelope.signatures[0]
         entry = self.entry(signature.keyid, role, envelope.digest)
+        if issuer not in (None, entry.issuer):
+            raise SealpackError("SIG_KEY_ROLE", f"key of {entry.issuer} may not speak for {issuer}")
         for name in names:
             if not entry.covers(name):
                 raise SealpackError("SIG_NAMESPACE", f"key of {entry.issuer} may not sign for {name}")
