@@ -325,12 +325,13 @@ def test_local_receipts_stay_on_the_device(site: Site, tmp_path: Path) -> None:
 
 
 def test_another_issuers_key_cannot_lease(site: Site) -> None:
-    """Settlement keys bind to an issuer: a stranger's `ack` key under the same root speaks for nobody else."""
+    """Settlement keys bind to an issuer: an `ack` key of another one under the same root does not count."""
     stranger = PrivateKey.from_seed(b"sealpack-test-other-settlement-1")
     other = world.key_entry(stranger, ["ack"]) | {"issuer": "Other Models (test)"}
     entries = [
         world.key_entry(world.CREATOR, ["bundle"]),
         world.key_entry(world.LICENSER, ["license"]),
+        world.key_entry(world.SETTLEMENT, ["settlement", "ack", "witness"]),
         other,
     ]
     site.ready()
