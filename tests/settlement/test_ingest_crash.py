@@ -7,6 +7,7 @@ n was, the tables must end as if nothing had happened.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,18 +109,19 @@ def tables(books: Books) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-# What was taken in before, how many of the rest a child takes that dies; and is given all of them again.
-@pytest.mark.parametrize(("before", "step"), [(0, 3), (2, 1)])
-def test_killed_at_a_statement_and_run_again(stick: Stick, before: int, step: int) -> None:
-    early, rest = stick.files[:before], stick.files[before : before + (5 if before == 0 else 1)]
+# How many files came before, how many a child takes that dies, and every which statement is tried.
+@pytest.mark.parametrize(("before", "taken", "step"), [(0, 5, 4), (2, 1, 1)])
+def test_killed_at_a_statement_and_run_again(stick: Stick, before: int, taken: int, step: int) -> None:
+    early, rest = stick.files[:before], stick.files[before : before + taken]
     with stick.books("whole.db", [*early, *rest]).database as whole:
         expected = tables(Books(stick.folder, whole))
-    points = [*range(1, 56 * step, step), 100_000]
+    stick.books("early.db", early).database.close()
+    points = [*range(1, 56 * min(step, 3), step), 100_000]
     for number in points:
-        stick.books(f"{number}.db", early).database.close()
+        shutil.copy(stick.folder / "early.db", stick.folder / f"{number}.db")
     ended = stick.crash(points, rest)
     assert ended[-1] == 0  # it has not so many
-    assert ended[:-1].count(-signal.SIGKILL) > 40
+    assert ended[:-1].count(-signal.SIGKILL) > 30
     for number in points:
         with db.Database.open(stick.folder / f"{number}.db") as database:
             again = Books(stick.folder, database)
