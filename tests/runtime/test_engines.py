@@ -63,7 +63,7 @@ def generator(tiny_models: dict[str, Path], open_model: Any) -> VerifiedModel:
 
 
 def test_labels_from_external_weights(classifier: VerifiedModel) -> None:
-    session = base.load(classifier, ONE)
+    session = choose.load(classifier, ONE)
     result = run(session, Infer({"x": [[2, 1, 0], [1, 2.5, 0]]}))
     labels = result.value["labels"]
     assert [x["label"] for x in labels] == ["b", "a"]
@@ -86,7 +86,7 @@ def test_labels_from_external_weights(classifier: VerifiedModel) -> None:
     ],
 )
 def test_inputs_that_do_not_fit(classifier: VerifiedModel, inputs: Any, said: str) -> None:
-    session = base.load(classifier, ONE)
+    session = choose.load(classifier, ONE)
     with pytest.raises(SealpackError) as caught:
         session.prepare(Infer(inputs))
     assert caught.value.code == "INPUT_INVALID"
@@ -94,7 +94,7 @@ def test_inputs_that_do_not_fit(classifier: VerifiedModel, inputs: Any, said: st
 
 
 def test_embeddings_are_masked_means(embedder: VerifiedModel) -> None:
-    session = base.load(embedder, ONE)
+    session = choose.load(embedder, ONE)
     prepared = session.prepare(Embed(("hello world", "goodbye!")))
     result = prepared.run(None)
     # [CLS] hello world [SEP] = rows 2 4 5 3; [CLS] good ##bye ! [SEP] = rows 2 6 7 8 3
@@ -104,12 +104,12 @@ def test_embeddings_are_masked_means(embedder: VerifiedModel) -> None:
 
 
 def test_long_texts_are_cut_and_counted_as_cut(embedder: VerifiedModel) -> None:
-    session = base.load(embedder, ONE)
+    session = choose.load(embedder, ONE)
     assert run(session, Embed(("hello " * 50,))).used.tok_in == 8
 
 
 def test_wrong_kind_of_call_names_the_right_flag(embedder: VerifiedModel) -> None:
-    session = base.load(embedder, ONE)
+    session = choose.load(embedder, ONE)
     with pytest.raises(SealpackError) as caught:
         session.prepare(Generate("hello"))
     assert caught.value.remedy == "use --text TEXT"
@@ -125,7 +125,7 @@ def test_external_data_never_comes_from_the_file_system(
     files = {k: v for k, v in classifier.files.items() if k != "payload/tiny.onnx.data"}
     bare = VerifiedModel(classifier.fd, "onnx", classifier.model, files, classifier.io)
     with pytest.raises(SealpackError) as caught:
-        base.load(bare, ONE)
+        choose.load(bare, ONE)
     assert caught.value.code == "ENGINE_FAILED"
 
 
@@ -134,13 +134,13 @@ def test_junk_is_refused_quietly(open_model: Any, kind: str, capfd: Any) -> None
     io = {**GENERATOR, "pre": {"kind": "tensor"}, "post": {"kind": "tensor", "output": "y"}}
     model = open_model(kind, "payload/m", {"payload/m": b"junk" * 100}, io)
     with pytest.raises(SealpackError) as caught:
-        base.load(model, ONE)
+        choose.load(model, ONE)
     assert caught.value.code == "ENGINE_FAILED"
     assert capfd.readouterr() == ("", "")
 
 
 def test_generation_is_counted_streamed_and_repeatable(generator: VerifiedModel, capfd: Any) -> None:
-    session = base.load(generator, ONE)
+    session = choose.load(generator, ONE)
     prepared = session.prepare(Generate("the", max_tokens=12))
     seen: list[tuple[str, int]] = []
 
@@ -158,7 +158,7 @@ def test_generation_is_counted_streamed_and_repeatable(generator: VerifiedModel,
 
 
 def test_a_seed_decides_a_sampled_answer(generator: VerifiedModel) -> None:
-    session = base.load(generator, ONE)
+    session = choose.load(generator, ONE)
 
     def sample(seed: int) -> str:
         return str(run(session, Generate("x", 20, temperature=2.0, seed=seed)).value["text"])
@@ -168,7 +168,7 @@ def test_a_seed_decides_a_sampled_answer(generator: VerifiedModel) -> None:
 
 
 def test_cancel_stops_and_counts_what_was_produced(generator: VerifiedModel) -> None:
-    session = base.load(generator, ONE)
+    session = choose.load(generator, ONE)
     result = run(session, Generate("the", max_tokens=30), lambda _, count: count < 3)
     assert result.cancelled
     assert result.value["finish"] == "cancel"
@@ -176,7 +176,7 @@ def test_cancel_stops_and_counts_what_was_produced(generator: VerifiedModel) -> 
 
 
 def test_a_prompt_longer_than_the_context_is_refused(generator: VerifiedModel) -> None:
-    session = base.load(generator, ONE)
+    session = choose.load(generator, ONE)
     with pytest.raises(SealpackError) as caught:
         session.prepare(Generate("a" * 64))
     assert caught.value.code == "REQUEST_TOO_LARGE"

@@ -39,7 +39,7 @@ from sealpack.runtime import (
     timekeeper,
 )
 from sealpack.runtime.admission import Build, Facts, Verdict, Warning
-from sealpack.runtime.engines import base
+from sealpack.runtime.engines import choose
 from sealpack.runtime.engines.base import Call, Description, Embed, Generate, Infer, Options, Session, Usage
 from sealpack.runtime.home import open_home
 from sealpack.runtime.ledger import PROGRESS_TOKENS, Ledger, Receipt, Ticket
@@ -110,7 +110,7 @@ class Runtime:
         self._bundle = store.open_installed(state, found)
         try:
             self._open(self._bundle, license)
-            self._session = base.load(self._bundle.model(), options)
+            self._session = choose.load(self._bundle.model(), options)
         except BaseException:
             self._close()
             raise

@@ -198,28 +198,3 @@ def wrong_task(io: ModelIo, call: Call) -> SealpackError:
         f"this bundle's task is {io.task}, it cannot {wanted}",
         remedy=f"use {OPTIONS[takes(io)]}",
     )
-
-
-def load(model: VerifiedModel, options: Options | None = None) -> Session:
-    """Load a verified model with the engine of its kind; EXTRA_MISSING when that is not installed."""
-    try:
-        return _engine(model.kind).load(model, options or Options())
-    except ModuleNotFoundError as error:
-        extra = "runtime-gguf" if model.kind == "gguf" else "runtime"
-        raise SealpackError(
-            "EXTRA_MISSING",
-            f"{model.kind} models need {error.name}, which is not installed",
-            remedy=f"pip install 'sealpack[{extra}]'",
-        ) from None
-
-
-def _engine(kind: str) -> Engine:
-    if kind == "onnx":
-        from sealpack.runtime.engines.onnx import OnnxEngine
-
-        return OnnxEngine()
-    if kind == "gguf":
-        from sealpack.runtime.engines.llama import LlamaEngine
-
-        return LlamaEngine()
-    raise SealpackError("ENGINE_FAILED", f"no engine for a bundle of kind {kind!r}")
