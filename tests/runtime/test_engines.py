@@ -13,7 +13,7 @@ import pytest
 from support.site import Site
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.engines import base, cpu
+from sealpack.runtime.engines import base, choose, cpu
 from sealpack.runtime.engines.base import Embed, Generate, Infer, Options, Usage, VerifiedModel
 
 pytest.importorskip("onnxruntime")

@@ -14,6 +14,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, Quota, Rate
 from sealpack.format.usage_reader import verify_usage
 from sealpack.runtime import api, log, receipts
+from sealpack.runtime.engines import base
 from sealpack.runtime.engines.base import Usage
 
 PER_TERM = Quota("calls", "term", "device", 2, None, "deny")
@@ -90,7 +91,7 @@ def test_an_engine_failure_is_receipted_as_an_error(site: Site, monkeypatch: pyt
         def broken(_: object) -> None:
             raise SealpackError("ENGINE_FAILED", "out of luck")
 
-        prepared = api.base.Prepared(Usage(items=3), broken)  # type: ignore[arg-type]
+        prepared = base.Prepared(Usage(items=3), broken)  # type: ignore[arg-type]
         monkeypatch.setattr(runtime._session, "prepare", lambda _: prepared)
         with pytest.raises(SealpackError, match="out of luck"):
             runtime.infer(INPUT)
@@ -174,7 +175,7 @@ def test_without_a_license_nothing_is_loaded(site: Site, monkeypatch: pytest.Mon
     def never(*_: object) -> None:
         raise AssertionError("the model was parsed before the license was checked")
 
-    monkeypatch.setattr(api.base, "load", never)
+    monkeypatch.setattr(api.choose, "load", never)
     assert refusal(site).code == "LIC_MISSING"
 
 
