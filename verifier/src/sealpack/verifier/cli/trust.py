@@ -13,9 +13,9 @@ from sealpack.verifier.cli import support
 from sealpack.verifier.cli.main import VerbGroup
 
 
-@click.group(cls=VerbGroup, group="sealpack.verbs.trust", short_help="Make, look at or pin a trust file.")
+@click.group(cls=VerbGroup, group="sealpack.verbs.trust", short_help="Make, change, look at or pin a trust file.")
 def trust() -> None:
-    """Make, look at or pin a trust file."""
+    """Make, change, look at or pin a trust file."""
 
 
 def describe(trust: Trust) -> dict[str, Any]:
