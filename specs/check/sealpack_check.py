@@ -587,12 +587,12 @@ def _newest(root: Doc, older: list[Doc], known: Doc, docs: list[Doc]) -> Doc:
             if newest is not None and doc.version == newest.version:
                 need(doc.envelope.digest == newest.envelope.digest, "TRUST_CONFLICT", doc.kind)
             newest = doc if newest is None or doc.version > newest.version else newest
-    newest = newest or known
     for doc in docs:
         if not vouches(root, doc.kind, doc.envelope):
             proven = any(vouches(old, doc.kind, doc.envelope) for old in older)
-            need(proven and doc.version <= newest.version, "TRUST_THRESHOLD", doc.kind)
-    return newest
+            old_news = doc.version < known.version or doc.envelope.digest == known.envelope.digest
+            need(proven and old_news, "TRUST_THRESHOLD", doc.kind)
+    return newest or known
 
 
 # --- license, activation, lease, acknowledgement, terms, registry line: the pages of those names ------------
@@ -942,7 +942,7 @@ def open_signature(bundle: Bundle, trust: Trust | None, key: Key | None) -> dict
     verify_signature(key, signature, envelope.signed)
     statement = read_statement(envelope.payload)
     own = statement["predicate"]["x-sealpack"]
-    need(own["required_schemes"] == [key.scheme], "SIG_SCHEME", str(own["required_schemes"]))
+    need(set(own["required_schemes"]) == {key.scheme}, "SIG_SCHEME", str(own["required_schemes"]))
     if trust is not None:
         need(covers_names(entry, [own["bundle_id"]]), "SIG_NAMESPACE", own["bundle_id"])
         need(own["min_keyring"] <= trust.keyring.version, "TRUST_ROLLBACK", "keyring")
