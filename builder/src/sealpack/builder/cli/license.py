@@ -53,7 +53,7 @@ def _project_options(command: Any) -> Any:
 @click.option("--bundle-id", multiple=True, help="Bundle id to license without its file.")
 @click.option("--exact", is_flag=True, help="License these very builds, not later versions.")
 @click.option("--customer", help="The customer's name.")
-@click.option("--customer-id", help="The customer's id, e.g. hospital-nord.")
+@click.option("--customer-id", help="The customer's id, e.g. hospital-nord [default: from the name].")
 @click.option("--license-id", help="License id [default: made from customer and date].")
 @click.option("--from", "first_day", type=_DAY, help="First local day [default: now].")
 @click.option("--until", "last_day", type=_DAY, help="Last local day [default: the preset's year].")
@@ -180,10 +180,12 @@ def _license_envelope(path: Path) -> Any:
 def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBundle], now: int) -> Offer:
     from sealpack.builder import licensing
     from sealpack.format.license import Customer
+    from sealpack.format.values import readable
 
-    missing = [f"--{n.replace('_', '-')}" for n in ("preset", "customer", "customer_id") if not options[n]]
+    missing = [f"--{name}" for name in ("preset", "customer") if not options[name]]
     if missing:
         raise SealpackError("USAGE", f"a new license needs {', '.join(missing)}")
+    options["customer_id"] = options["customer_id"] or readable(options["customer"])
     base = licensing.preset(options["preset"])
     tz = licensing.zone(options["tz"])
     first, last = options["first_day"], options["last_day"]

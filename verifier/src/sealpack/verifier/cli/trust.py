@@ -13,7 +13,9 @@ from sealpack.verifier.cli import support
 from sealpack.verifier.cli.main import VerbGroup
 
 
-@click.group(cls=VerbGroup, group="sealpack.verbs.trust", short_help="Make, change, look at or pin a trust file.")
+@click.group(
+    cls=VerbGroup, group="sealpack.verbs.trust", short_help="Make, change, look at or pin a trust file."
+)
 def trust() -> None:
     """Make, change, look at or pin a trust file."""
 
