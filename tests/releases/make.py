@@ -1,0 +1,111 @@
+"""Make the samples of a release: one small bundle, license, usage file and acknowledgement, kept for good.
+
+usage: python tests/releases/make.py VERSION     (run once per release, from the tree of that release)
+
+Everything goes through the verbs, with keys made for the occasion and thrown away. Later versions must keep
+accepting what lies here; nothing in a released folder is ever made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CONFIG = """
+[bundle]
+id = "sealpack-test/digits"
+version = "1.0.0"
+release_index = 1
+quality_tier = "Experimental"
+
+[license]
+spdx = "Apache-2.0"
+text = "licenses/LICENSE.txt"
+
+[license.terms]
+title = "Release sample"
+plan = {id = "edge-pro", version = 1}
+
+[io]
+task = "classification"
+pre = {kind = "tensor"}
+post = {kind = "labels", output = "probabilities", labels = ["0","1","2","3","4","5","6","7","8","9"]}
+
+[card]
+file = "card.md"
+
+[keys]
+bundle = "keys/bundle.pem"
+license = "keys/license.pem"
+
+[trust]
+file = "trust/trust.json"
+"""
+
+
+def main() -> None:
+    target = HERE / sys.argv[1]
+    if target.exists():
+        sys.exit(f"{target} exists: a release's samples are never made again")
+    with tempfile.TemporaryDirectory() as work:
+        make(Path(work), target)
+
+
+def make(work: Path, target: Path) -> None:
+    from sealpack.builder.demo import models
+
+    def run(*arguments: object) -> None:
+        command = [sys.executable, "-m", "sealpack.verifier", *map(str, arguments)]
+        subprocess.run(command, check=True, env=os.environ | {"SEALPACK_STATE": str(work / "state")})
+
+    project, stick = work / "p", work / "stick"
+    stick.mkdir()
+    run("init", project, "--publisher", "sealpack-test")
+    (project / "sealpack.toml").write_text(CONFIG)
+    models.make_digits_onnx(work / "digits.onnx")
+    models.write_digits_samples(work / "samples.jsonl", 3)
+    bundle = stick / "digits.sealpack"
+    run("build", work / "digits.onnx", "--config", project / "sealpack.toml", "--out", bundle)
+    run("trust", "pin", project / "trust" / "trust.json", "--yes")
+    run("install", bundle)
+    run("activate", "request", "--out", stick / "device.request", "--label", "sample")
+    run("license", "issue", "--project", project, "--preset", "commercial", "--customer", "Sample Customer",
+        "--customer-id", "sample", "--license-id", "sample-1", "--until", "2199-12-31", "--binding", "key",
+        "--devices", "1", "--bundle", bundle, "--allowance", "calls=100", "--plan", "edge-pro/1",
+        "--request", stick / "device.request", "--out", stick / "sample.license")  # fmt: skip
+    run("activate", "install", stick / "sample.license")
+    for line in (work / "samples.jsonl").read_text().splitlines():
+        pixels = {"pixels": [json.loads(line)["input"]["pixels"]]}
+        (work / "input.json").write_text(json.dumps(pixels))
+        run("run", "sealpack-test/digits", "--input", work / "input.json")
+    run("receipts", "export", "--out", stick)
+    database = work / "settlement.db"
+    registry = project / "licenses" / "registry.jsonl"
+    run("settle", "--db", database, "import", project / "trust" / "trust.json", registry)
+    run("settle", "--db", database, "sync", stick, "--key", project / "keys" / "settlement.pem",
+        "--witness", project / "keys" / "witness.pem")  # fmt: skip
+    target.mkdir()
+    shutil.copyfile(project / "trust" / "trust.json", target / "trust.json")
+    shutil.copyfile(registry, target / "registry.jsonl")
+    shutil.copyfile(project / "keys" / "bundle.pub.pem", target / "creator.pub.pem")
+    for source, name in (
+        (bundle, "bundle.sealpack"),
+        (stick / "sample.license", "sample.license"),
+        (stick / "device.request", "device.request"),
+        (next(stick.glob("*.usage.gz")), "sample.usage.gz"),
+        (next(stick.glob("*.ack")), "sample.ack"),
+    ):
+        shutil.copyfile(source, target / name)
+    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in sorted(target.iterdir())]
+    (target / "SHA256SUMS").write_text("".join(f"{line}\n" for line in sums))
+
+
+if __name__ == "__main__":
+    main()
