@@ -88,12 +88,14 @@ def make(work: Path, target: Path) -> None:
     run("receipts", "export", "--out", stick)
     database = work / "settlement.db"
     registry = project / "licenses" / "registry.jsonl"
-    run("settle", "--db", database, "import", project / "trust" / "trust.json", registry)
+    run("settle", "--db", database, "import", project / "trust" / "trust.json", project / "plans" / "plan.yaml",
+        registry)  # fmt: skip
     run("settle", "--db", database, "sync", stick, "--key", project / "keys" / "settlement.pem",
         "--witness", project / "keys" / "witness.pem")  # fmt: skip
     target.mkdir()
     shutil.copyfile(project / "trust" / "trust.json", target / "trust.json")
     shutil.copyfile(registry, target / "registry.jsonl")
+    shutil.copyfile(project / "plans" / "plan.yaml", target / "plan.yaml")
     shutil.copyfile(project / "keys" / "bundle.pub.pem", target / "creator.pub.pem")
     for source, name in (
         (bundle, "bundle.sealpack"),

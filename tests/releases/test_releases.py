@@ -88,6 +88,6 @@ def test_settlement_takes_it(release: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    settle("import", release / "trust.json", release / "registry.jsonl")
+    settle("import", *(release / name for name in ("trust.json", "plan.yaml", "registry.jsonl")))
     assert settle("ingest", release / "sample.usage.gz").startswith("OK")
     assert "all agree" in settle("reconcile")
