@@ -88,8 +88,8 @@ def make(work: Path, target: Path) -> None:
     run("receipts", "export", "--out", stick)
     database = work / "settlement.db"
     registry = project / "licenses" / "registry.jsonl"
-    run("settle", "--db", database, "import", project / "trust" / "trust.json", project / "plans" / "plan.yaml",
-        registry)  # fmt: skip
+    books = (project / "trust" / "trust.json", project / "plans" / "plan.yaml", registry)
+    run("settle", "--db", database, "import", *books)
     run("settle", "--db", database, "sync", stick, "--key", project / "keys" / "settlement.pem",
         "--witness", project / "keys" / "witness.pem")  # fmt: skip
     target.mkdir()
