@@ -587,12 +587,14 @@ def _newest(root: Doc, older: list[Doc], known: Doc, docs: list[Doc]) -> Doc:
             if newest is not None and doc.version == newest.version:
                 need(doc.envelope.digest == newest.envelope.digest, "TRUST_CONFLICT", doc.kind)
             newest = doc if newest is None or doc.version > newest.version else newest
+    newest = newest or known
+    same_as, highest = {known.envelope.digest, newest.envelope.digest}, max(known.version, newest.version)
     for doc in docs:
         if not vouches(root, doc.kind, doc.envelope):
             proven = any(vouches(old, doc.kind, doc.envelope) for old in older)
-            old_news = doc.version < known.version or doc.envelope.digest == known.envelope.digest
+            old_news = doc.version < highest or doc.envelope.digest in same_as
             need(proven and old_news, "TRUST_THRESHOLD", doc.kind)
-    return newest or known
+    return newest
 
 
 # --- license, activation, lease, acknowledgement, terms, registry line: the pages of those names ------------
