@@ -660,6 +660,8 @@ def open_request(envelope: Envelope) -> str:
 def open_activation(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     trust.open(of_kind(envelope, "activation"), ["license"])
     body = read_object(envelope.payload, "activation", "DOC_SCHEMA")
+    builds = [wrapped["bundle_digest"] for wrapped in body.get("keys", [])]
+    need(len(set(builds)) == len(builds), "DOC_SCHEMA", "two keys for one build")
     for wrapped in body.get("keys", []):
         need(len(read_base64(wrapped["enc_ct"], "DOC_SCHEMA")) == 1168, "DOC_SCHEMA", "enc_ct")
     key = read_key(body["device_key"])
@@ -1052,7 +1054,9 @@ def check_licenses(bundle: Bundle, manifest: dict[str, Any], digest: str, trust:
         body = open_license(read_envelope(bundle.read(name)), trust)
         need(name == f"META/license/{body['license_id']}.json", "CONTAINER_META", name)
         covered = license_covers(body, manifest["bundle_id"], manifest["version"], digest)
-        need(covered, "CONTAINER_META", f"{name} is for another build")
+        marked_for = manifest.get("watermark", body)["license_id"]
+        need(covered and marked_for == body["license_id"], "CONTAINER_META", f"{name} is for another build")
+        need(body["license_id"] not in trust.revocations.body["licenses"], "LIC_REVOKED", name)
 
 
 def check_content(bundle: Bundle, files: list[dict[str, Any]]) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import io
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,15 +13,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.support import world
+from tests.support.world import BundleSpec
 
-from sealpack.format import canonical, dsse
+from sealpack.format import canonical, documents, dsse
 from sealpack.format.container import MIMETYPE
 from sealpack.format.dsse import Envelope
+from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey, PublicKey
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import verify_usage
 from sealpack.verifier.checks import verify_bundle
-from tests.support import world
-from tests.support.world import BundleSpec
 
 SPECS = Path(__file__).parents[2] / "specs"
 SCRIPT = SPECS / "check" / "sealpack_check.py"
@@ -167,7 +167,16 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def flip_file(rng: random.Random) -> tuple[bytes, Trust]:
-    return mutate_bytes(full_spec().build(), rng), world.make_trust()
+    """Any bytes of the file; two times in three one bit of a header or of the directory."""
+    data = full_spec().build()
+    if rng.randrange(3) == 0:
+        return mutate_bytes(data, rng), world.make_trust()
+    entries = list(second.Bundle(data).entries.values())
+    heads = [(entry.at, min(entry.data_at, entry.at + 60 + len(entry.name))) for entry in entries]
+    first, last = rng.choice([*heads, (entries[-1].data_at + entries[-1].size, len(data))])
+    at = rng.randrange(first, last)
+    flipped = data[at] ^ 1 << rng.randrange(8)
+    return data[:at] + bytes([flipped]) + data[at + 1 :], world.make_trust()
 
 
 def change_member(rng: random.Random) -> tuple[bytes, Trust]:
@@ -284,3 +293,102 @@ def test_mutated_bundles(mutate: Mutate, tmp_path: Path) -> None:
         if (ours == "ok") != (theirs == "ok"):
             differ[seed] = (ours, theirs)
     assert differ == {}
+
+
+# --- usage files and trust updates ----------------------------------------------------------------------
+
+
+def mutate_usage(plain: bytes, rng: random.Random) -> bytes:
+    """A byte, or one line left out, doubled, moved or changed; packed or not."""
+    lines = plain.splitlines(keepends=True)
+    at, change = rng.randrange(len(lines)), rng.randrange(5)
+    if change == 0:
+        lines = [mutate_bytes(plain, rng)]
+    elif change == 1:
+        del lines[at]
+    elif change == 2:
+        lines.insert(at, rng.choice(lines))
+    elif change == 3:
+        other = rng.randrange(len(lines))
+        lines[at], lines[other] = lines[other], lines[at]
+    else:
+        lines[at] = canonical.dumps(mutate_json(json.loads(lines[at]), rng)) + b"\n"
+    data = b"".join(lines)
+    return gzip.compress(data, mtime=0) if rng.random() < 0.5 else data
+
+
+@pytest.mark.parametrize("name", ["good", "good-rotation", "good-after-a-crash", "good-continued"])
+def test_mutated_usage_files(name: str) -> None:
+    folder = VECTORS / "usage" / name
+    plain = gzip.decompress((folder / "usage.gz").read_bytes())
+    pem = json.loads((folder / "case.json").read_text())["device"]
+    differ = {}
+    for seed in range(25):
+        data = mutate_usage(plain, random.Random(seed))
+        report, again = verify_usage(data, PublicKey.from_pem(pem)), second.Usage(data, second.read_key(pem))
+        ours = report.findings[0].code if report.findings else "ok"
+        theirs = again.codes[0] if again.codes else "ok"
+        if (ours, report.accepted) != (theirs, again.accepted):
+            differ[seed] = (ours, report.accepted, theirs, again.accepted)
+    assert differ == {}
+
+
+KEYS = [PrivateKey.from_scalar(0x3000 + i) for i in range(3)]
+
+
+def make_update(rng: random.Random) -> tuple[Trust, list[Envelope]]:
+    """A trust under root 1 or 2 of three, and some roots, a keyring and revocations to import."""
+    roots = [make_root(version, rng) for version in (1, 2, 3)]
+    signed = [
+        documents.seal(
+            "root", root, *{k: 0 for r in roots[max(0, i - 1) : i + 1] for k in signers(r, "root")}
+        )
+        for i, root in enumerate(roots)
+    ]
+    start = rng.randrange(2)
+    keyring, revocations = (make_doc(kind, roots[start], rng) for kind in ("keyring", "revocations"))
+    trust = Trust.from_envelopes(signed[start], keyring, revocations)
+    update = [envelope for envelope in signed if rng.random() < 0.6]
+    update += [make_doc(kind, rng.choice(roots), rng) for kind in ("keyring", "revocations")]
+    rng.shuffle(update)
+    return trust, update
+
+
+def make_root(version: int, rng: random.Random) -> dict[str, Any]:
+    roles = {}
+    for name in ("root", "keyring", "revocations"):
+        chosen = rng.sample(KEYS, rng.randint(1, 2))
+        roles[name] = {"threshold": rng.randint(1, len(chosen)), "keyids": [key.keyid for key in chosen]}
+    return {"version": version, "keys": [key.public.pem for key in KEYS], "roles": roles}
+
+
+def signers(root: dict[str, Any], role: str) -> list[PrivateKey]:
+    return [key for key in KEYS if key.keyid in root["roles"][role]["keyids"]]
+
+
+def make_doc(kind: str, root: dict[str, Any], rng: random.Random) -> Envelope:
+    body: dict[str, Any] = {"version": rng.randint(1, 3), "issued_at": rng.randint(0, 1), "keys": []}
+    if kind == "revocations":
+        body |= {"bundles": [], "licenses": [], "devices": [], "floors": []}
+    return documents.seal(kind, body, *signers(root, kind))
+
+
+def test_trust_updates() -> None:
+    differ, passed = {}, 0
+    for seed in range(120):
+        trust, update = make_update(random.Random(seed))
+        try:
+            new = trust.update(update)
+            ours = ["ok", new.root.digest, new.keyring.envelope.digest, new.revocations.envelope.digest]
+        except SealpackError as error:
+            ours = [error.code]
+        try:
+            known = second.load_trust(trust.to_bytes())
+            again = second.update_trust(known, [second.to_envelope(e.to_dict()) for e in update])
+            theirs = ["ok", *(d.envelope.digest for d in (again.root, again.keyring, again.revocations))]
+        except second.Fail as fail:
+            theirs = [fail.code]
+        passed += ours[0] == "ok"
+        if (ours[0] == "ok" or theirs[0] == "ok") and ours != theirs:
+            differ[seed] = (ours, theirs)
+    assert differ == {} and passed > 20
