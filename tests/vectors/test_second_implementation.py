@@ -339,11 +339,10 @@ KEYS = [PrivateKey.from_scalar(0x3000 + i) for i in range(3)]
 def make_update(rng: random.Random) -> tuple[Trust, list[Envelope]]:
     """A trust under root 1 or 2 of three, and some roots, a keyring and revocations to import."""
     roots = [make_root(version, rng) for version in (1, 2, 3)]
+    before = [roots[0], *roots]  # a new root needs the known one's keys too
     signed = [
-        documents.seal(
-            "root", root, *{k: 0 for r in roots[max(0, i - 1) : i + 1] for k in signers(r, "root")}
-        )
-        for i, root in enumerate(roots)
+        documents.seal("root", root, *set(signers(root, "root") + signers(old, "root")))
+        for root, old in zip(roots, before, strict=False)
     ]
     start = rng.randrange(2)
     keyring, revocations = (make_doc(kind, roots[start], rng) for kind in ("keyring", "revocations"))
@@ -375,7 +374,7 @@ def make_doc(kind: str, root: dict[str, Any], rng: random.Random) -> Envelope:
 
 def test_trust_updates() -> None:
     differ, passed = {}, 0
-    for seed in range(120):
+    for seed in range(60):
         trust, update = make_update(random.Random(seed))
         try:
             new = trust.update(update)
@@ -391,4 +390,4 @@ def test_trust_updates() -> None:
         passed += ours[0] == "ok"
         if (ours[0] == "ok" or theirs[0] == "ok") and ours != theirs:
             differ[seed] = (ours, theirs)
-    assert differ == {} and passed > 20
+    assert differ == {} and passed > 10
