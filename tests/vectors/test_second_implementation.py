@@ -391,3 +391,17 @@ def test_trust_updates() -> None:
         if (ours[0] == "ok" or theirs[0] == "ok") and ours != theirs:
             differ[seed] = (ours, theirs)
     assert differ == {} and passed > 10
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, trust = tmp_path / "x.sealpack", tmp_path / "trust.json"
+    bundle.write_bytes(BundleSpec().build())
+    found = []
+    for belief in (world.make_trust(), world.make_trust(floors=[{"bundle_id": "acme/tiny", "floor": 2}])):
+        trust.write_bytes(belief.to_bytes())
+        found.append(second.main(["verify", str(bundle), "--trust", str(trust)]))
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    found.append(second.main(["verify", str(bundle), "--trust", str(trust)]))
+    assert found == [0, 4, 3]
+    printed = capsys.readouterr().out
+    assert "PASS" in printed and "BUNDLE_FLOOR" in printed and "CONTAINER_TAIL" in printed
