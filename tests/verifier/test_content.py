@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import world
-from support.world import BundleSpec, pack, sbom_for
+from support.world import BundleSpec, pack, sbom_for, tiny_gguf
 
 from sealpack.format import canonical
 from sealpack.format.container import MIMETYPE, BundleReader
@@ -64,6 +64,7 @@ def test_exactly_one_sbom(tmp_path: Path) -> None:
         b"[" * 100_000,
         b"1" * 10_000,
         sbom_for("0" * 64),
+        sbom_for(hashlib.sha256(tiny_gguf()).hexdigest()).decode().encode("utf-16"),
         json.dumps({"bomFormat": "SPDX", "specVersion": "1.6", "components": []}).encode(),
     ],
 )

@@ -412,3 +412,18 @@ def test_fingerprint_words() -> None:
     assert [len(w) for w in words] == [5] * 6
     seen = {fingerprint_words(f"{n:04x}", 1) for n in range(65536)}
     assert len(seen) == 65536
+
+
+def test_the_known_root_is_checked_again_where_it_is_carried() -> None:
+    """The same payload under a stranger's signature is no root, even though its content is known."""
+    trust = world.make_trust()
+    known = trust.root.envelope
+    forged = dsse.sign(known.payload_type, known.payload, world.STRANGER)
+    assert code_of(trust.update, [forged]) == "TRUST_THRESHOLD"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_update_does_not_depend_on_the_order_of_its_documents(order: int) -> None:
+    trust = Trust.from_envelopes(world.make_root(), keyring(3), revocations(1))
+    other = keyring(3, entries=[world.key_entry(world.LICENSER, ["license"])])
+    assert code_of(trust.update, [keyring(4), other][::order]) == "TRUST_CONFLICT"

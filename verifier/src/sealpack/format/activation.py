@@ -170,7 +170,7 @@ class Lease:
             f.text("license_id", pattern=IDENTIFIER),
             f.text("device_id", pattern=DEVICE_ID),
             f.integer("epoch"),
-            f.integer("lease_seq"),
+            f.integer("lease_seq", lo=1),
             f.integer("issued_at"),
             f.integer("expires", default=None),
             f.objects("ceilings", Ceiling.parse, max_items=256),

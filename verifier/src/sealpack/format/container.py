@@ -340,7 +340,8 @@ class BundleReader:
             yield block
 
     def _check_meta(self) -> None:
-        if "mimetype" not in self.entries or self.read("mimetype", 100) != MIMETYPE:
+        first = self.entries.get("mimetype")
+        if first is None or first.item.size != len(MIMETYPE) or self.read("mimetype") != MIMETYPE:
             raise SealpackError("CONTAINER_TAIL", "not a sealpack bundle (mimetype)")
         for name in self.entries:
             if is_pad(name) and any(self.read(name, PAD_SIZE)):

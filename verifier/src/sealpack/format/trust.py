@@ -288,17 +288,18 @@ class Trust:
         for envelope in sorted(_of(chain, "root"), key=_version):
             if _version(envelope) == root.version + 1:
                 root = root.accepts_next(envelope)
-            elif _version(envelope) == root.version and envelope.digest != root.digest:
-                raise SealpackError("TRUST_CONFLICT", f"another root with version {root.version}")
+            elif _version(envelope) == root.version:
+                if Root.parse(envelope).digest != root.digest:  # the one that is known must hold here too
+                    raise SealpackError("TRUST_CONFLICT", f"another root with version {root.version}")
             elif _version(envelope) > root.version:
                 raise SealpackError(
                     "TRUST_ROLLBACK", f"root version {_version(envelope)} does not follow {root.version}"
                 )
         keyring, revocations = self.keyring, self.revocations
         earlier = _earlier(root, [*chain, self.root.envelope])
-        for envelope in _of(chain, "keyring"):
+        for envelope in sorted(_of(chain, "keyring"), key=_version):
             keyring = _newer(keyring, envelope, root, earlier)
-        for envelope in _of(chain, "revocations"):
+        for envelope in sorted(_of(chain, "revocations"), key=_version):
             revocations = _newer(revocations, envelope, root, earlier)
         return Trust(root, keyring, revocations)
 
@@ -308,7 +309,8 @@ def _of(envelopes: Iterable[Envelope], kind: str) -> list[Envelope]:
 
 
 def _version(envelope: Envelope) -> int:
-    return documents.payload_fields(envelope, "root", "TRUST_INVALID").integer("version", lo=1)
+    kind = documents.kind_of(envelope)
+    return documents.payload_fields(envelope, kind, "TRUST_INVALID").integer("version", lo=1)
 
 
 def _earlier(root: Root, chain: list[Envelope]) -> list[Root]:

@@ -293,7 +293,9 @@ def _trust_member(bundle: BundleReader, name: str) -> Envelope:
     kind, _, version = stem.partition(".")
     if documents.kind_of(envelope) != kind:
         raise SealpackError("CONTAINER_META", f"{name} holds a {documents.kind_of(envelope)}")
-    if version and documents.payload_fields(envelope, kind).integer("version") != int(version):
+    if version and documents.payload_fields(envelope, kind, "TRUST_INVALID").integer("version") != int(
+        version
+    ):
         raise SealpackError("CONTAINER_META", f"{name} holds another version")
     return envelope
 

@@ -36,7 +36,7 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
     if len(entries) != 1:
         raise SealpackError("SBOM_INVALID", f"the bundle has {len(entries)} SBOMs, exactly 1 is expected")
     try:
-        document = json.loads(bundle.read(entries[0].name), object_pairs_hook=_no_duplicates)
+        document = json.loads(bundle.read(entries[0].name).decode("utf-8"), object_pairs_hook=_no_duplicates)
         components = document["components"]
         models = [c for c in components if c.get("type") == "machine-learning-model"]
         hashes = {h["content"] for c in models for h in c.get("hashes", []) if h["alg"] == "SHA-256"}
