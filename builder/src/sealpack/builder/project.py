@@ -28,7 +28,6 @@ from sealpack.format.words import fingerprint_words
 
 PUBLISHER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 TRUST_PATH = "trust/trust.json"
-REGISTRY_PATH = "licenses/registry.jsonl"
 _GITIGNORE = "# private keys and vaults never belong in a repository\nkeys/*.pem\n!keys/*.pub.pem\n*.vault\n"
 
 

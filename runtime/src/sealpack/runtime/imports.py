@@ -149,11 +149,21 @@ class _Import:
             raise SealpackError(
                 "LIC_MISSING", f"the activation is for a license {made.license_id} that did not come with it"
             )
-        self._under(lambda trust: Activation.open(envelope, trust, license.issuer))
+        self._require_issuer(Activation, envelope, license)
         self._answer(made)
         rights.keep(self._db, "activation", made.license_id, envelope)
         timekeeper.anchor(self._db, made.issued_at)
         self.taken.activations.append(made.license_id)
+
+    def _require_issuer(
+        self,
+        document: type[Activation] | type[Lease] | type[Acknowledgement],
+        envelope: Envelope,
+        license: License | None,
+    ) -> None:
+        """Nobody but its own issuer speaks for a license that is here; SIG_KEY_ROLE."""
+        if license is not None:
+            self._under(lambda trust: document.open(envelope, trust, license.issuer))
 
     def _answer(self, made: Activation) -> None:
         """Bind the activation to the one request it answers."""
@@ -173,9 +183,7 @@ class _Import:
         if lease.device_id != self._device:
             self.taken.others += 1
             return
-        license = self._stored_license(lease.license_id)
-        if license is not None:
-            self._under(lambda trust: Lease.open(envelope, trust, license.issuer))
+        self._require_issuer(Lease, envelope, self._stored_license(lease.license_id))
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
             old = self._under(lambda trust: Lease.open(stored, trust))
@@ -206,9 +214,7 @@ class _Import:
         if found is None or found.origin != ack.origin or ack.device_id != self._device:
             self.taken.others += 1
             return
-        license = self._stored_license(ack.license_id)
-        if license is not None:
-            self._under(lambda trust: Acknowledgement.open(envelope, trust, license.issuer))
+        self._require_issuer(Acknowledgement, envelope, self._stored_license(ack.license_id))
         if self._is_known(ack, envelope, found):
             self.taken.known += 1
             return

@@ -19,7 +19,7 @@ from sealpack.format import canonical
 from sealpack.settlement import money
 from sealpack.settlement.plan import Plan
 from sealpack.settlement.printing import Correction
-from sealpack.settlement.results import Line, PeriodResult, TaxLine
+from sealpack.settlement.results import Line, PeriodResult, Taxed, TaxLine
 from sealpack.settlement.shares import Share
 
 SCHEMA = "sealpack/invoice/v1"
@@ -83,7 +83,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Invoice:
+class Invoice(Taxed):
     """One printed document; for a credit note every amount is negative (or zero)."""
 
     kind: str  # invoice | credit_note
@@ -96,14 +96,6 @@ class Invoice:
     taxes: tuple[TaxLine, ...]
     shares: tuple[Share, ...]
     corrects: str = ""  # number of the invoice a credit note corrects
-
-    @property
-    def tax(self) -> int:
-        return sum(tax.amount for tax in self.taxes)
-
-    @property
-    def total(self) -> int:
-        return self.net + self.tax
 
     @property
     def draft(self) -> bool:

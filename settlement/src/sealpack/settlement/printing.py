@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sealpack.settlement.plan import Tax
-from sealpack.settlement.results import Line, PeriodResult, State, TaxLine, close
+from sealpack.settlement.results import Line, PeriodResult, State, Taxed, TaxLine, close
 from sealpack.settlement.shares import Share
 
 
@@ -43,7 +43,7 @@ def as_printed(
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(Taxed):
     """What a re-rated period changes: every amount is new - old, in minor units."""
 
     result: PeriodResult  # the period as it rates now
@@ -51,14 +51,6 @@ class Correction:
     net: int
     taxes: tuple[TaxLine, ...]
     shares: tuple[Share, ...]
-
-    @property
-    def tax(self) -> int:
-        return sum(tax.amount for tax in self.taxes)
-
-    @property
-    def total(self) -> int:
-        return self.net + self.tax
 
     @property
     def is_credit(self) -> bool:

@@ -104,8 +104,24 @@ class Drawdown:
     remaining: int
 
 
+class Taxed:
+    """Tax and total of everything that has a net and tax lines; minor units."""
+
+    __slots__ = ()
+    net: int
+    taxes: tuple[TaxLine, ...]
+
+    @property
+    def tax(self) -> int:
+        return sum(tax.amount for tax in self.taxes)
+
+    @property
+    def total(self) -> int:
+        return self.net + self.tax
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeriodResult:
+class PeriodResult(Taxed):
     """One rated period of one license; `state` is what the next period starts from."""
 
     plan: Plan = field(repr=False)
@@ -116,14 +132,6 @@ class PeriodResult:
     shares: tuple[Share, ...]
     drawdowns: tuple[Drawdown, ...]
     state: State
-
-    @property
-    def tax(self) -> int:
-        return sum(tax.amount for tax in self.taxes)
-
-    @property
-    def total(self) -> int:
-        return self.net + self.tax
 
     @property
     def accrued(self) -> int:

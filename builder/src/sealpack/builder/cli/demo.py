@@ -22,9 +22,7 @@ def demo(keep_in: str | None) -> None:
 
     Keys are made for the occasion and thrown away. Without --keep everything is removed at the end.
     """
-    support.require_extra(
-        "all", "numpy", "onnx", "onnxruntime", "llama_cpp", "cyclonedx", "sqlalchemy", "yaml"
-    )
+    support.require_extra("all", *NEEDS)
     from sealpack.builder.demo import story
 
     folder = Path(keep_in) if keep_in else None
