@@ -36,6 +36,7 @@ def trust(release: Path) -> Trust:
 def test_there_is_a_sample_of_every_release_in_the_changelog() -> None:
     changelog = (HERE.parents[1] / "CHANGELOG.md").read_text()
     versions = {line.split()[1] for line in changelog.splitlines() if line.startswith("## ")}
+    versions.discard("Unreleased")
     assert versions == {p.name for p in RELEASES}
 
 
