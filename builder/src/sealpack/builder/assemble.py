@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -202,7 +204,8 @@ def _write(
     overwrite: bool,
 ) -> Built:
     order, model = facts.order, facts.model
-    hashed = [_digests(s, order.progress) for s in _payload(order.config, model, weights)]
+    with _loading("sealpack.builder.sbom"):
+        hashed = [_digests(s, order.progress) for s in _payload(order.config, model, weights)]
     parts = [part for pair in _numbered(hashed) for part in pair] + list(facts.enclosed)
     parts.append(_sbom_part(facts, parts))
     manifest = _manifest(facts, parts, watermark)
@@ -214,6 +217,15 @@ def _write(
         write_bundle(file, members)
         size = file.tell()
     return Built(out, size, manifest, order.key.keyid, model.warnings)
+
+
+@contextlib.contextmanager
+def _loading(module: str) -> Iterator[None]:
+    """Import `module` beside the block: the SBOM's schema validator takes as long as hashing a gigabyte."""
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(importlib.import_module, module)
+        yield
+        loaded.result()
 
 
 def _payload(config: Config, model: ModelFile, weights: tuple[Path, ...]) -> list[_Source]:
