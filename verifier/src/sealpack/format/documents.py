@@ -14,7 +14,7 @@ from sealpack.format import canonical, dsse
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import Signer
 from sealpack.format.limits import LIMITS
 
 KINDS = (
@@ -57,7 +57,7 @@ def schema_id(kind: str) -> str:
     return f"sealpack/{kind}/v1"
 
 
-def seal(kind: str, payload: dict[str, Any], *keys: PrivateKey) -> Envelope:
+def seal(kind: str, payload: dict[str, Any], *keys: Signer) -> Envelope:
     """Encode `payload` canonically under its schema and sign it with every key."""
     body = canonical.dumps({"schema": schema_id(kind), **payload})
     if len(body) > LIMITS.document_bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import DIGEST, Fields
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import Signer
 from sealpack.format.limits import LIMITS
 
 
@@ -106,7 +106,7 @@ def _read_signature(f: Fields) -> Signature:
     return Signature(f.text("keyid", pattern=DIGEST, max_len=64), sig)
 
 
-def sign(payload_type: str, payload: bytes, *keys: PrivateKey) -> Envelope:
+def sign(payload_type: str, payload: bytes, *keys: Signer) -> Envelope:
     """Sign `payload` with every key, in keyid order so that the bytes do not depend on call order."""
     message = pae(payload_type, payload)
     ordered = sorted(keys, key=lambda key: key.keyid)

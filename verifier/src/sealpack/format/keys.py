@@ -1,4 +1,4 @@
-"""Signing keys: ECDSA P-256 (bundles, licenses, trust) and Ed25519 (devices, settlement).
+"""Signing keys: ECDSA P-256 and ML-DSA-65 (bundles, licenses, trust), Ed25519 (devices, settlement).
 
 Source: specs/keys.md. A public key is its PEM SubjectPublicKeyInfo text; `keyid` is the hex SHA-256
 of that text (the rule model_signing uses). One key has many PEM spellings, so a PEM is accepted only
@@ -11,18 +11,20 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from sealpack.format.errors import SealpackError
 
 ECDSA = "ecdsa-p256-sha256"
 ED25519 = "ed25519"
-SCHEMES = (ECDSA, ED25519)
+ML_DSA = "ml-dsa-65"
+SCHEMES = (ECDSA, ED25519, ML_DSA)
+ML_DSA_SIGNATURE_BYTES = 3309
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _MAX_PEM = 4096
@@ -59,8 +61,10 @@ class PublicKey:
             scheme = ECDSA
         elif isinstance(key, ed25519.Ed25519PublicKey):
             scheme = ED25519
+        elif isinstance(key, mldsa.MLDSA65PublicKey):
+            scheme = ML_DSA
         else:
-            raise SealpackError("KEY_MALFORMED", "only ECDSA P-256 and Ed25519 keys are supported")
+            raise SealpackError("KEY_MALFORMED", "only ECDSA P-256, Ed25519 and ML-DSA-65 keys are supported")
         info = serialization.PublicFormat.SubjectPublicKeyInfo
         pem = key.public_bytes(serialization.Encoding.PEM, info).decode("ascii")
         return cls(scheme, pem, key.public_bytes(serialization.Encoding.DER, info), key)
@@ -78,12 +82,17 @@ class PublicKey:
         return data
 
     def verify(self, signature: bytes, message: bytes) -> None:
-        """Return when `signature` is right; SIG_MALFORMED or SIG_INVALID otherwise."""
+        """Return when `signature` is right; SIG_MALFORMED or SIG_INVALID otherwise.
+
+        ML-DSA is pure, with the empty context.
+        """
         try:
             if self.scheme == ECDSA:
                 _check_ecdsa_form(signature)
                 self._key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
             else:
+                if self.scheme == ML_DSA:
+                    _check_mldsa_form(signature)
                 self._key.verify(signature, message)
         except InvalidSignature:
             raise SealpackError(
@@ -100,9 +109,42 @@ def _check_ecdsa_form(signature: bytes) -> None:
         raise SealpackError("SIG_MALFORMED", "ECDSA signature has r or s out of range")
 
 
+def _check_mldsa_form(signature: bytes) -> None:
+    if len(signature) != ML_DSA_SIGNATURE_BYTES:
+        raise SealpackError(
+            "SIG_MALFORMED", f"ML-DSA-65 signature has {len(signature)} bytes, not {ML_DSA_SIGNATURE_BYTES}"
+        )
+
+
+class Signer(Protocol):
+    """Whatever signs: a :class:`PrivateKey` in memory, or a key that never leaves its device.
+
+    `sign` returns the scheme's signature bytes as `public` verifies them.
+    """
+
+    @property
+    def public(self) -> PublicKey:
+        """The verification key."""
+        ...
+
+    @property
+    def keyid(self) -> str:
+        """The keyid of the public half."""
+        ...
+
+    @property
+    def scheme(self) -> str:
+        """One of :data:`SCHEMES`."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over `message`, which is not hashed before."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A signing key. Signatures are deterministic: the same message gives the same bytes."""
+    """A signing key. ECDSA and Ed25519 signatures are deterministic, ML-DSA ones are hedged (FIPS 204)."""
 
     public: PublicKey
     _key: Any = field(repr=False, compare=False)
@@ -114,6 +156,8 @@ class PrivateKey:
             return cls._wrap(ec.generate_private_key(ec.SECP256R1()))
         if scheme == ED25519:
             return cls._wrap(ed25519.Ed25519PrivateKey.generate())
+        if scheme == ML_DSA:
+            return cls._wrap(mldsa.MLDSA65PrivateKey.generate())
         raise SealpackError("USAGE", f"unknown key scheme {scheme!r}")
 
     @classmethod
@@ -148,8 +192,10 @@ class PrivateKey:
             raise SealpackError(error.code, f"{os.fspath(path)}: {error.message}") from None
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> PrivateKey:
-        """An Ed25519 key from its 32 seed bytes (device keys, test vectors)."""
+    def from_seed(cls, seed: bytes, scheme: str = ED25519) -> PrivateKey:
+        """An Ed25519 or ML-DSA-65 key from its 32 seed bytes (device keys, test vectors)."""
+        if scheme == ML_DSA:
+            return cls._wrap(mldsa.MLDSA65PrivateKey.from_seed_bytes(seed))
         return cls._wrap(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
@@ -172,7 +218,7 @@ class PrivateKey:
         return self.public.keyid
 
     def sign(self, message: bytes) -> bytes:
-        """The signature bytes: DER for ECDSA (RFC 6979), 64 bytes for Ed25519."""
+        """The signature bytes: DER for ECDSA (RFC 6979), 64 for Ed25519, 3309 for ML-DSA-65."""
         if self.scheme == ECDSA:
             signature: bytes = self._key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
         else:

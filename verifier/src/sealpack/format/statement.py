@@ -17,7 +17,7 @@ from sealpack.format import canonical, dsse
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import DIGEST, Fields
-from sealpack.format.keys import ECDSA, PrivateKey
+from sealpack.format.keys import ECDSA, Signer
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import NAMESPACE
 
@@ -128,7 +128,7 @@ def subject_digest(resources: Mapping[str, str]) -> str:
     return hashlib.sha256(joined).hexdigest()
 
 
-def sign(statement: Statement, key: PrivateKey) -> bytes:
+def sign(statement: Statement, key: Signer) -> bytes:
     """`META/model.sig`: the Sigstore bundle, signed with an ECDSA P-256 key."""
     if key.scheme != ECDSA:
         raise SealpackError("USAGE", "bundles are signed with an ECDSA P-256 key")
