@@ -26,6 +26,7 @@ from sealpack.format.files import io_error
 from sealpack.format.io import ModelIo
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
+from sealpack.format.parts import whole_blocks
 from sealpack.format.statement import read_signature
 from sealpack.format.trust import Trust
 from sealpack.runtime import anchors
@@ -34,7 +35,6 @@ from sealpack.runtime.home import Home
 from sealpack.runtime.state import State
 from sealpack.verifier.checks import Verified, inspect_bundle
 
-_COPY = 1 << 20
 _LABEL = b"sealpack/store-record/v1\0"
 Progress = Callable[[int], None]
 
@@ -122,7 +122,7 @@ def install(
     now: int,
     progress: Progress = lambda _: None,
 ) -> Installed:
-    """Copy, verify and record the bundle at `source`; `now` is Unix seconds.
+    """Copy, verify and record the bundle at `source`, or the parts it lists; `now` is Unix seconds.
 
     The copy is what gets verified, so nobody can change it in between. Raises the first failed check's
     code, or STORE_FULL, STORE_READONLY; nothing is left behind then. Installing again is harmless.
@@ -172,8 +172,8 @@ def _copy(source: Path, part: Path, progress: Progress) -> str:
     digest = hashlib.sha256()
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as out, source.open("rb") as file:
-        while block := file.read(_COPY):
+    with os.fdopen(descriptor, "wb") as out:
+        for block in whole_blocks(source):
             digest.update(block)
             out.write(block)
             progress(len(block))

@@ -11,15 +11,17 @@ import io
 import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import io_error
 from sealpack.format.limits import LIMITS, Limits
+from sealpack.format.parts import open_whole
 
 MIMETYPE = b"application/vnd.sealpack.bundle+zip"
 ALIGNMENT = 65536
@@ -270,6 +272,7 @@ class BundleReader:
     def __init__(self, file: BinaryIO, limits: Limits = LIMITS) -> None:
         """Check the whole structure of `file`; CONTAINER_* says what is wrong."""
         self._file = file
+        self._reading = threading.Lock()
         self._limits = limits
         placed, self.size = _read_structure(file, limits)
         self.entries = {p.item.name: p for p in placed}
@@ -277,11 +280,8 @@ class BundleReader:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> BundleReader:
-        """Open a bundle file."""
-        try:
-            file = Path(path).open("rb")  # noqa: SIM115 - open as long as the reader is
-        except OSError as error:
-            raise io_error(error, path, "read") from None
+        """Open a bundle file, or the parts that a NAME.parts.sha256 lists."""
+        file = open_whole(Path(path))
         try:
             return cls(file)
         except OSError as error:
@@ -329,15 +329,26 @@ class BundleReader:
 
     def blocks(self, name: str, block_size: int = COPY_SIZE) -> Iterator[bytes]:
         """The content of an entry in blocks; every block but the last has `block_size` bytes."""
-        place = self.entries[name]
-        at, end = place.data_at, place.data_at + place.item.size
-        while at < end:
-            self._file.seek(at)
-            block = self._file.read(min(block_size, end - at))
-            if not block:
-                raise SealpackError("CONTAINER_TRUNCATED", f"{name} ends early")
-            at += len(block)
-            yield block
+        size = self.entries[name].item.size
+        for at in range(0, size, block_size):
+            block = bytearray(min(block_size, size - at))
+            self.read_into(name, at, memoryview(block))
+            yield bytes(block)
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> None:
+        """Fill `view` with content of an entry from `offset` (which must lie in it); for many threads.
+
+        CONTAINER_TRUNCATED when the file was cut short since it was opened; OSError from a failing disk.
+        """
+        at, filled = self.entries[name].data_at + offset, 0
+        file = cast(io.BufferedIOBase, self._file)
+        with self._reading:  # copying from the page cache is quick: one at a time costs nothing
+            file.seek(at)
+            while filled < len(view):
+                count = file.readinto(view[filled:])
+                if not count:
+                    raise SealpackError("CONTAINER_TRUNCATED", f"{name} ends early")
+                filled += count
 
     def _check_meta(self) -> None:
         first = self.entries.get("mimetype")

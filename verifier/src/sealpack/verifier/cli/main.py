@@ -21,7 +21,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli.support import Session
 
 READERS: dict[str, tuple[str, ...]] = {
-    "Creators": ("init", "build", "key", "license", "vault", "watermark"),
+    "Creators": ("init", "build", "key", "license", "vault", "watermark", "export", "import"),
     "Customers": ("install", "activate", "terms", "run", "status", "selftest", "receipts", "sync"),
     "Security teams": ("verify", "inspect", "trust"),
     "Finance": ("settle",),
