@@ -307,6 +307,7 @@ def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
         signed_at=order.signed_at,
         keys=(order.key.public,),
         task=facts.io["task"],
+        io=facts.io,
         license_expression=facts.terms.spdx,
         license_id=order.mark.license_id if order.mark else None,
         licensee=order.mark.licensee if order.mark else None,

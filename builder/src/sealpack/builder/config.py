@@ -25,6 +25,7 @@ from sealpack.builder.sections import (
     LicenseSection,
     Metric,
     SbomSection,
+    SecuritySection,
     Step,
     TermsSection,
 )
@@ -32,6 +33,7 @@ from sealpack.builder.toml_table import Table, invalid
 from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import TIERS
 from sealpack.format.values import IDENTIFIER, VERSION_PATTERN
+from sealpack.verifier.completeness_elements import WAIVABLE
 
 T = TypeVar("T")
 
@@ -201,7 +203,27 @@ def _sbom(table: Table) -> SbomSection:
         metrics=table.each("metrics", _metric),
         considerations=_closed(table.sub("considerations"), _considerations),
         steps=table.each("steps", _step),
+        model_date=table.date("model_date"),
+        data_flow=table.text("data_flow", max_len=2000),
+        data_usage=table.text("data_usage", max_len=2000),
+        hardware=table.text("hardware", max_len=2000),
+        security=_closed(table.sub("security"), _security),
+        not_applicable=_closed(table.sub("not_applicable"), _not_applicable),
     )
+
+
+def _security(table: Table) -> SecuritySection:
+    return SecuritySection(
+        controls=table.texts("controls"),
+        compliance=table.texts("compliance"),
+        policy_url=table.text("policy_url"),
+        advisories_url=table.text("advisories_url"),
+    )
+
+
+def _not_applicable(table: Table) -> tuple[tuple[str, str], ...]:
+    reasons = ((element, table.text(element, max_len=500)) for element in WAIVABLE)
+    return tuple((element, reason) for element, reason in reasons if reason is not None)
 
 
 def _base_model(table: Table) -> BaseModel:
@@ -224,6 +246,10 @@ def _dataset(table: Table) -> Dataset:
         owner=table.text("owner"),
         classification=table.text("classification"),
         sensitive=table.texts("sensitive"),
+        content=table.text("content", max_len=500),
+        provenance=table.text("provenance", max_len=2000),
+        statistics=table.text("statistics", max_len=2000),
+        sha256=table.text("sha256", pattern=r"[0-9a-f]{64}"),
     )
 
 

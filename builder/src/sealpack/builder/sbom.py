@@ -54,7 +54,7 @@ def _library_bom(given: SbomInput) -> tuple[Bom, list[str]]:
     model = parts.model_component(given)
     files = [parts.file_component(fact) for fact in parts.other_payload(given)]
     datasets = [parts.dataset_component(i, d) for i, d in enumerate(parts.datasets(given))]
-    runtime = parts.runtime_component()
+    runtime = parts.runtime_component(given)
     libraries = [
         parts.library_component(n)
         for n in (*parts.ENGINE_LIBRARIES[given.model.format], *parts.CORE_LIBRARIES)
@@ -92,6 +92,7 @@ def _metadata(given: SbomInput, root: Component) -> BomMetaData:
         timestamp=dt.datetime.fromtimestamp(given.signed_at, dt.UTC),
         lifecycles=[PredefinedLifecycle(LifecyclePhase.BUILD)],
         tools=ToolRepository(components=[parts.tool_component()]),
+        manufacturer=parts.supplier(given),
         supplier=parts.supplier(given),
         component=root,
     )

@@ -6,9 +6,10 @@ Source: specs/sbom.md, "Content". Every function takes the facts and returns a c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 from cyclonedx.model import (
     ExternalReference,
@@ -33,6 +34,7 @@ from cyclonedx.model.crypto import (
 from cyclonedx.model.license import DisjunctiveLicense, License, LicenseExpression
 from packageurl import PackageURL
 
+from sealpack.builder import sbom_system
 from sealpack.builder.model import ModelDescription
 from sealpack.builder.sbom_check import invalid
 from sealpack.builder.sections import BundleSection, Dataset, SbomSection
@@ -62,6 +64,7 @@ class SbomInput:
     license_id: str | None = None
     licensee: str | None = None
     marked: bool = False
+    io: Mapping[str, Any] = field(default_factory=dict)
 
     def of_role(self, *roles: str) -> tuple[FileEntry, ...]:
         """The files with one of `roles`, in their order."""
@@ -106,13 +109,18 @@ def bundle_component(given: SbomInput) -> Component:
         description=bundle.description,
         supplier=supplier(given),
         licenses=_licenses(given.license_expression, given),
-        external_references=_references(given, ("license-text", "license-terms")),
+        external_references=[
+            *_references(given, ("license-text", "license-terms")),
+            *_link(ExternalReferenceType.SECURITY_CONTACT, given.sbom.security.policy_url),
+            *_link(ExternalReferenceType.ADVISORIES, given.sbom.security.advisories_url),
+        ],
         properties=_properties(
             ("sealpack:release-index", bundle.release_index),
             ("sealpack:quality-tier", bundle.quality_tier),
             ("sealpack:intended-use", bundle.intended_use),
             ("sealpack:recertify-by", bundle.recertify_by),
             ("sealpack:license-id", given.license_id),
+            *sbom_system.facts(given),
         ),
     )
 
@@ -134,7 +142,11 @@ def model_component(given: SbomInput) -> Component:
         pedigree=pedigree(given),
         external_references=_references(given, ("card", "evidence")),
         authors=[OrganizationalContact(name=model.author)] if model.author else None,
-        properties=_properties(("sealpack:file", weights.name), ("sealpack:bytes", weights.size)),
+        properties=_properties(
+            ("sealpack:file", weights.name),
+            ("sealpack:bytes", weights.size),
+            ("sealpack:model-date", given.sbom.model_date),
+        ),
     )
 
 
@@ -250,11 +262,17 @@ def dataset_component(index: int, dataset: Dataset) -> Component:
         description=dataset.description,
         licenses=_licenses(dataset.license, None),
         external_references=_link(ExternalReferenceType.DISTRIBUTION, dataset.url),
-        properties=_properties(("sealpack:use", dataset.use)),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=dataset.sha256)] if dataset.sha256 else None,
+        properties=_properties(
+            ("sealpack:use", dataset.use),
+            ("sealpack:dataset:content", dataset.content),
+            ("sealpack:dataset:provenance", dataset.provenance),
+            ("sealpack:dataset:statistics", dataset.statistics),
+        ),
     )
 
 
-def runtime_component() -> Component:
+def runtime_component(given: SbomInput) -> Component:
     """What runs the model; not carried in the bundle."""
     version = _version()
     return Component(
@@ -265,7 +283,9 @@ def runtime_component() -> Component:
         scope=ComponentScope.REQUIRED,
         licenses=[DisjunctiveLicense(id="Apache-2.0")],
         purl=PackageURL(type="pypi", name="sealpack", version=version),
-        properties=_properties(("sealpack:carried", "no")),
+        properties=_properties(
+            ("sealpack:carried", "no"), ("sealpack:hardware", sbom_system.hardware(given))
+        ),
     )
 
 

@@ -77,6 +77,10 @@ class Dataset:
     owner: str | None = None
     classification: str | None = None
     sensitive: tuple[str, ...] = ()
+    content: str | None = None
+    provenance: str | None = None
+    statistics: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class SecuritySection:
+    """[sbom.security]: the creator's own controls, what they comply with, and where to report faults."""
+
+    controls: tuple[str, ...] = ()
+    compliance: tuple[str, ...] = ()
+    policy_url: str | None = None
+    advisories_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SbomSection:
-    """[sbom]: what no model file says of itself."""
+    """[sbom]: what no model file says of itself. `not_applicable` pairs an element's id with the reason."""
 
     supplier: str | None = None
     supplier_url: str | None = None
@@ -136,6 +150,12 @@ class SbomSection:
     metrics: tuple[Metric, ...] = ()
     considerations: Considerations = field(default_factory=Considerations)
     steps: tuple[Step, ...] = ()
+    model_date: str | None = None
+    data_flow: str | None = None
+    data_usage: str | None = None
+    hardware: str | None = None
+    security: SecuritySection = field(default_factory=SecuritySection)
+    not_applicable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

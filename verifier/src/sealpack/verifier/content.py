@@ -18,6 +18,7 @@ from sealpack.format.manifest import Manifest
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader
 from sealpack.format.terms import ENTRY_NAME, Terms
+from sealpack.verifier.completeness import assess
 
 MIMETYPE_SHA256 = hashlib.sha256(MIMETYPE).hexdigest()
 Look = Callable[[BundleReader, Manifest, dict[str, Any]], str]
@@ -48,6 +49,7 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
     if manifest.model.sha256 not in hashes:
         raise SealpackError("SBOM_INVALID", "no SBOM model component has the model's SHA-256")
     facts["sbom"] = {"format": f"CycloneDX {version}", "components": len(components)}
+    facts["completeness"] = assess(document, manifest).to_dict()
     return f"CycloneDX {version}, {len(components)} components, names the model by its digest"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sealpack.verifier.cli import support
 if TYPE_CHECKING:
     from sealpack.builder.assemble import BuildOrder, Built, MarkOrder
     from sealpack.builder.config import Config
+    from sealpack.verifier.completeness import Completeness
 
 _FILE = click.Path(dir_okay=False)
 
@@ -184,8 +186,19 @@ def _default_out(config: Config) -> Path:
     return (folder if folder.is_dir() else Path()) / f"{name}-{config.bundle.version}.sealpack"
 
 
+def _completeness(built: Built) -> Completeness:
+    """How complete the written bundle's SBOM is."""
+    from sealpack.format.container import BundleReader
+    from sealpack.verifier.completeness import assess
+
+    (entry,) = built.manifest.with_role("sbom")
+    with BundleReader.open(built.path) as bundle:
+        return assess(json.loads(bundle.read(entry.name)), built.manifest)
+
+
 def _report(built: Built, fmt: str) -> None:
     m = built.manifest
+    completeness = _completeness(built)
     result: dict[str, Any] = {
         "schema": "sealpack/build-result/v1",
         "path": str(built.path),
@@ -197,6 +210,7 @@ def _report(built: Built, fmt: str) -> None:
         "bytes": built.size,
         "files": len(m.files),
         "keyid": built.keyid,
+        "completeness": {"present": completeness.present, "applicable": completeness.applicable},
         "warnings": list(built.warnings),
     }
     if m.watermark is not None:
@@ -206,6 +220,8 @@ def _report(built: Built, fmt: str) -> None:
         f"bundle   {m.bundle_id} {m.version} (release {m.release_index}), {m.kind}, {m.quality_tier}",
         f"digest   {built.bundle_digest}",
         f"size     {built.size} bytes, {len(m.files)} files, all signed by key {built.keyid[:16]}",
+        f"sbom     {completeness.present} of {completeness.applicable} minimum elements; "
+        f"what is missing: sealpack inspect {built.path}",
     ]
     if m.watermark is not None:
         lines.append(f"marked   for license {m.watermark.license_id}")

@@ -15,8 +15,11 @@ from sealpack.format.errors import SealpackError, printable
 from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
+from sealpack.format.manifest import Manifest
 from sealpack.format.trust import ROOT_ROLES, TRUST_SCHEMA
 from sealpack.verifier.cli import support
+from sealpack.verifier.completeness import Completeness, assess
+from sealpack.verifier.completeness_elements import STANDARD
 
 WARNING = "not verified: this is what the file says of itself"
 
@@ -28,13 +31,17 @@ def inspect(file: str, fmt: str) -> None:
     """Show what FILE (a bundle, license, request, reply or trust file) says. Nothing is verified."""
     with support.existing(file).open("rb") as stream:
         head = stream.read(4)
-    found = _bundle(file) if head == b"PK\3\4" else _documents(file)
+    found, completeness = _bundle(file) if head == b"PK\3\4" else (_documents(file), None)
     result = {"schema": "sealpack/inspect/v1", "verified": False, **found}
     lines = [WARNING, *json.dumps(found, indent=2, ensure_ascii=False).split("\n")]
+    if completeness is not None:
+        result["completeness"] = completeness.to_dict()
+        lines += [f"SBOM completeness: {STANDARD}", *completeness.lines()]
     support.emit(result, "\n".join(map(printable, lines)), fmt)
 
 
-def _bundle(file: str) -> dict[str, Any]:
+def _bundle(file: str) -> tuple[dict[str, Any], Completeness | None]:
+    """What the bundle's structure, signature and manifest say, and how complete its SBOM is."""
     with BundleReader.open(file) as bundle:
         entries = [{"name": n, "size": p.item.size, "offset": p.data_at} for n, p in bundle.entries.items()]
         manifest = None
@@ -48,7 +55,19 @@ def _bundle(file: str) -> dict[str, Any]:
             own = Fields(said, "statement", "SIG_STATEMENT").sub("predicate").sub("x-sealpack")
             members = {name: own.raw(name) for name in own.keys()}  # noqa: SIM118 - not a dict
             signature = {"keyid": envelope.signatures[0].keyid, **members}
-    return {"kind": "bundle", "entries": entries, "signature": signature, "manifest": manifest}
+        completeness = _completeness(bundle, signature is not None)
+    found = {"kind": "bundle", "entries": entries, "signature": signature, "manifest": manifest}
+    return found, completeness
+
+
+def _completeness(bundle: BundleReader, signed: bool) -> Completeness | None:
+    """How complete the SBOM is; None when the bundle has no readable one."""
+    try:
+        manifest = Manifest.from_bytes(bundle.read("manifest.json"))
+        (entry,) = manifest.with_role("sbom")
+        return assess(json.loads(bundle.read(entry.name)), manifest, signed=signed)
+    except (SealpackError, KeyError, ValueError, RecursionError):
+        return None
 
 
 def _documents(file: str) -> dict[str, Any]:
