@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sealpack.builder import enclosures
+from sealpack.builder import enclosures, signing
 from sealpack.builder.config import Config
 from sealpack.builder.describe import ModelFile, io_member, read_model
 from sealpack.builder.sections import ExtraFile
@@ -27,7 +27,7 @@ from sealpack.format.container import MIMETYPE, Member, check_name, write_bundle
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_writer, io_error
-from sealpack.format.keys import ECDSA, PrivateKey
+from sealpack.format.keys import ECDSA, ML_DSA, Signer
 from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
@@ -67,8 +67,9 @@ class BuildOrder:
 
     config: Config
     model: Path
-    key: PrivateKey
+    key: Signer
     signed_at: int
+    mldsa_key: Signer | None = None
     trust: Trust | None = None
     licenses: tuple[Envelope, ...] = ()
     mark: MarkOrder | None = None
@@ -117,12 +118,18 @@ def build(order: BuildOrder, out: Path, *, overwrite: bool = False) -> Built:
     """
     if order.key.scheme != ECDSA:
         raise SealpackError("KEY_UNREADABLE", "bundles are signed with an ECDSA P-256 key")
+    if order.mldsa_key is not None and order.mldsa_key.scheme != ML_DSA:
+        raise SealpackError("KEY_UNREADABLE", f"the ML-DSA key is of scheme {order.mldsa_key.scheme}")
     if out.exists() and not overwrite:
         raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
     _check_signer(order)
     facts = _gather(order)
     with _marked(facts, out) as (weights, watermark):
-        return _write(facts, weights, watermark, out, overwrite)
+        recipe = _Recipe(facts, weights, watermark)
+        with atomic_writer(out, replace=overwrite) as file:
+            manifest = _write(recipe, file)
+            size = file.tell()
+    return Built(out, size, manifest, order.key.keyid, facts.model.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,7 @@ def _check_signer(order: BuildOrder) -> None:
             raise SealpackError("USAGE", "licenses can only ride in a bundle together with a trust file")
         return
     entry = order.trust.entry(order.key.keyid, "bundle", "")
+    signing.signers(entry, order.key, order.mldsa_key)
     if not entry.covers(order.config.bundle.id):
         raise SealpackError("SIG_NAMESPACE", f"the key may not sign for {order.config.bundle.id}")
 
@@ -196,27 +204,46 @@ def _marked(facts: _Facts, out: Path) -> Iterator[tuple[tuple[Path, ...], Waterm
         yield copies, Watermark(**mark.member)
 
 
-def _write(
-    facts: _Facts,
-    weights: tuple[Path, ...],
-    watermark: Watermark | None,
-    out: Path,
-    overwrite: bool,
-) -> Built:
-    order, model = facts.order, facts.model
-    with _loading("sealpack.builder.sbom"):
-        hashed = [_digests(s, order.progress) for s in _payload(order.config, model, weights)]
-    parts = [part for pair in _numbered(hashed) for part in pair] + list(facts.enclosed)
-    parts.append(_sbom_part(facts, parts))
-    manifest = _manifest(facts, parts, watermark)
-    members = [part.member for part in parts]
-    members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
-    members.append(Member.of_bytes("META/model.sig", _signature(order, manifest)))
-    members += _meta(order, manifest)
-    with atomic_writer(out, replace=overwrite) as file:
-        write_bundle(file, members)
-        size = file.tell()
-    return Built(out, size, manifest, order.key.keyid, model.warnings)
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """Everything but the digests of the payload: given those, what the bundle consists of."""
+
+    facts: _Facts
+    weights: tuple[Path, ...]  # files to pack for the model and its data
+    watermark: Watermark | None
+
+    @property
+    def sources(self) -> list[_Source]:
+        """Payload files in name order."""
+        return _payload(self.facts.order.config, self.facts.model, self.weights)
+
+    def members(self, hashed: list[tuple[_Source, chunks.Digests]]) -> tuple[Manifest, list[Member]]:
+        """The manifest, and all entries but those of META."""
+        parts = [part for pair in _numbered(hashed) for part in pair] + list(self.facts.enclosed)
+        parts.append(_sbom_part(self.facts, parts))
+        manifest = _manifest(self.facts, parts, self.watermark)
+        members = [part.member for part in parts]
+        members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
+        return manifest, members
+
+
+def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
+    """Write the bundle in one pass over the payload.
+
+    Where payload stands depends on the sizes of what comes before it, and sizes are known before digests
+    are: so payload is hashed while it is written to its place, and the rest is written around it.
+    """
+    order = recipe.facts.order
+    expected = [(source, _unhashed(source)) for source in recipe.sources]
+    manifest, members = recipe.members(expected)
+    meta = _meta(replace(order, key=_Unsigning(order.key.public)), manifest)
+    offsets = data_offsets([*members, *meta])
+    with _loading("jsonschema.validators"):
+        hashed = [(s, _pour(s, size, file, offsets[s.name], order.progress)) for s, size in expected]
+    manifest, members = recipe.members(hashed)
+    validate_sbom(members)
+    write_bundle(file, [*members, *_meta(order, manifest)], offsets)
+    return manifest
 
 
 @contextlib.contextmanager
@@ -340,13 +367,16 @@ def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) ->
     return replace(made, data=data)
 
 
-def _signature(order: BuildOrder, manifest: Manifest) -> bytes:
+def _signatures(order: BuildOrder, manifest: Manifest) -> list[Member]:
+    """META/model.sig, and META/model.mldsa65.sig over the same bytes where there is a key for it."""
     resources = {entry.name: entry.sha256 for entry in manifest.files}
     resources["mimetype"] = hashlib.sha256(MIMETYPE).hexdigest()
     resources["manifest.json"] = manifest.bundle_digest
-    versions: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
+    if order.mldsa_key is not None:  # said inside the signature, so that nobody can take it away
+        stated["required_schemes"] = (ECDSA, ML_DSA)
     if order.trust is not None:
-        versions = {
+        stated |= {
             "min_keyring": order.trust.keyring.version,
             "min_revocations": order.trust.revocations.version,
         }
@@ -356,9 +386,14 @@ def _signature(order: BuildOrder, manifest: Manifest) -> bytes:
         manifest.release_index,
         manifest.bundle_digest,
         order.signed_at,
-        **versions,
+        **stated,
     )
-    return statement.sign(said, order.key)
+    signature = statement.sign(said, order.key)
+    members = [Member.of_bytes(statement.SIG_NAME, signature)]
+    if order.mldsa_key is not None:
+        second = statement.sign_mldsa(signature, order.mldsa_key)
+        members.append(Member.of_bytes(statement.MLDSA_NAME, second))
+    return members
 
 
 def _meta(order: BuildOrder, manifest: Manifest) -> list[Member]:

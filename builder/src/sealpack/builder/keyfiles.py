@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, read_bounded
-from sealpack.format.keys import PrivateKey, PublicKey
+from sealpack.format.keys import ML_DSA, PrivateKey, PublicKey
+from sealpack.format.trust import KeyEntry
 
 PRIVATE_MODE = 0o600
 _MAX_KEY_FILE = 64 * 1024
@@ -29,6 +30,25 @@ def write_pair(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> 
         path.unlink(missing_ok=True)
         raise
     return path, public
+
+
+def write_with_mldsa(
+    path: Path, key: PrivateKey, mldsa: PrivateKey, passphrase: bytes | None = None
+) -> tuple[Path, Path, Path, Path]:
+    """Write a key pair and, beside it, its ML-DSA key pair: all four files or none; OUTPUT_EXISTS."""
+    written = write_pair(path, key, passphrase)
+    try:
+        return *written, *write_pair(mldsa_path(path), mldsa, passphrase)
+    except BaseException:
+        for made in written:
+            made.unlink(missing_ok=True)
+        raise
+
+
+def mldsa_path(path: Path) -> Path:
+    """Where the ML-DSA key beside the key file `path` stands: NAME.mldsa.pem, NAME.mldsa.pub.pem."""
+    ending = ".pub.pem" if path.name.endswith(".pub.pem") else ".pem"
+    return path.with_name(path.name.removesuffix(ending) + ".mldsa" + ending)
 
 
 def public_path(path: Path) -> Path:
@@ -58,6 +78,34 @@ def read_passphrase(path: Path | None) -> bytes | None:
 def load_private(path: Path, passphrase_file: Path | None = None) -> PrivateKey:
     """A private key file, with its passphrase from a file where one is given; KEY_UNREADABLE."""
     return PrivateKey.load(path, read_passphrase(passphrase_file))
+
+
+def load_mldsa(
+    given: Path | None, beside: Path, entry: KeyEntry | None, passphrase_file: Path | None = None
+) -> PrivateKey | None:
+    """The ML-DSA key to sign with: the file `given`, else the one beside the key file `beside`.
+
+    The latter only where the keyring's `entry` lists an ML-DSA key, so that a file which happens to lie
+    there changes nothing. None when there is none; KEY_UNREADABLE.
+    """
+    if given is None:
+        if entry is None or entry.mldsa is None or not mldsa_path(beside).exists():
+            return None
+        given = mldsa_path(beside)
+    key = load_private(given, passphrase_file)
+    if key.scheme != ML_DSA:
+        raise SealpackError("KEY_UNREADABLE", f"{given} is an {key.scheme} key, not {ML_DSA}")
+    return key
+
+
+def load_public_mldsa(beside: Path) -> PublicKey:
+    """The public ML-DSA key that belongs to the key file `beside`; FILE_MISSING, KEY_UNREADABLE."""
+    private = mldsa_path(beside)
+    path = private if is_public(beside) else public_path(private)
+    key = load_public(path)
+    if key.scheme != ML_DSA:
+        raise SealpackError("KEY_UNREADABLE", f"{path} is an {key.scheme} key, not {ML_DSA}")
+    return key
 
 
 def load_any(path: Path, passphrase_file: Path | None = None) -> PublicKey:

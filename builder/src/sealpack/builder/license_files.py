@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealpack.format import statement
 from sealpack.format.activation import ActivationRequest
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
@@ -23,9 +22,9 @@ from sealpack.format.license import BundleGrant
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
 from sealpack.format.registry import BundleFact, RegistryLine, read_lines
-from sealpack.format.statement import Statement
 from sealpack.format.terms import ENTRY_NAME, Terms
 from sealpack.format.trust import Trust
+from sealpack.verifier.signature import check_signature
 
 _MAX_REGISTRY = 1 << 30
 
@@ -53,13 +52,9 @@ class LicensedBundle:
 def read_bundle(path: Path, trust: Trust) -> LicensedBundle:
     """Check a bundle's signature under `trust` and read manifest and terms; content is not hashed."""
     with BundleReader.open(path) as bundle:
-        if "META/model.sig" not in bundle.entries or "manifest.json" not in bundle.entries:
+        if "manifest.json" not in bundle.entries:
             raise SealpackError("SIG_MISSING", f"{path} is not signed")
-        envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
-        signature = envelope.signatures[0]
-        entry = trust.entry(signature.keyid, "bundle", envelope.digest)
-        entry.key.verify(signature.sig, envelope.signed_bytes)
-        said = Statement.from_bytes(envelope.payload)
+        said = check_signature(bundle, trust).statement
         manifest = Manifest.from_bytes(bundle.read("manifest.json"))
         if said.manifest_sha256 != manifest.bundle_digest:
             raise SealpackError("MANIFEST_MISMATCH", f"{path}: manifest.json is not the signed one")

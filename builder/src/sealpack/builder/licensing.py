@@ -12,6 +12,7 @@ import zoneinfo
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sealpack.builder import signing
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
 from sealpack.format.activation import Activation, ActivationRequest
@@ -19,7 +20,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import Signer
 from sealpack.format.leasing import next_lease
 from sealpack.format.license import (
     ON_EXCEED,
@@ -49,15 +50,25 @@ FIRST_LEASE = 1
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who issues: the license key and the trust it stands in."""
+    """Who issues: the license key, the trust it stands in, and the ML-DSA key where that asks for one."""
 
-    key: PrivateKey
+    key: Signer
     trust: Trust
+    mldsa: Signer | None = None
 
     @property
     def name(self) -> str:
         """The issuer as the keyring calls the key's owner; SIG_KEY_UNKNOWN or SIG_KEY_ROLE."""
         return self.trust.entry(self.key.keyid, "license", "").issuer
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """The keys that sign what is issued, as the keyring asks; SIG_SCHEME, SIG_KEY_UNKNOWN.
+
+        A key that the keyring does not list is refused when what it signed is read back.
+        """
+        entry = self.trust.keyring.entries.get(self.key.keyid)
+        return (self.key,) if entry is None else signing.signers(entry, self.key, self.mldsa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,7 @@ def issue(license: License, issuer: Issuer) -> Issued:
     """Check a license's own sense (USAGE), sign it, and read it back as a customer's machine would."""
     payload = license.to_dict()
     License.parse(Fields(payload, "license", "USAGE"))
-    envelope = documents.seal("license", payload, issuer.key)
+    envelope = documents.seal("license", payload, *issuer.signers)
     return Issued(open_license(envelope, issuer.trust), envelope)
 
 
@@ -223,8 +234,8 @@ def activate(
     lease = next_lease(license, request.device_id, 0, FIRST_LEASE, now, {})
     return replace(
         issued,
-        activation=documents.seal("activation", activation.to_dict(), issuer.key),
-        lease=documents.seal("lease", lease.to_dict(), issuer.key),
+        activation=documents.seal("activation", activation.to_dict(), *issuer.signers),
+        lease=documents.seal("lease", lease.to_dict(), *issuer.signers),
         device_id=request.device_id,
     )
 

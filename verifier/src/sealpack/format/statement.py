@@ -17,7 +17,7 @@ from sealpack.format import canonical, dsse
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import DIGEST, Fields
-from sealpack.format.keys import ECDSA, Signer
+from sealpack.format.keys import ECDSA, ML_DSA, Signer
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import NAMESPACE
 
@@ -26,6 +26,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SCHEMA = "sealpack/signature/v1"
+SIG_NAME = "META/model.sig"
+MLDSA_NAME = "META/model.mldsa65.sig"
 LAST_SECOND = 253_402_300_799  # 9999-12-31, the last day that has a calendar date
 _SERIALIZATION: dict[str, Any] = {
     "method": "files",
@@ -126,6 +128,13 @@ def subject_digest(resources: Mapping[str, str]) -> str:
     """SHA-256 over the raw resource digests, one after another in path order."""
     joined = b"".join(bytes.fromhex(resources[name]) for name in _ordered(resources))
     return hashlib.sha256(joined).hexdigest()
+
+
+def sign_mldsa(signature: bytes, key: Signer) -> bytes:
+    """`META/model.mldsa65.sig`: the raw ML-DSA-65 signature over what `META/model.sig` signed."""
+    if key.scheme != ML_DSA:
+        raise SealpackError("USAGE", f"{MLDSA_NAME} is signed with an ML-DSA-65 key")
+    return key.sign(read_signature(signature).signed_bytes)
 
 
 def sign(statement: Statement, key: Signer) -> bytes:

@@ -10,192 +10,31 @@ remembering the newest versions is the caller's business (:meth:`Trust.update` s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sealpack.format import canonical, documents
-from sealpack.format.dsse import Envelope
+from sealpack.format.dsse import Envelope, Signature
 from sealpack.format.errors import SealpackError
-from sealpack.format.fields import DIGEST, Fields
-from sealpack.format.keys import SCHEMES, PublicKey
+from sealpack.format.fields import Fields
+from sealpack.format.keyring import NAMESPACE, ROLES, KeyEntry, Keyring, Revocations
 from sealpack.format.limits import LIMITS
+from sealpack.format.root import ROOT_ROLES, Root
+
+__all__ = [
+    "NAMESPACE",
+    "ROLES",
+    "ROOT_ROLES",
+    "TRUST_SCHEMA",
+    "KeyEntry",
+    "Keyring",
+    "Revocations",
+    "Root",
+    "Trust",
+]
 
 TRUST_SCHEMA = "sealpack/trust/v1"
-ROLES = ("bundle", "license", "evidence", "settlement", "ack", "witness")
-ROOT_ROLES = ("root", "keyring", "revocations")
-NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """Who may sign the next root, the keyring and the revocations: keys and a threshold per role."""
-
-    version: int
-    keys: tuple[PublicKey, ...]
-    roles: dict[str, tuple[int, frozenset[str]]]  # role -> (threshold, keyids)
-    envelope: Envelope = field(repr=False)
-
-    @classmethod
-    def parse(cls, envelope: Envelope) -> Root:
-        """Read a root and check that its own keys sign it; TRUST_INVALID, TRUST_THRESHOLD."""
-        f = documents.payload_fields(envelope, "root", "TRUST_INVALID")
-        f.crit(())
-        keys = f.array("keys", _read_pem, max_items=64)
-        by_id = {key.keyid: key for key in keys}
-        if len({key.der for key in keys}) != len(keys):
-            raise SealpackError("TRUST_INVALID", "root lists one key twice")
-        given = f.sub("roles")
-        roles = {name: _read_role(given.sub(name), by_id) for name in ROOT_ROLES}
-        root = cls(f.integer("version", lo=1), keys, roles, envelope)
-        root.require("root", envelope)
-        return root
-
-    @property
-    def digest(self) -> str:
-        """Hex SHA-256 of the root payload: the fingerprint people compare."""
-        return self.envelope.digest
-
-    def require(self, role: str, envelope: Envelope) -> None:
-        """Check that `role`'s threshold of distinct keys signed `envelope`.
-
-        Keys are counted by their DER form, so a second spelling of one key does not count twice.
-        """
-        threshold, allowed = self.roles[role]
-        by_id = {key.keyid: key for key in self.keys}
-        good = set()
-        for signature in envelope.signatures:
-            key = by_id.get(signature.keyid)
-            if key is None or signature.keyid not in allowed:
-                continue
-            try:
-                key.verify(signature.sig, envelope.signed_bytes)
-            except SealpackError:
-                continue
-            good.add(key.der)
-        if len(good) < threshold:
-            raise SealpackError(
-                "TRUST_THRESHOLD",
-                f"{documents.kind_of(envelope)} has {len(good)} valid root signatures, {threshold} needed",
-            )
-
-    def accepts_next(self, envelope: Envelope) -> Root:
-        """The root in `envelope` if it is exactly version + 1 and signed by this and by its own keys."""
-        self.require("root", envelope)
-        following = Root.parse(envelope)
-        if following.version != self.version + 1:
-            raise SealpackError(
-                "TRUST_ROLLBACK", f"root version {following.version} does not follow {self.version}"
-            )
-        return following
-
-
-def _read_pem(item: Any, path: str) -> PublicKey:
-    if not isinstance(item, str):
-        raise SealpackError("TRUST_INVALID", f"{path} is not a PEM key")
-    return PublicKey.from_pem(item)
-
-
-def _read_role(f: Fields, by_id: dict[str, PublicKey]) -> tuple[int, frozenset[str]]:
-    keyids = f.texts("keyids", pattern=DIGEST, max_items=64)
-    if len(set(keyids)) != len(keyids) or not set(keyids) <= set(by_id):
-        raise SealpackError("TRUST_INVALID", f"{f.what}.keyids names an unknown key or one twice")
-    return f.integer("threshold", lo=1, hi=max(1, len(keyids))), frozenset(keyids)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One key of the keyring: what it may sign, for whom, and for which names."""
-
-    key: PublicKey
-    issuer: str
-    roles: frozenset[str]
-    namespaces: tuple[str, ...]
-    status: str  # active | retired
-    revoked_from: int | None
-
-    @classmethod
-    def parse(cls, f: Fields) -> KeyEntry:
-        """Read an entry; the stated keyid and scheme must be the key's own."""
-        key = PublicKey.from_pem(f.text("pem"))
-        if f.digest("keyid") != key.keyid or f.choice("scheme", SCHEMES) != key.scheme:
-            raise SealpackError("TRUST_INVALID", f"{f.what} states another keyid or scheme than its key")
-        roles = frozenset(f.texts("roles", max_items=len(ROLES)))
-        if not roles <= set(ROLES):
-            raise SealpackError("TRUST_INVALID", f"{f.what}.roles has an unknown role")
-        return cls(
-            key,
-            f.text("issuer", max_len=200),
-            roles,
-            f.texts("namespaces", pattern=NAMESPACE, max_items=256),
-            f.choice("status", ("active", "retired")),
-            f.integer("revoked_from", default=None),
-        )
-
-    def covers(self, name: str) -> bool:
-        """Whether a namespace of this key is `name` or a leading path of whole segments of it."""
-        return any(name == space or name.startswith(space + "/") for space in self.namespaces)
-
-
-@dataclass(frozen=True, slots=True)
-class Keyring:
-    """The keys the root currently vouches for."""
-
-    version: int
-    issued_at: int
-    entries: dict[str, KeyEntry]
-    envelope: Envelope = field(repr=False)
-
-    @classmethod
-    def parse(cls, envelope: Envelope, root: Root) -> Keyring:
-        """Verify against `root`, then read."""
-        root.require("keyring", envelope)
-        f = documents.payload_fields(envelope, "keyring", "TRUST_INVALID")
-        f.crit(())
-        entries = f.objects("keys", KeyEntry.parse, max_items=1024)
-        if len({e.key.der for e in entries}) != len(entries):
-            raise SealpackError("TRUST_INVALID", "keyring lists one key twice")
-        return cls(
-            f.integer("version", lo=1), f.integer("issued_at"), {e.key.keyid: e for e in entries}, envelope
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Revocations:
-    """What is withdrawn: keys (with payload digests that stay good), bundles, licenses, devices."""
-
-    version: int
-    issued_at: int
-    keys: dict[str, frozenset[str]]  # keyid -> digests that stay good
-    bundles: frozenset[str]
-    licenses: frozenset[str]
-    devices: frozenset[str]
-    floors: dict[str, int]  # bundle_id -> lowest release_index allowed
-    envelope: Envelope = field(repr=False)
-
-    @classmethod
-    def parse(cls, envelope: Envelope, root: Root) -> Revocations:
-        """Verify against `root`, then read."""
-        root.require("revocations", envelope)
-        f = documents.payload_fields(envelope, "revocations", "TRUST_INVALID")
-        f.crit(())
-        keys = f.objects("keys", lambda k: (k.digest("keyid"), frozenset(k.texts("good", pattern=DIGEST))))
-        floors = f.objects("floors", lambda k: (k.text("bundle_id", pattern=NAMESPACE), k.integer("floor")))
-        if len(dict(keys)) != len(keys) or len(dict(floors)) != len(floors):
-            raise SealpackError("TRUST_INVALID", "revocations name a key or a bundle twice")
-        return cls(
-            f.integer("version", lo=1),
-            f.integer("issued_at"),
-            dict(keys),
-            frozenset(f.texts("bundles", pattern=DIGEST)),
-            frozenset(f.texts("licenses")),
-            frozenset(f.texts("devices")),
-            dict(floors),
-            envelope,
-        )
-
-
 Versioned = TypeVar("Versioned", Keyring, Revocations)
 
 
@@ -243,36 +82,53 @@ class Trust:
         """The keyring entry `keyid` if it may sign in `role`.
 
         `signed_digest` is the digest of the signed payload: a revoked key's documents are refused
-        except those listed as still good. SIG_KEY_UNKNOWN, SIG_KEY_ROLE, KEY_REVOKED.
+        except those listed as still good; a key is revoked with the ML-DSA key beside it.
+        SIG_KEY_UNKNOWN, SIG_KEY_ROLE, KEY_REVOKED.
         """
         entry = self.keyring.entries.get(keyid)
         if entry is None:
             raise SealpackError("SIG_KEY_UNKNOWN", f"key {keyid[:16]} is not in the keyring")
         if role not in entry.roles:
             raise SealpackError("SIG_KEY_ROLE", f"key {keyid[:16]} of {entry.issuer} has no role {role!r}")
-        revoked = self.revocations.keys.get(keyid)
-        if revoked is not None and signed_digest not in revoked:
-            raise SealpackError("KEY_REVOKED", f"key {keyid[:16]} of {entry.issuer} was revoked")
+        for key in entry.keys:
+            revoked = self.revocations.keys.get(key.keyid)
+            if revoked is not None and signed_digest not in revoked:
+                raise SealpackError("KEY_REVOKED", f"key {key.keyid[:16]} of {entry.issuer} was revoked")
         return entry
 
     def verify(
         self, envelope: Envelope, role: str, names: Iterable[str] = (), *, issuer: str | None = None
     ) -> KeyEntry:
-        """Check that exactly one signature, by a keyring key with `role` covering all `names`, holds.
+        """Check that one entry of the keyring with `role`, covering all `names`, signed, and nobody else.
 
-        With `issuer` the key must be that issuer's: nobody speaks for another one's license.
+        That is one signature, and the ML-DSA signature of the same entry: where the entry requires it, and
+        allowed where the entry has the key. With `issuer` the key must be that issuer's: nobody speaks for
+        another one's license. DSSE_INVALID, SIG_*, KEY_REVOKED.
         """
-        if len(envelope.signatures) != 1:
-            raise SealpackError("DSSE_INVALID", f"document has {len(envelope.signatures)} signatures, not 1")
-        signature = envelope.signatures[0]
+        signature, second = self._split(envelope)
         entry = self.entry(signature.keyid, role, envelope.digest)
         if issuer not in (None, entry.issuer):
             raise SealpackError("SIG_KEY_ROLE", f"key of {entry.issuer} may not speak for {issuer}")
         for name in names:
             if not entry.covers(name):
                 raise SealpackError("SIG_NAMESPACE", f"key of {entry.issuer} may not sign for {name}")
+        if second is not None and (entry.mldsa is None or second.keyid != entry.mldsa.keyid):
+            raise SealpackError("DSSE_INVALID", "document has a signature by another entry's ML-DSA key")
         entry.key.verify(signature.sig, envelope.signed_bytes)
+        entry.verify_mldsa(None if second is None else second.sig, envelope.signed_bytes)
         return entry
+
+    def _split(self, envelope: Envelope) -> tuple[Signature, Signature | None]:
+        """The one signature that names the entry, and the one by an ML-DSA key; DSSE_INVALID."""
+        known = {e.mldsa.keyid for e in self.keyring.entries.values() if e.mldsa is not None}
+        first = [s for s in envelope.signatures if s.keyid not in known]
+        second = [s for s in envelope.signatures if s.keyid in known]
+        if len(first) != 1 or len(second) > 1:
+            raise SealpackError(
+                "DSSE_INVALID",
+                f"document has {len(first)} signatures and {len(second)} by ML-DSA keys, not one of each",
+            )
+        return first[0], second[0] if second else None
 
     def update(self, envelopes: Iterable[Envelope]) -> Trust:
         """This trust with every newer root, keyring and revocations of `envelopes` taken over.

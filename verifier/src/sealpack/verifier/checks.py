@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sealpack.format import documents, statement
-from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, digest_blocks
+from sealpack.format import documents
 from sealpack.format.container import BundleReader
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import io_error
-from sealpack.format.keys import ECDSA, PublicKey
+from sealpack.format.keys import PublicKey
 from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
-from sealpack.format.manifest import FileEntry, Manifest
+from sealpack.format.manifest import Manifest
 from sealpack.format.statement import Statement
-from sealpack.format.trust import Trust
-from sealpack.verifier import content
+from sealpack.format.trust import ROOT_ROLES, Trust
+from sealpack.verifier import content, evidence, hashing
+from sealpack.verifier.hashing import Mode, Progress
 from sealpack.verifier.report import Report
-
-Progress = Callable[[int], None]
-SUPPORTED_SCHEMES = (ECDSA,)
+from sealpack.verifier.signature import GivenKeys, check_signature
 
 
 @dataclass(slots=True)
@@ -46,17 +43,25 @@ def verify_bundle(
     trust: Trust | None = None,
     *,
     key: PublicKey | None = None,
+    mldsa_key: PublicKey | None = None,
     leaves_only: bool = False,
+    sample: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Check the bundle at `path` against a trust file or one public key, and report every check.
 
     With `trust`, signer, role, namespace, revocations and floors are checked too; with `key` alone only
-    that this key signed. `leaves_only` skips the sequential whole-file digests of payload (the chunk
-    tables are complete integrity by themselves). `progress(n)` is called with bytes hashed.
-    Never raises for a bad bundle; USAGE when neither trust nor key is given.
+    that this key signed, and `mldsa_key` too where it is given; a bundle that has an ML-DSA signature is
+    not passed without a key for it.
+
+    `leaves_only` skips the sequential whole-file digests of payload (the chunk tables are complete
+    integrity by themselves); `sample` hashes that many chunks of each payload file, chosen at random,
+    which is *not* complete. `progress(n)` is called with bytes hashed.
+    Never raises for a bad bundle; USAGE when neither trust nor key is given, or two modes are.
     """
-    return inspect_bundle(path, trust, key=key, leaves_only=leaves_only, progress=progress)[0]
+    return inspect_bundle(
+        path, trust, key=key, mldsa_key=mldsa_key, leaves_only=leaves_only, sample=sample, progress=progress
+    )[0]
 
 
 def inspect_bundle(
@@ -64,19 +69,23 @@ def inspect_bundle(
     trust: Trust | None = None,
     *,
     key: PublicKey | None = None,
+    mldsa_key: PublicKey | None = None,
     leaves_only: bool = False,
+    sample: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Report, Verified | None]:
     """:func:`verify_bundle`, with the parsed values of a bundle that passed."""
-    if trust is None and key is None:
+    given = GivenKeys(key, mldsa_key) if key is not None else None
+    if trust is None and given is None:
         raise SealpackError("USAGE", "say whom you trust: a trust file or the creator's public key")
+    mode = Mode.of(leaves_only, sample)
     report = Report(os.fspath(path))
-    run = _Run(report, trust, key)
+    run = _Run(report, trust, given)
     try:
         with BundleReader.open(path) as bundle:
             report.passed("container", f"{len(bundle.names)} entries, {bundle.size} bytes, canonical layout")
             run.envelope(bundle)
-            run.contents(bundle, leaves_only, progress or (lambda _: None))
+            run.contents(bundle, mode, progress or (lambda _: None))
     except SealpackError as error:
         if error.spec.exit in (1, 2):
             raise
@@ -89,8 +98,8 @@ def inspect_bundle(
 class _Run:
     """One verification. `step` names the check being made, for the failure line."""
 
-    def __init__(self, report: Report, trust: Trust | None, key: PublicKey | None) -> None:
-        self.report, self.trust, self.key = report, trust, key
+    def __init__(self, report: Report, trust: Trust | None, given: GivenKeys | None) -> None:
+        self.report, self.trust, self.given = report, trust, given
         self.step = "container"
         self.statement: Statement
         self.manifest: Manifest
@@ -124,44 +133,19 @@ class _Run:
 
     def _signature(self, bundle: BundleReader) -> None:
         self.step = "signature"
-        if "META/model.sig" not in bundle.entries:
-            raise SealpackError("SIG_MISSING", "there is no META/model.sig")
-        if "META/model.mldsa65.sig" in bundle.entries:  # nothing unverified may ride along
-            raise SealpackError("SIG_SCHEME", "META/model.mldsa65.sig: this version cannot check it")
-        envelope = statement.read_signature(bundle.read("META/model.sig", LIMITS.signature_bytes))
-        signature = envelope.signatures[0]
-        if self.trust is not None:
-            entry = self.trust.entry(signature.keyid, "bundle", envelope.digest)
-            key, issuer = entry.key, entry.issuer
-        else:
-            assert self.key is not None
-            key, issuer = self.key, "the given public key"
-            if key.keyid != signature.keyid:
-                raise SealpackError("SIG_KEY_UNKNOWN", f"signed by {signature.keyid[:16]}, not the given key")
-        if key.scheme != ECDSA:
-            raise SealpackError("SIG_SCHEME", f"a bundle is not signed with {key.scheme}")
-        key.verify(signature.sig, envelope.signed_bytes)
-        self.statement = Statement.from_bytes(envelope.payload)
-        self._policy(key)
-        self.report.passed("signature", f"ECDSA P-256 by {issuer}, key {key.keyid[:16]}")
+        whom = self.trust if self.trust is not None else self.given
+        assert whom is not None
+        signed = check_signature(bundle, whom)
+        self.statement = signed.statement
+        self.report.passed("signature", str(signed))
         self.report.facts |= {
-            "signer": {"issuer": issuer, "keyid": key.keyid, "scheme": key.scheme},
+            "signer": signed.entry.summary(),
             "signed_at": self.statement.signed_at,
+            "post_quantum": {
+                "bundle": signed.post_quantum,
+                **{r: self.trust is not None and self.trust.root.post_quantum(r) for r in ROOT_ROLES},
+            },
         }
-
-    def _policy(self, key: PublicKey) -> None:
-        said = self.statement
-        unknown = set(said.required_schemes) - set(SUPPORTED_SCHEMES)
-        if unknown or key.scheme not in said.required_schemes:
-            raise SealpackError("SIG_SCHEME", f"requires {', '.join(said.required_schemes)}")
-        if self.trust is None:
-            return
-        if not self.trust.keyring.entries[key.keyid].covers(said.bundle_id):
-            raise SealpackError("SIG_NAMESPACE", f"the key's namespaces do not cover {said.bundle_id}")
-        if self.trust.keyring.version < said.min_keyring:
-            raise SealpackError("TRUST_ROLLBACK", f"needs keyring v{said.min_keyring} or newer")
-        if self.trust.revocations.version < said.min_revocations:
-            raise SealpackError("TRUST_ROLLBACK", f"needs revocations v{said.min_revocations} or newer")
 
     def _manifest(self, bundle: BundleReader) -> None:
         self.step = "manifest"
@@ -236,54 +220,25 @@ class _Run:
         if self.trust is not None and license.license_id in self.trust.revocations.licenses:
             raise SealpackError("LIC_REVOKED", f"license {license.license_id} was revoked")
 
-    def contents(self, bundle: BundleReader, leaves_only: bool, progress: Progress) -> None:
+    def contents(self, bundle: BundleReader, mode: Mode, progress: Progress) -> None:
         """Hash every file, then look into the ones whose content speaks of others."""
         self.step = "content"
-        before = len(self.report.failures)
-        for entry in self.manifest.files:
-            try:
-                self._file(bundle, entry, leaves_only, progress)
-            except SealpackError as error:
-                self.report.failed("content", error)
-        if len(self.report.failures) > before:
+        found = hashing.check_content(bundle, self.manifest.files, mode, progress)
+        self.report.facts |= found.facts
+        for error in found.failures:
+            self.report.failed("content", error)
+        if found.failures:
             return
-        how = "chunk leaves" if leaves_only else "whole-file digests and chunk leaves"
-        total = sum(e.size for e in self.manifest.files)
-        self.report.passed("content", f"{len(self.manifest.files)} files, {total} bytes, {how} match")
+        self.report.passed("content", found.detail)
         for self.step, look in content.LOOKS:
+            if self.step == "model" and not found.complete:  # nothing is parsed that is not verified
+                self.report.skipped("model", "sampled: the header is read only when all bytes were checked")
+                continue
             self.report.passed(self.step, look(bundle, self.manifest, self.report.facts))
-
-    def _file(self, bundle: BundleReader, entry: FileEntry, leaves_only: bool, progress: Progress) -> None:
-        if entry.chunks is None:
-            limit = LIMITS.chunk_table_bytes if entry.role == "chunk-table" else None
-            if hashlib.sha256(bundle.read(entry.name, limit)).hexdigest() != entry.sha256:
-                raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
-            return
-        table = bundle.read(entry.chunks.table, LIMITS.chunk_table_bytes)
-        if hashlib.sha256(table).hexdigest() != entry.chunks.sha256:
-            raise SealpackError("CHUNK_MISMATCH", f"{entry.chunks.table} is not what was signed")
-        if len(table) != entry.chunks.count * LEAF_SIZE:
-            raise SealpackError("CHUNK_MISMATCH", f"{entry.chunks.table} has not {entry.chunks.count} leaves")
-        found = digest_blocks(
-            _reported(bundle.blocks(entry.name, CHUNK_SIZE), progress), whole=not leaves_only
-        )
-        if found.table != table:
-            at = next(i for i in range(entry.chunks.count) if _leaf(found.table, i) != _leaf(table, i))
-            raise SealpackError("CHUNK_MISMATCH", f"{entry.name}: chunk {at} was changed")
-        if not leaves_only and found.sha256 != entry.sha256:
-            raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
-        if not leaves_only and found.crc != bundle.entries[entry.name].item.crc:
-            raise SealpackError("CONTAINER_CRC", f"{entry.name} does not have its stated checksum")
-
-
-def _leaf(table: bytes, index: int) -> bytes:
-    return table[index * LEAF_SIZE : (index + 1) * LEAF_SIZE]
-
-
-def _reported(blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
-    for block in blocks:
-        yield block
-        progress(len(block))
+        self.step = "evidence"
+        proofs = evidence.check(bundle, self.manifest, self.trust, self.report)
+        self.step = "tier"
+        evidence.check_tier(bundle, self.manifest, self.trust, proofs, self.report)
 
 
 def _trust_member(bundle: BundleReader, name: str) -> Envelope:

@@ -22,6 +22,7 @@ class Check:
     status: str
     detail: str
     code: str | None = None
+    remedy: str | None = None  # what to do next, where the code's usual advice does not fit
 
 
 @dataclass(slots=True)
@@ -60,12 +61,12 @@ class Report:
 
     def failed(self, check: str, error: SealpackError) -> None:
         """Record a check that does not hold."""
-        self.checks.append(Check(check, "fail", error.message, error.code))
+        self.checks.append(Check(check, "fail", error.message, error.code, error.remedy))
 
     def raise_first(self) -> None:
         """Raise the first failure as an error; return when there is none."""
         for check in self.failures:
-            raise SealpackError(check.code or "INTERNAL", f"{self.path}: {check.detail}")
+            raise SealpackError(check.code or "INTERNAL", f"{self.path}: {check.detail}", remedy=check.remedy)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -90,7 +91,7 @@ class Report:
             code = f" [{c.code}]" if c.code else ""
             lines.append(f"  {mark} {c.id:<{width}}  {c.detail}{code}")
         if not self.ok and self.failures:
-            lines.append(f"  next: {CODES[self.failures[0].code or 'INTERNAL'].remedy}")
+            lines.append(f"  next: {self.failures[0].remedy}")
         return "\n".join(lines)
 
     def _summary(self) -> list[tuple[str, str]]:

@@ -21,9 +21,29 @@ from sealpack.verifier.cli import support
     type=click.Path(dir_okay=False),
     help="The creator's public key (PEM), instead of a trust file.",
 )
+@click.option(
+    "--mldsa-key",
+    "mldsa_file",
+    type=click.Path(dir_okay=False),
+    help="With --key: the creator's public ML-DSA-65 key, required to have signed too.",
+)
 @click.option("--leaves", is_flag=True, help="Hash payload by chunk leaves only, on all cores.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Hash only N chunks of each payload file, chosen at random: quick, and not complete.",
+)
 @support.format_option
-def verify(bundle: str, trust_file: str | None, key_file: str | None, leaves: bool, fmt: str) -> int:
+def verify(
+    bundle: str,
+    trust_file: str | None,
+    key_file: str | None,
+    mldsa_file: str | None,
+    leaves: bool,
+    sample: int | None,
+    fmt: str,
+) -> int:
     """Check that BUNDLE is authentic and intact, and print every check.
 
     Exit status: 0 pass, 3 not authentic or not intact, 4 withdrawn or revoked.
@@ -32,13 +52,27 @@ def verify(bundle: str, trust_file: str | None, key_file: str | None, leaves: bo
 
     if (trust_file is None) == (key_file is None):
         raise SealpackError("USAGE", "give one of --trust FILE or --key FILE")
+    if mldsa_file and key_file is None:
+        raise SealpackError("USAGE", "--mldsa-key belongs to --key; a trust file names both keys")
     trust = support.load_trust(trust_file) if trust_file else None
-    key = PublicKey.from_pem(read_bounded(key_file, 4096).decode("ascii", "replace")) if key_file else None
+    key, mldsa_key = _public(key_file), _public(mldsa_file)
     size = support.existing(bundle).stat().st_size
-    with support.progress_bar("hashing", size) as bar:
-        report = verify_bundle(Path(bundle), trust, key=key, leaves_only=leaves, progress=bar.update)
+    with support.progress_bar("hashing", 0 if sample else size) as bar:
+        report = verify_bundle(
+            Path(bundle),
+            trust,
+            key=key,
+            mldsa_key=mldsa_key,
+            leaves_only=leaves,
+            sample=sample,
+            progress=bar.update,
+        )
     support.emit(report.to_dict(), report.to_text(), fmt)
     if not report.ok:
         first = report.failures[0]
         support.note(f"sealpack: error[{first.code}]: {bundle}: {first.detail}")
     return report.exit_status
+
+
+def _public(path: str | None) -> PublicKey | None:
+    return PublicKey.from_pem(read_bounded(path, 4096).decode("ascii", "replace")) if path else None
