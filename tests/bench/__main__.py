@@ -9,6 +9,7 @@ speed touches both sides; the ratio is the median over pairs. These figures are 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def bundle_on_disk(folder: Path, values: int) -> tuple[Path, Path, Path]:
     (folder / "trust.json").write_bytes(make_trust().to_bytes())
     unpacked = folder / f"d{values}"
     subprocess.run(["unzip", "-q", str(bundle), "-d", str(unpacked)], check=True)
+    os.sync()  # writing back what was just made would slow the first runs
     return bundle, folder / "creator.pub.pem", unpacked
 
 
@@ -64,20 +66,35 @@ def model_signing(unpacked: Path, key: Path) -> list[str]:
 
 
 def bench_verify(args: argparse.Namespace, folder: Path) -> None:
-    """Verification of a large and of a tiny bundle against model_signing and sha256sum."""
+    """Verification of a large and of a tiny bundle against model_signing, sha256sum and the processor."""
+    from bench_hashing import measure
+
     sealpack = str(BIN / "sealpack")
     trust = ["--trust", str(folder / "trust.json")]
     bundle, key, unpacked = bundle_on_disk(folder, args.mib << 18)
+    peer = model_signing(unpacked, key)
     size = f"{args.mib} MiB"
-    versus(f"verify {size} vs model_signing", [sealpack, "verify", str(bundle), *trust],
-           model_signing(unpacked, key), args.rounds)  # fmt: skip
-    versus(f"verify --leaves {size} vs model_signing", [sealpack, "verify", str(bundle), *trust, "--leaves"],
-           model_signing(unpacked, key), args.rounds)  # fmt: skip
+    for option in ([], ["--leaves"], ["--sample", "16"]):
+        versus(" ".join(["verify", *option, size, "vs model_signing"]),
+               [sealpack, "verify", str(bundle), *trust, *option], peer, args.rounds)  # fmt: skip
     versus(f"verify {size} vs sha256sum", [sealpack, "verify", str(bundle), *trust],
            ["sha256sum", str(bundle)], args.rounds)  # fmt: skip
+    for name, ours, limit in measure(bundle, folder / "trust.json", args.rounds):
+        row(f"{name}, {size}", ours, limit)
+        share = statistics.median(b / a for a, b in zip(ours, limit, strict=True))
+        rates = [args.mib / 1024 / statistics.median(side) for side in (ours, limit)]
+        print(f"  {rates[0]:.2f} GiB/s, the limit {rates[1]:.2f} GiB/s: {share:.2f} of it")
     small, key, unpacked = bundle_on_disk(folder, 1024)
     versus("verify 70 kB, start to verdict, vs model_signing", [sealpack, "verify", str(small), *trust],
            model_signing(unpacked, key), args.rounds)  # fmt: skip
+
+
+def bench_build(args: argparse.Namespace, folder: Path) -> None:
+    """Hash, sign and write against `cp` and `sha256sum` running side by side."""
+    from bench_build import commands
+
+    ours, peer = commands(str(BIN / "sealpack"), folder, args.mib << 18)
+    versus(f"build {args.mib} MiB vs cp & sha256sum", ours, peer, args.rounds)
 
 
 def bench_metered(args: argparse.Namespace, folder: Path) -> None:
@@ -104,6 +121,7 @@ def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
 
 BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "verify": bench_verify,
+    "build": bench_build,
     "metered": bench_metered,
     "frozen": bench_frozen,
 }

@@ -88,7 +88,7 @@ def test_progress_counts_payload_bytes(bundle_file: Path) -> None:
     seen: list[int] = []
     model = world.tiny_gguf(3 * CHUNK_SIZE // 4 + 10)
     verify(bundle_file, BundleSpec(model=model).build(), progress=seen.append)
-    assert sum(seen) == len(model) and seen[0] == CHUNK_SIZE and len(seen) == 4
+    assert sum(seen) == len(model) and seen[0] == 2 * CHUNK_SIZE and len(seen) == 2
 
 
 def test_verified_values_come_only_with_a_good_report(bundle_file: Path) -> None:

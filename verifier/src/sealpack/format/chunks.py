@@ -2,23 +2,35 @@
 
 Source: specs/chunks.md. `dd bs=1M count=1 skip=K | sha256sum` reproduces leaf K. The manifest signs
 chunk size, count, file size and the SHA-256 of the table, so the leaves alone are complete integrity.
+
+Hashing is the whole cost of verifying, and it releases the GIL. Everything here therefore aims at one
+thing: that no core waits while there is something to hash, in bounded memory. A file is read into reused
+private buffers, never mapped: hashing a mapped file that somebody cuts short would end the process.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 CHUNK_SIZE = 1 << 20
 LEAF_SIZE = 32
-_PENDING = 8
-_BATCH = 8  # leaves per task: hashing releases the GIL, small tasks would only cost switching
+_BATCH = 2  # chunks per task when three digests are made; more would fall out of the processor's cache
+_PENDING = 8  # batches held in memory
+_CLAIM = 4  # chunks a leaf worker takes at a time
+
+Buffer = bytes | memoryview
+ReadInto = Callable[[int, memoryview], None]  # fills the whole view from that offset, or raises
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +53,165 @@ def chunk_count(size: int) -> int:
     return -(-size // CHUNK_SIZE)
 
 
-def digest_blocks(blocks: Iterable[bytes], *, whole: bool = True, threads: int | None = None) -> Digests:
+def cores() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def digest_blocks(blocks: Iterable[bytes], *, threads: int | None = None) -> Digests:
     """Whole-file SHA-256, CRC-32 and leaves in one pass over blocks of exactly CHUNK_SIZE bytes.
 
-    The whole-file digest and the CRC are sequential; leaves are hashed beside them on other cores.
-    With `whole=False` only the leaves are made (`sha256` is then empty and `crc` 0), on all cores. At most
-    `_PENDING` batches are held in memory.
+    At most `_PENDING` batches are held in memory; faults of the source are passed on.
     """
-    digest = hashlib.sha256()
-    size = crc = 0
-    table = bytearray()
-    pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(threads or _workers(whole)) as pool:
-        for batch in _batches(blocks):
-            pending.append(pool.submit(_leaves, batch))
-            size += sum(map(len, batch))
-            for block in batch if whole else ():
-                digest.update(block)
-                crc = zlib.crc32(block, crc)
-            while len(pending) > _PENDING:
-                table += pending.popleft().result()
-        for leaves in pending:
-            table += leaves.result()
-    return Digests(size, crc, digest.hexdigest() if whole else "", bytes(table))
+    return _digests(_batches(blocks), threads or cores())
 
 
-def _workers(whole: bool) -> int:
-    """Threads for leaves: all cores, less the one that makes the whole-file digest."""
-    cores = os.cpu_count() or 2
-    return max(1, cores - 1) if whole else cores
+def digest_file(
+    read_into: ReadInto, size: int, *, threads: int | None = None, progress: Progress = lambda _: None
+) -> Digests:
+    """:func:`digest_blocks` of a file of `size` bytes, read in order through `read_into`.
+
+    `progress(n)` is called with bytes read, in the calling thread.
+    """
+    return _digests(_filled(read_into, size, progress), threads or cores())
 
 
-def _batches(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+def leaves_at(
+    read_into: ReadInto,
+    size: int,
+    indices: Sequence[int],
+    *,
+    threads: int | None = None,
+    progress: Progress = lambda _: None,
+) -> bytes:
+    """The leaves with these indices (ascending) of a file of `size` bytes, one after another.
+
+    Each of the threads reads for itself: a chunk is hashed where it was just read, while it is in that
+    core's cache. `read_into` and `progress` are therefore called from many threads.
+    """
+    work = _LeafWork(read_into, size, indices, progress)
+    count = min(threads or cores(), len(work.claims))
+    if count < 2:
+        work.run()
+    else:
+        with _pool(count) as pool:
+            try:
+                for worker in [pool.submit(work.run) for _ in range(count)]:
+                    worker.result()
+            finally:
+                work.stopped = True  # one failed or the user interrupts: do not hash on to the end
+    return b"".join(work.leaves)
+
+
+class _LeafWork:
+    """Chunks to hash, claimed by workers a few at a time."""
+
+    def __init__(self, read_into: ReadInto, size: int, indices: Sequence[int], progress: Progress) -> None:
+        self.read_into, self.size, self.indices, self.progress = read_into, size, indices, progress
+        self.claims = range(0, len(indices), _CLAIM)
+        self.leaves = [b""] * len(indices)
+        self.stopped = False
+        self._next = iter(self.claims)
+
+    def run(self) -> None:
+        """Claim and hash until nothing is left; a failure ends the other workers too."""
+        try:
+            buffer = memoryview(bytearray(min(CHUNK_SIZE, self.size)))
+            for first in self._next:  # taking the next of a range is atomic
+                self._hash(first, buffer)
+        except BaseException:
+            self.stopped = True
+            raise
+
+    def _hash(self, first: int, buffer: memoryview) -> None:
+        for place, index in enumerate(self.indices[first : first + _CLAIM], first):
+            if self.stopped:
+                return
+            chunk = buffer[: min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)]
+            self.read_into(index * CHUNK_SIZE, chunk)
+            self.leaves[place] = hashlib.sha256(chunk).digest()
+            self.progress(len(chunk))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # 6 ms that a small bundle need not spend
+
+    return ThreadPoolExecutor(threads)
+
+
+def _batches(blocks: Iterable[bytes]) -> Iterator[Sequence[Buffer]]:
     source = iter(blocks)
-    while batch := list(islice(source, _BATCH)):
+    while batch := list(itertools.islice(source, _BATCH)):
         yield batch
 
 
-def _leaves(batch: list[bytes]) -> bytes:
+def _filled(read_into: ReadInto, size: int, progress: Progress) -> Iterator[Sequence[Buffer]]:
+    """Batches in a ring of buffers: one is overwritten when `_PENDING` more are asked for."""
+    whole = _BATCH * CHUNK_SIZE
+    ring = [memoryview(bytearray(min(whole, size))) for _ in range(min(_PENDING, -(-size // whole)))]
+    for number, at in enumerate(range(0, size, whole)):
+        view = ring[number % _PENDING][: min(whole, size - at)]
+        read_into(at, view)
+        progress(len(view))
+        yield [view[i : i + CHUNK_SIZE] for i in range(0, len(view), CHUNK_SIZE)]
+
+
+def _digests(batches: Iterator[Sequence[Buffer]], threads: int) -> Digests:
+    head = list(itertools.islice(batches, 2))
+    if len(head) < 2:  # nothing to share out
+        batch = head[0] if head else ()
+        size = sum(map(len, batch))
+        return Digests(size, _checksum(batch), _extended(batch).hexdigest(), _leaves(batch))
+    with _pool(threads) as pool:
+        return _shared_out(itertools.chain(head, batches), pool)
+
+
+def _shared_out(batches: Iterable[Sequence[Buffer]], pool: ThreadPoolExecutor) -> Digests:
+    """Three tasks per batch. The whole-file digest and the CRC go on where those of the batch before ended.
+
+    The pool starts tasks in the order of submission, so a task waits only for one that is running, and a
+    core that is ahead with the sequential digest takes leaves: two cores are busy to the end.
+    """
+    size, table = 0, bytearray()
+    sha256: Future[hashlib._Hash] | None = None
+    crc: Future[int] | None = None
+    pending: deque[tuple[Future[bytes], Future[hashlib._Hash], Future[int]]] = deque()
+    for batch in batches:
+        size += sum(map(len, batch))
+        sha256 = pool.submit(_extended, batch, sha256)
+        leaves = pool.submit(_leaves, batch)
+        crc = pool.submit(_checksum, batch, crc)
+        pending.append((leaves, sha256, crc))
+        if len(pending) == _PENDING:  # the next batch overwrites this one's buffer
+            table += _finished(*pending.popleft())
+    assert sha256 is not None and crc is not None
+    for tasks in pending:
+        table += _finished(*tasks)
+    return Digests(size, crc.result(), sha256.result().hexdigest(), bytes(table))
+
+
+def _finished(leaves: Future[bytes], sha256: Future[hashlib._Hash], crc: Future[int]) -> bytes:
+    """The leaves of a batch that no task reads any more."""
+    sha256.result()
+    crc.result()
+    return leaves.result()
+
+
+def _extended(batch: Sequence[Buffer], before: Future[hashlib._Hash] | None = None) -> hashlib._Hash:
+    digest = before.result() if before else hashlib.sha256()
+    for block in batch:
+        digest.update(block)
+    return digest
+
+
+def _checksum(batch: Sequence[Buffer], before: Future[int] | None = None) -> int:
+    crc = before.result() if before else 0
+    for block in batch:
+        crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _leaves(batch: Sequence[Buffer]) -> bytes:
     return b"".join(hashlib.sha256(block).digest() for block in batch)

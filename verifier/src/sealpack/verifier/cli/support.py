@@ -121,10 +121,37 @@ def load_trust(path: str | os.PathLike[str]) -> Any:
     return Trust.load(read_bounded(path, LIMITS.parcel_bytes))
 
 
-def progress_bar(label: str, total: int) -> Any:
-    """A bar on a terminal's stderr, silent elsewhere; use as a context manager, `.update(n)`."""
-    hidden = not sys.stderr.isatty() or total < 256 << 20
-    return click.progressbar(length=total, label=label, file=sys.stderr, hidden=hidden)
+class Bar:
+    """A progress bar on a terminal's stderr with rate and time left; silent elsewhere. Counts bytes."""
+
+    def __init__(self, label: str, total: int) -> None:
+        hidden = not sys.stderr.isatty() or total < 256 << 20
+        self._bar: Any = click.progressbar(
+            length=total, label=label, file=sys.stderr, hidden=hidden, show_percent=True, item_show_func=_rate
+        )
+        self._done = 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
+
+    def update(self, count: int) -> None:
+        """`count` more bytes are done."""
+        self._done += count
+        self._bar.update(count, self._done / max(time.monotonic() - self._began, 1e-3))
+
+
+def _rate(rate: float | None) -> str | None:
+    return None if rate is None else f"{rate / 1e6:.0f} MB/s"
+
+
+def progress_bar(label: str, total: int) -> Bar:
+    """A :class:`Bar`; use as a context manager and call `.update(n)`."""
+    return Bar(label, total)
 
 
 def existing(path: str) -> Path:
