@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.manifest import TIERS
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.builder.assemble import BuildOrder, Built, MarkOrder
     from sealpack.builder.config import Config
+    from sealpack.format.keys import Signer
+    from sealpack.format.trust import Trust
     from sealpack.verifier.completeness import Completeness
 
 _FILE = click.Path(dir_okay=False)
@@ -32,7 +35,16 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--license-text", type=_FILE, help="File with the full legal text.")
 @click.option("--card", type=_FILE, help="Model card, Markdown.")
 @click.option("--evidence", type=_FILE, multiple=True, help="JSON evidence file; may be repeated.")
+@click.option("--tier", type=click.Choice(TIERS), help="Quality tier [default: the highest proven].")
+@click.option("--tier-policy", type=_FILE, help="Your own tier policy, on top of the published one.")
 @click.option("--key", "key_path", type=_FILE, help="Private bundle key, ECDSA P-256.")
+@click.option(
+    "--mldsa-key",
+    "mldsa_path",
+    type=_FILE,
+    help="Private ML-DSA-65 key that signs too [default: NAME.mldsa.pem beside the key, if the trust file "
+    "lists one].",
+)
 @support.passphrase_option
 @click.option("--trust", "trust_path", type=_FILE, help="Trust file that rides along.")
 @click.option("--embed-license", type=_FILE, multiple=True, help="License file that rides along.")
@@ -72,12 +84,15 @@ def _order(model: str | None, options: dict[str, Any]) -> BuildOrder:
         raise SealpackError("USAGE", "no model given, and project.model is not set in sealpack.toml")
     now = support.now()
     trust_path = options["trust_path"] or _if_there(config.trust)
+    trust = support.load_trust(trust_path) if trust_path else None
+    key, mldsa_key = _keys(config, options, trust)
     return BuildOrder(
         config=config,
         model=path,
-        key=_key(config, options),
+        key=key,
+        mldsa_key=mldsa_key,
         signed_at=_signed_at(options["signed_at"], now),
-        trust=support.load_trust(trust_path) if trust_path else None,
+        trust=trust,
         licenses=tuple(_license_envelopes(options["embed_license"])),
         mark=_mark(options, now),
     )
@@ -106,12 +121,16 @@ def _config(options: dict[str, Any]) -> Config:
             "version": options["bundle_version"],
             "release_index": options["release_index"],
             "name": options["name"],
+            "quality_tier": options["tier"],
         },
         license={"spdx": options["spdx"], "text": _path(options["license_text"])},
         keys={"bundle": _path(options["key_path"])},
+        evidence={
+            "files": tuple(map(Path, options["evidence"])) or None,
+            "tier_policy": _path(options["tier_policy"]),
+        },
         top={
             "card": _path(options["card"]),
-            "evidence": tuple(map(Path, options["evidence"])) or None,
         },
     )
 
@@ -126,13 +145,17 @@ def _if_there(path: Path | None) -> Path | None:
     return path
 
 
-def _key(config: Config, options: dict[str, Any]) -> Any:
-    from sealpack.builder.keyfiles import load_private
+def _keys(config: Config, options: dict[str, Any], trust: Trust | None) -> tuple[Signer, Signer | None]:
+    """The bundle key, and the ML-DSA key beside it where one is given or the keyring lists one."""
+    from sealpack.builder.keyfiles import load_mldsa, load_private
 
     if config.keys.bundle is None:
         raise SealpackError("USAGE", "no signing key: give --key, or keys.bundle in sealpack.toml")
-    passphrase = options["passphrase_file"] or config.keys.passphrase_file
-    return load_private(config.keys.bundle, _path(str(passphrase)) if passphrase else None)
+    given = options["passphrase_file"] or config.keys.passphrase_file
+    passphrase = _path(str(given)) if given else None
+    key = load_private(config.keys.bundle, passphrase)
+    entry = trust.keyring.entries.get(key.keyid) if trust else None
+    return key, load_mldsa(_path(options["mldsa_path"]), config.keys.bundle, entry, passphrase)
 
 
 def _signed_at(given: int | None, now: int) -> int:
@@ -206,6 +229,7 @@ def _report(built: Built, fmt: str) -> None:
         "version": m.version,
         "release_index": m.release_index,
         "kind": m.kind,
+        "quality_tier": m.quality_tier,
         "bundle_digest": built.bundle_digest,
         "bytes": built.size,
         "files": len(m.files),

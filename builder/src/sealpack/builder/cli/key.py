@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
-    from sealpack.format.keys import PublicKey
+    from sealpack.format.keys import PrivateKey, PublicKey
 
 
 @click.group(short_help="Make and look at signing keys.")
@@ -22,26 +23,41 @@ def key() -> None:
 @click.argument("path", type=click.Path(dir_okay=False))
 @click.option(
     "--scheme",
-    type=click.Choice(("ecdsa-p256-sha256", "ed25519")),
+    type=click.Choice(("ecdsa-p256-sha256", "ed25519", "ml-dsa-65")),
     default="ecdsa-p256-sha256",
     show_default=True,
-    help="ecdsa-p256-sha256 for root, bundle and license keys; ed25519 for settlement and witness.",
+    help="ecdsa-p256-sha256 for root, bundle and license keys, ml-dsa-65 for a key that signs beside one of "
+    "these; ed25519 for settlement and witness.",
 )
+@click.option("--with-mldsa", is_flag=True, help="Make the ML-DSA-65 key that signs beside it too.")
 @click.option("--encrypt", is_flag=True, help="Ask for a passphrase and encrypt the key file.")
 @support.passphrase_option
 @support.format_option
-def new(path: str, scheme: str, encrypt: bool, passphrase_file: str | None, fmt: str) -> None:
-    """Make a key: PATH (private, mode 0600) and its public half beside it, NAME.pub.pem."""
-    from sealpack.builder import keyfiles
-    from sealpack.format.keys import PrivateKey
+def new(
+    path: str, scheme: str, with_mldsa: bool, encrypt: bool, passphrase_file: str | None, fmt: str
+) -> None:
+    """Make a key: PATH (private, mode 0600) and its public half beside it, NAME.pub.pem.
 
+    With --with-mldsa a post-quantum key for a second signature too: NAME.mldsa.pem and NAME.mldsa.pub.pem,
+    under the same passphrase.
+    """
+    from sealpack.builder import keyfiles
+    from sealpack.format.keys import ECDSA, ML_DSA, PrivateKey
+
+    if with_mldsa and scheme != ECDSA:
+        raise SealpackError("USAGE", f"an ML-DSA key stands beside an {ECDSA} key, not beside {scheme}")
     passphrase = support.passphrase(
         passphrase_file, prompt="Passphrase for the key", confirm=True, required=encrypt
     )
     made = PrivateKey.generate(scheme)
-    private, public = keyfiles.write_pair(Path(path), made, passphrase)
-    facts = _facts(made.public) | {"private": str(private), "public": str(public)}
-    support.emit(facts, f"private  {private}\npublic   {public}\n{_lines(facts)}", fmt)
+    if not with_mldsa:
+        facts = _made(made, *keyfiles.write_pair(Path(path), made, passphrase))
+        support.emit(facts, _lines(facts), fmt)
+        return
+    second = PrivateKey.generate(ML_DSA)
+    private, public, *beside = keyfiles.write_with_mldsa(Path(path), made, second, passphrase)
+    facts, more = _made(made, private, public), _made(second, *beside)
+    support.emit(facts | {"mldsa": more}, f"{_lines(facts)}\n\n{_lines(more)}", fmt)
 
 
 @key.command(short_help="Print a public key's id and fingerprint words.")
@@ -57,6 +73,10 @@ def show(path: str, passphrase_file: str | None, fmt: str) -> None:
     support.emit(facts | {"pem": found.pem}, _lines(facts), fmt)
 
 
+def _made(key: PrivateKey, private: Path, public: Path) -> dict[str, Any]:
+    return _facts(key.public) | {"private": str(private), "public": str(public)}
+
+
 def _facts(public: PublicKey) -> dict[str, Any]:
     from sealpack.format.words import fingerprint_words
 
@@ -69,4 +89,5 @@ def _facts(public: PublicKey) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> str:
-    return f"scheme   {facts['scheme']}\nkeyid    {facts['keyid']}\nwords    {facts['words']}"
+    names = ("private", "public", "scheme", "keyid", "words")
+    return "\n".join(f"{name:<8} {facts[name]}" for name in names if name in facts)

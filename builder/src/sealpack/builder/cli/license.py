@@ -77,6 +77,12 @@ def _project_options(command: Any) -> Any:
     "--allowance", "allowances", multiple=True, help="Use before the next settlement, e.g. calls=100000."
 )
 @click.option("--key", "key_path", type=_FILE, help="License key [default: the project's].")
+@click.option(
+    "--mldsa-key",
+    "mldsa_path",
+    type=_FILE,
+    help="ML-DSA-65 key that signs too [default: NAME.mldsa.pem beside the key, if the keyring lists one].",
+)
 @support.passphrase_option
 @click.option("--out", type=_FILE, help="Output [default: licenses/<license id>.license].")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -127,15 +133,19 @@ class _Place:
 
     def issuer(self, options: dict[str, Any]) -> Issuer:
         """The license key with its trust."""
-        from sealpack.builder.keyfiles import load_private
+        from sealpack.builder.keyfiles import load_mldsa, load_private
         from sealpack.builder.licensing import Issuer
 
         own = self.config.keys if self.config else None
         key = options["key_path"] or (own.license if own else None)
         if key is None:
             raise SealpackError("USAGE", "no license key: give --key, or keys.license in sealpack.toml")
-        passphrase = options["passphrase_file"] or (own.passphrase_file if own else None)
-        return Issuer(load_private(Path(key), Path(passphrase) if passphrase else None), self.trust)
+        given = options["passphrase_file"] or (own.passphrase_file if own else None)
+        passphrase = Path(given) if given else None
+        signer = load_private(Path(key), passphrase)
+        second = Path(options["mldsa_path"]) if options["mldsa_path"] else None
+        entry = self.trust.keyring.entries.get(signer.keyid)
+        return Issuer(signer, self.trust, load_mldsa(second, Path(key), entry, passphrase))
 
     def default_out(self, issued: Issued) -> Path:
         """Beside the registry, named after the license and, for a further device, the device."""

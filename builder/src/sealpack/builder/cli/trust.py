@@ -23,6 +23,11 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--license", type=_FILE, multiple=True, help="Public key that signs licenses.")
 @click.option("--settlement", type=_FILE, multiple=True, help="Public key that signs acknowledgements.")
 @click.option("--witness", type=_FILE, multiple=True, help="Public key that cosigns logs.")
+@click.option(
+    "--mldsa",
+    is_flag=True,
+    help="Root, bundle and license keys sign with the ML-DSA key beside them too (NAME.mldsa.pem).",
+)
 @support.passphrase_option
 @support.format_option
 def init(
@@ -31,6 +36,7 @@ def init(
     namespace: tuple[str, ...],
     root: tuple[str, ...],
     threshold: int,
+    mldsa: bool,
     passphrase_file: str | None,
     fmt: str,
     **purposes: tuple[str, ...],
@@ -38,16 +44,26 @@ def init(
     """Write OUT: root, keyring and an empty revocation list, version 1, signed by every root key."""
     from sealpack.builder import keyfiles, trust_author
     from sealpack.format.files import atomic_write
+    from sealpack.format.keys import ECDSA
     from sealpack.verifier.cli.trust import describe
 
     passphrase = Path(passphrase_file) if passphrase_file else None
     grants = [
-        trust_author.KeyGrant(keyfiles.load_public(Path(path)), purpose)
-        for purpose in trust_author.PURPOSES
+        trust_author.KeyGrant(
+            keyfiles.load_public(Path(path)),
+            purpose,
+            keyfiles.load_public_mldsa(Path(path)) if mldsa and scheme == ECDSA else None,
+        )
+        for purpose, (scheme, _) in trust_author.PURPOSES.items()
         for path in purposes[purpose]
     ]
+    roots = {path: keyfiles.load_private(Path(path), passphrase) for path in root}
+    beside = {
+        key.keyid: keyfiles.load_private(keyfiles.mldsa_path(Path(path)), passphrase)
+        for path, key in (roots.items() if mldsa else ())
+    }
     trust = trust_author.first_trust(
-        [keyfiles.load_private(Path(path), passphrase) for path in root],
+        trust_author.RootSigners(list(roots.values()), beside),
         grants,
         issuer=publisher,
         namespaces=[publisher, *namespace],

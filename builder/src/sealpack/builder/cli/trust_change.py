@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sealpack.builder.trust_changes import Withdrawal
     from sealpack.builder.trust_files import TrustFile
     from sealpack.format.keys import PrivateKey, PublicKey
-    from sealpack.format.trust import Trust
+    from sealpack.format.trust import Root, Trust
 
 _FILE = click.Path(dir_okay=False)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -51,6 +51,13 @@ def _change_options(command: Any) -> Any:
     return command
 
 
+_mldsa_option = click.option(
+    "--mldsa",
+    is_flag=True,
+    help="The new keys sign with the ML-DSA key beside them too (NAME.mldsa.pub.pem).",
+)
+
+
 @click.command(short_help="List a further key in the keyring.")
 @click.option("--key", "key_file", type=_FILE, required=True, help="Public key file (NAME.pub.pem).")
 @click.option(
@@ -65,12 +72,14 @@ def _change_options(command: Any) -> Any:
     "--namespace", "namespaces", multiple=True, help="Names it may sign for [default: as the others]."
 )
 @click.option("--issuer", help="Whose key it is [default: as the others].")
+@_mldsa_option
 @_change_options
 def add(
     key_file: str,
     roles: tuple[str, ...],
     namespaces: tuple[str, ...],
     issuer: str | None,
+    mldsa: bool,
     path: str,
     root_keys: tuple[str, ...],
     passphrase_files: tuple[str, ...],
@@ -87,8 +96,9 @@ def add(
     issuer, spaces = trust_changes.usual_names(before.trust, issuer, namespaces)
     after = trust_changes.add_key(
         before.trust,
-        _private(root_keys, passphrase_files),
+        _root_signers(before.trust.root, root_keys, passphrase_files),
         key,
+        mldsa=keyfiles.load_public_mldsa(Path(key_file)) if mldsa else None,
         roles=roles,
         issuer=issuer,
         namespaces=spaces,
@@ -111,12 +121,14 @@ def add(
 @click.option(
     "--threshold", type=click.IntRange(min=1), help="Signatures the new root asks for [default: as before]."
 )
+@_mldsa_option
 @_change_options
 def rotate(
     old: str | None,
     new: str | None,
     new_root: tuple[str, ...],
     threshold: int | None,
+    mldsa: bool,
     path: str,
     root_keys: tuple[str, ...],
     passphrase_files: tuple[str, ...],
@@ -135,13 +147,14 @@ def rotate(
     if threshold is not None and not new_root:
         raise SealpackError("USAGE", "--threshold belongs to --new-root")
     before = trust_files.read(Path(path))
-    signers = _private(root_keys, passphrase_files)
+    signers = _root_signers(before.trust.root, root_keys, passphrase_files)
     if new_root:
-        _rotate_root(before, signers, new_root, passphrase_files, threshold, fmt)
+        _rotate_root(before, signers, new_root, passphrase_files, threshold, mldsa, fmt)
         return
     entry = trust_changes.find_key(before.trust, old or "")
     key = keyfiles.load_public(Path(new or ""))
-    after = trust_changes.replace_key(before.trust, signers, entry, key, now=support.now())
+    second = keyfiles.load_public_mldsa(Path(new or "")) if mldsa else None
+    after = trust_changes.replace_key(before.trust, signers, entry, key, mldsa=second, now=support.now())
     changed = [f"retired key {_short(entry.key)}", f"added key {_short(key)}: in its place"]
     _finish(before, after, changed, [key], fmt)
 
@@ -152,18 +165,26 @@ def _rotate_root(
     files: tuple[str, ...],
     passphrases: tuple[str, ...],
     threshold: int | None,
+    mldsa: bool,
     fmt: str,
 ) -> None:
     from sealpack.builder import keyfiles, trust_changes
 
     public = [path for path in files if keyfiles.is_public(Path(path))]
-    private = _private([path for path in files if path not in public], passphrases)
+    secret = [path for path in files if path not in public]
+    private = _private(secret, passphrases)
     keys = [keyfiles.load_public(Path(path)) for path in public] + [key.public for key in private]
+    beside = {}
+    if mldsa:
+        order = zip([*public, *secret], keys, strict=True)
+        beside = {key.keyid: keyfiles.load_public_mldsa(Path(path)) for path, key in order}
+        private += _private([str(keyfiles.mldsa_path(Path(path))) for path in secret], passphrases)
     after = trust_changes.replace_root(
         before.trust,
         signers,
         keys,
         private,
+        mldsa=beside,
         threshold=before.trust.root.roles["root"][0] if threshold is None else threshold,
         now=support.now(),
     )
@@ -216,7 +237,7 @@ def revoke(
         raise SealpackError("USAGE", "give --key, --bundle, --license, --device or --floor")
     before = trust_files.read(Path(path))
     what = _withdrawal(before.trust, named)
-    signers = _private(root_keys, passphrase_files)
+    signers = _root_signers(before.trust.root, root_keys, passphrase_files)
     after = trust_changes.revoke(before.trust, signers, what, now=support.now())
     _finish(before, after, _withdrawn(what), [], fmt)
 
@@ -277,6 +298,19 @@ def _private(files: Sequence[str], passphrase_files: Sequence[str]) -> list[Priv
 
     passphrases = [Path(path) for path in passphrase_files]
     return [keyfiles.load_with_any(Path(path), passphrases) for path in files]
+
+
+def _root_signers(root: Root, files: Sequence[str], passphrase_files: Sequence[str]) -> list[PrivateKey]:
+    """The root's private keys, each with the ML-DSA key beside it where the root has one for it."""
+    from sealpack.builder import keyfiles
+
+    keys = _private(files, passphrase_files)
+    beside = [
+        keyfiles.mldsa_path(Path(path))
+        for path, key in zip(files, keys, strict=True)
+        if key.keyid in root.mldsa
+    ]
+    return keys + _private([str(path) for path in beside if path.exists()], passphrase_files)
 
 
 def _short(key: PublicKey) -> str:

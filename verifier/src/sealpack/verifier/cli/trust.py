@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sealpack.format.errors import printable
+from sealpack.format.keys import ML_DSA
 from sealpack.format.trust import Trust
 from sealpack.format.words import fingerprint_words
 from sealpack.verifier.cli import support
@@ -29,7 +30,11 @@ def describe(trust: Trust) -> dict[str, Any]:
             "digest": trust.root_digest,
             "words": fingerprint_words(trust.root_digest),
             "roles": {
-                role: {"threshold": threshold, "keys": sorted(keyids)}
+                role: {
+                    "threshold": threshold,
+                    "keys": sorted(keyids),
+                    "post_quantum": trust.root.post_quantum(role),
+                }
                 for role, (threshold, keyids) in trust.root.roles.items()
             },
         },
@@ -39,6 +44,9 @@ def describe(trust: Trust) -> dict[str, Any]:
                 {
                     "keyid": e.key.keyid,
                     "scheme": e.key.scheme,
+                    "mldsa_keyid": None if e.mldsa is None else e.mldsa.keyid,
+                    "required_schemes": sorted(e.schemes),
+                    "since": e.since,
                     "issuer": e.issuer,
                     "status": e.status,
                     "roles": sorted(e.roles),
@@ -71,10 +79,18 @@ def show(file: str, fmt: str) -> None:
         f"keyring v{keyring['version']}",
     ]
     lines += [
-        f"  {k['keyid'][:16]}  {k['scheme']:<18} {k['issuer']}: {', '.join(k['roles'])}"
+        f"  {k['keyid'][:16]}  {_schemes(k):<18} {k['issuer']}: {', '.join(k['roles'])}"
         f" for {', '.join(k['namespaces'])} ({k['status']})"
         for k in keyring["keys"]
     ]
     counts = ", ".join(f"{len(lists[n])} {n}" for n in ("keys", "bundles", "licenses", "devices", "floors"))
     lines.append(f"revocations v{lists['version']}: {counts}")
     support.emit(summary, "\n".join(map(printable, lines)), fmt)
+
+
+def _schemes(entry: dict[str, Any]) -> str:
+    """The key's scheme, and the second one with whether it is required."""
+    if entry["mldsa_keyid"] is None:
+        return str(entry["scheme"])
+    needed = ML_DSA in entry["required_schemes"]
+    return f"{entry['scheme']}+{ML_DSA}" + ("" if needed else " (optional)")
