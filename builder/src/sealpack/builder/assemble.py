@@ -1,7 +1,7 @@
 """From a model file and a configuration to one sealed, signed bundle.
 
-Source: specs/container.md, specs/manifest.md, specs/signature.md. Payload is streamed twice: once to
-hash it, once to copy it; memory does not grow with the model. The same model, configuration, key and
+Source: specs/container.md, specs/manifest.md, specs/signature.md. Payload is streamed once, hashed while
+it is written to its place; memory does not grow with the model. The same model, configuration, key and
 `signed_at` (and vault record, when the copy is marked) give the same bytes.
 """
 
@@ -17,18 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sealpack.builder import enclosures, signing
+from sealpack.builder import enclosures, signing, tier
 from sealpack.builder.config import Config
 from sealpack.builder.describe import ModelFile, io_member, read_model
 from sealpack.builder.sections import ExtraFile
 from sealpack.format import chunks, statement
 from sealpack.format.chunks import CHUNK_SIZE
-from sealpack.format.container import MIMETYPE, Member, check_name, write_bundle
+from sealpack.format.container import MIMETYPE, Member, check_name, data_offsets, write_bundle
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_writer, io_error
-from sealpack.format.keys import ECDSA, ML_DSA, Signer
-from sealpack.format.license import License, open_license
+from sealpack.format.keys import ECDSA, ML_DSA, PublicKey, Signer
+from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
 from sealpack.format.statement import Statement
@@ -47,7 +47,9 @@ MEDIA_TYPES = {
     ".txt": "text/plain",
     ".md": "text/markdown",
     ".csv": "text/csv",
+    ".toml": "application/toml",
 }
+SBOM_NAME = "sbom.cdx.json"
 DEFAULT_TIER = "Experimental"
 
 
@@ -141,6 +143,7 @@ class _Facts:
     io: dict[str, Any]
     terms: Terms
     enclosed: tuple[_Part, ...]
+    claim: tier.Claim
 
 
 def _gather(order: BuildOrder) -> _Facts:
@@ -148,8 +151,11 @@ def _gather(order: BuildOrder) -> _Facts:
     _check_kind(order.config, model)
     names = {s.name for s in _payload(order.config, model, (model.path, *model.external))}
     terms = enclosures.terms(order.config, model.description.license)
-    enclosed = tuple(_metadata_part(*each) for each in enclosures.metadata(order.config, terms))
-    return _Facts(order, model, io_member(model.description, order.config.io, names), terms, enclosed)
+    given = tuple(enclosures.metadata(order.config, terms))
+    enclosed = tuple(_metadata_part(*each) for each in given)
+    io = io_member(model.description, order.config.io, names)
+    claim = tier.read_claim(order.config, order.key.keyid, order.signed_at, order.trust, given)
+    return _Facts(order, model, io, terms, enclosed, claim)
 
 
 def _check_kind(config: Config, model: ModelFile) -> None:
@@ -236,14 +242,85 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     order = recipe.facts.order
     expected = [(source, _unhashed(source)) for source in recipe.sources]
     manifest, members = recipe.members(expected)
-    meta = _meta(replace(order, key=_Unsigning(order.key.public)), manifest)
-    offsets = data_offsets([*members, *meta])
+    offsets = data_offsets([*members, *_signatures(_unsigned(order), manifest), *_riding(order)])
+    offsets = {source.name: offsets[source.name] for source, _ in expected}
     with _loading("jsonschema.validators"):
-        hashed = [(s, _pour(s, size, file, offsets[s.name], order.progress)) for s, size in expected]
+        hashed = [(s, _pour(s, file, offsets[s.name], order.progress)) for s, _ in expected]
+    if [found.size for _, found in hashed] != [planned.size for _, planned in expected]:
+        raise SealpackError("IO_ERROR", f"{order.model} changed while the bundle was written")
     manifest, members = recipe.members(hashed)
-    validate_sbom(members)
-    write_bundle(file, [*members, *_meta(order, manifest)], offsets)
+    recipe.facts.claim.check_subjects(manifest)
+    _check(members, order, manifest)
+    write_bundle(file, [*members, *_signatures(order, manifest), *_riding(order)], offsets)
     return manifest
+
+
+def _check(members: list[Member], order: BuildOrder, manifest: Manifest) -> None:
+    """What can only be refused once digests are known, and before anything is signed."""
+    from sealpack.builder import sbom
+
+    sbom.validate(next(m for m in members if m.name == SBOM_NAME).open().read())
+    for envelope in order.licenses:
+        assert order.trust is not None  # _check_signer
+        license = open_license(envelope, order.trust)
+        if not license.covers(manifest.bundle_id, manifest.version, manifest.bundle_digest):
+            raise SealpackError("BUNDLE_MISMATCH", f"license {license.license_id} is for another bundle")
+
+
+def _unhashed(source: _Source) -> chunks.Digests:
+    """Digests of the right form for a file that was not read yet."""
+    try:
+        size = source.path.stat().st_size
+    except OSError as error:
+        raise io_error(error, source.path, "read") from None
+    return chunks.Digests(size, 0, "0" * 64, bytes(chunks.chunk_count(size) * chunks.LEAF_SIZE))
+
+
+def _pour(source: _Source, file: BinaryIO, at: int, progress: Callable[[int], None]) -> chunks.Digests:
+    """Copy a payload file to offset `at` of the bundle, and hash what is written there."""
+    file.seek(at)
+
+    def written() -> Iterator[bytes]:
+        for block in _blocks(source.path, progress):
+            file.write(block)
+            yield block
+
+    return chunks.digest_blocks(written())
+
+
+def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while block := file.read(CHUNK_SIZE):
+                progress(len(block))
+                yield block
+    except OSError as error:
+        raise io_error(error, path, "read") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Blank:
+    """Signs with zeros, as many as a signature mostly has: for knowing where things will stand."""
+
+    public: PublicKey
+
+    @property
+    def keyid(self) -> str:
+        return self.public.keyid
+
+    @property
+    def scheme(self) -> str:
+        return self.public.scheme
+
+    def sign(self, message: bytes) -> bytes:
+        return bytes({ECDSA: 71, ML_DSA: 3309}[self.scheme])
+
+
+def _unsigned(order: BuildOrder) -> BuildOrder:
+    second = order.mldsa_key
+    return replace(
+        order, key=_Blank(order.key.public), mldsa_key=None if second is None else _Blank(second.public)
+    )
 
 
 @contextlib.contextmanager
@@ -279,20 +356,6 @@ def media_type_of(name: str) -> str:
     """A media type from the file name's ending."""
     endings = (kind for ending, kind in MEDIA_TYPES.items() if name.lower().endswith(ending))
     return next(endings, "application/octet-stream")
-
-
-def _digests(source: _Source, progress: Callable[[int], None]) -> tuple[_Source, chunks.Digests]:
-    try:
-        with source.path.open("rb") as file:
-            return source, chunks.digest_blocks(_blocks(file, progress))
-    except OSError as error:
-        raise io_error(error, source.path, "read") from None
-
-
-def _blocks(file: BinaryIO, progress: Callable[[int], None]) -> Iterator[bytes]:
-    while block := file.read(CHUNK_SIZE):
-        progress(len(block))
-        yield block
 
 
 def _numbered(hashed: list[tuple[_Source, chunks.Digests]]) -> Iterator[tuple[_Part, _Part]]:
@@ -340,7 +403,7 @@ def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
         licensee=order.mark.licensee if order.mark else None,
         marked=order.mark is not None,
     )
-    return _metadata_part("sbom.cdx.json", "sbom", sbom.build(given))
+    return _metadata_part(SBOM_NAME, "sbom", sbom.build(given))
 
 
 def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) -> Manifest:
@@ -351,7 +414,7 @@ def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) ->
         release_index=bundle.release_index,
         kind=described.format,
         name=(bundle.name or described.name or bundle.id.rsplit("/", 1)[-1])[:200],
-        quality_tier=bundle.quality_tier or DEFAULT_TIER,
+        quality_tier=DEFAULT_TIER,  # until evidence has proven more
         files=tuple(sorted((part.entry for part in parts), key=lambda entry: entry.name)),
         engine=facts.model.engine,
         io=facts.io,
@@ -362,6 +425,8 @@ def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) ->
         recertify_by=bundle.recertify_by,
         watermark=watermark,
     )
+    with next(part for part in parts if part.entry.role == "sbom").member.open() as sbom:
+        made = facts.claim.stamp(made, sbom.read())
     data = made.to_bytes()
     Manifest.from_bytes(data)  # what we write must be what every reader accepts
     return replace(made, data=data)
@@ -396,25 +461,17 @@ def _signatures(order: BuildOrder, manifest: Manifest) -> list[Member]:
     return members
 
 
-def _meta(order: BuildOrder, manifest: Manifest) -> list[Member]:
+def _riding(order: BuildOrder) -> list[Member]:
     """Trust documents and licenses that ride along, outside the signature."""
     if order.trust is None:
         return []
     root, keyring, revocations = order.trust.envelopes
-    version = order.trust.root.version
     members = [
-        Member.of_bytes(f"META/trust/root.{version}.json", root.to_bytes()),
+        Member.of_bytes(f"META/trust/root.{order.trust.root.version}.json", root.to_bytes()),
         Member.of_bytes("META/trust/keyring.json", keyring.to_bytes()),
         Member.of_bytes("META/trust/revocations.json", revocations.to_bytes()),
     ]
     for envelope in order.licenses:
-        license = _fitting(envelope, order.trust, manifest)
+        license = open_license(envelope, order.trust)
         members.append(Member.of_bytes(f"META/license/{license.license_id}.json", envelope.to_bytes()))
     return members
-
-
-def _fitting(envelope: Envelope, trust: Trust, manifest: Manifest) -> License:
-    license = open_license(envelope, trust)
-    if not license.covers(manifest.bundle_id, manifest.version, manifest.bundle_digest):
-        raise SealpackError("BUNDLE_MISMATCH", f"license {license.license_id} is for another bundle")
-    return license

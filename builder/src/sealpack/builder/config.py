@@ -19,6 +19,7 @@ from sealpack.builder.sections import (
     BundleSection,
     Considerations,
     Dataset,
+    EvidenceSection,
     ExtraFile,
     IoSection,
     KeysSection,
@@ -31,7 +32,9 @@ from sealpack.builder.sections import (
 )
 from sealpack.builder.toml_table import Table, invalid
 from sealpack.format.errors import SealpackError
-from sealpack.format.manifest import TIERS
+from sealpack.format.evidence import METRIC_NAME
+from sealpack.format.io import DECIMAL
+from sealpack.format.manifest import TIERS, Threshold
 from sealpack.format.values import IDENTIFIER, VERSION_PATTERN
 from sealpack.verifier.completeness_elements import WAIVABLE
 
@@ -67,7 +70,7 @@ class Config:
     model: Path | None = None
     publisher: str | None = None
     card: Path | None = None
-    evidence: tuple[Path, ...] = ()
+    evidence: EvidenceSection = dataclasses.field(default_factory=EvidenceSection)
     files: tuple[ExtraFile, ...] = ()
     trust: Path | None = None
 
@@ -91,7 +94,7 @@ def load(path: Path) -> Config:
 def parse(text: str, folder: Path) -> Config:
     """Check the TOML `text`, whose file names stand on `folder`."""
     top = Table(tomllib.loads(text), "", folder)
-    project, card, evidence, trust = (top.sub(name) for name in ("project", "card", "evidence", "trust"))
+    project, card, trust = (top.sub(name) for name in ("project", "card", "trust"))
     config = Config(
         folder=folder,
         publisher=project.text("publisher"),
@@ -102,11 +105,11 @@ def parse(text: str, folder: Path) -> Config:
         sbom=_closed(top.sub("sbom"), _sbom),
         keys=_closed(top.sub("keys"), _keys),
         card=card.file("file"),
-        evidence=evidence.files("files"),
+        evidence=_closed(top.sub("evidence"), _evidence),
         files=top.each("files", _extra),
         trust=trust.file("file"),
     )
-    for table in (project, card, evidence, trust, top):
+    for table in (project, card, trust, top):
         table.close()
     return config
 
@@ -131,6 +134,21 @@ def _bundle(table: Table) -> BundleSection:
         recertify_by=table.date("recertify_by"),
         support=table.text("support", max_len=200),
     )
+
+
+def _evidence(table: Table) -> EvidenceSection:
+    return EvidenceSection(
+        files=table.files("files"),
+        thresholds=table.each("thresholds", _threshold),
+        tier_policy=table.file("tier_policy"),
+    )
+
+
+def _threshold(table: Table) -> Threshold:
+    bounds = {name: table.text(name, pattern=DECIMAL) for name in ("min", "max")}
+    if sum(value is not None for value in bounds.values()) != 1:
+        table.fail("min", "or max: exactly one is needed")
+    return Threshold(table.required("metric", pattern=METRIC_NAME), **bounds)
 
 
 def _extra(table: Table) -> ExtraFile:
@@ -308,6 +326,7 @@ def override(
     bundle: Mapping[str, Any],
     license: Mapping[str, Any],
     keys: Mapping[str, Any],
+    evidence: Mapping[str, Any] | None = None,
     top: Mapping[str, Any],
 ) -> Config:
     """`config` with every value that is not None in place of its own, checked like the file's."""
@@ -319,6 +338,7 @@ def override(
         bundle=dataclasses.replace(config.bundle, **given),
         license=dataclasses.replace(config.license, **_given(license)),
         keys=dataclasses.replace(config.keys, **_given(keys)),
+        evidence=dataclasses.replace(config.evidence, **_given(evidence or {})),
         **_given(top),
     )
 

@@ -16,13 +16,12 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import io_error
 from sealpack.format.gguf_header import GgufHeader
-from sealpack.format.io import ModelIo
+from sealpack.format.io import ModelIo, complete
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader, ValueInfo
 from sealpack.format.tensors import TensorRef
 
 _MAX_NAMED = 64  # base models and data sets read from numbered GGUF keys
-_EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "jina-bert-v2", "t5encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +186,13 @@ def io_member(model: ModelDescription, io: IoSection, files: set[str]) -> dict[s
     `files` are the payload's entry names. CONFIG_INVALID when a field is wrong, names a file that is
     not packed, or an output the model does not have.
     """
-    member: dict[str, Any] = {
-        "task": io.task or _task(model),
+    declared = {"task": io.task, "pre": io.pre, "post": io.post, "samples": io.samples}
+    outputs = [port.name for port in model.outputs]
+    member = {
+        **complete(declared, model.format, model.architecture, outputs),
         "inputs": [_port_member(port) for port in model.inputs],
         "outputs": [_port_member(port) for port in model.outputs],
     }
-    if model.format == "onnx":
-        first = model.outputs[0].name if model.outputs else ""
-        member["pre"] = dict(io.pre or {"kind": "tensor"})
-        member["post"] = {"kind": "tensor", "output": first} | dict(io.post or {})
-    else:
-        member |= {name: dict(part) for name, part in (("pre", io.pre), ("post", io.post)) if part}
-    if io.samples:
-        member["samples"] = [dict(sample) for sample in io.samples]
     _check_io(ModelIo.parse(Fields(member, "io", "CONFIG_INVALID")), model, files)
     return member
 
@@ -215,12 +208,6 @@ def _check_io(io: ModelIo, model: ModelDescription, files: set[str]) -> None:
             "CONFIG_INVALID",
             f"io.post.output: the model has no output {io.post.output!r}, but {', '.join(outputs)}",
         )
-
-
-def _task(model: ModelDescription) -> str:
-    if model.format == "onnx":
-        return "tensor"
-    return "embedding" if model.architecture in _EMBEDDING_ARCHITECTURES else "text-generation"
 
 
 def _port_member(port: Port) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from typing import Any
 
 from sealpack.builder.config import Config
 from sealpack.builder.spdx import check_license_id, known_id
+from sealpack.builder.tier import policy_bytes
 from sealpack.builder.toml_table import invalid
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import read_bounded
 from sealpack.format.license import PlanRef
 from sealpack.format.limits import LIMITS
 from sealpack.format.terms import ENTRY_NAME, Terms
+from sealpack.verifier.tiers import POLICY_NAME
 
 TEXT_NAME = "license/LICENSE.txt"
 _EVIDENCE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,150}\.json")
@@ -65,8 +67,11 @@ def metadata(config: Config, terms: Terms) -> Iterator[tuple[str, str, bytes]]:
     yield ENTRY_NAME, "license-terms", terms.to_bytes()
     if config.card is not None:
         yield "card.md", "card", _text(config.card)
-    for path in config.evidence:
+    for path in config.evidence.files:
         yield f"evidence/{_evidence_name(path)}", "evidence", _json(path)
+    policy = policy_bytes(config.evidence)
+    if policy is not None:
+        yield POLICY_NAME, "evidence", policy
 
 
 def _text(path: Path) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sealpack.format.manifest import Threshold
+
 
 @dataclass(frozen=True, slots=True)
 class BundleSection:
@@ -22,6 +24,15 @@ class BundleSection:
     intended_use: str | None = None
     recertify_by: str | None = None
     support: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSection:
+    """[evidence]: documents that ride along, the bounds they must meet, a tier policy of one's own."""
+
+    files: tuple[Path, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    tier_policy: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

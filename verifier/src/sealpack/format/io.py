@@ -7,6 +7,7 @@ can check an installation. Numbers that are not integers are decimal strings: si
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from sealpack.format.fields import Fields
 TASKS = ("text-generation", "embedding", "classification", "tensor")
 PRE = ("wordpiece", "tensor")
 POST = ("embedding", "labels", "tensor")
+EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "jina-bert-v2", "t5encoder")
 DECIMAL = r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?"
 
 
@@ -133,3 +135,29 @@ class ModelIo:
             Post.parse(post) if post else None,
             f.objects("samples", Sample.parse, max_items=256, default=()),
         )
+
+
+def complete(
+    declared: Mapping[str, Any], kind: str, architecture: str | None, outputs: Sequence[str]
+) -> dict[str, Any]:
+    """`io` as a manifest has it: what the creator declared, and defaults from the model where silent.
+
+    `declared` holds any of task, pre, post and samples; `kind` is onnx or gguf; `outputs` are the model's.
+    """
+    task = declared.get("task") or _default_task(kind, architecture, EMBEDDING_ARCHITECTURES)
+    member: dict[str, Any] = {"task": task}
+    pre, post, samples = (declared.get(name) for name in ("pre", "post", "samples"))
+    if kind == "onnx":
+        member["pre"] = dict(pre or {"kind": "tensor"})
+        member["post"] = {"kind": "tensor", "output": outputs[0] if outputs else ""} | dict(post or {})
+    else:
+        member |= {name: dict(part) for name, part in (("pre", pre), ("post", post)) if part}
+    if samples:
+        member["samples"] = [dict(sample) for sample in samples]
+    return member
+
+
+def _default_task(kind: str, architecture: str | None, embedding: Collection[str]) -> str:
+    if kind == "onnx":
+        return "tensor"
+    return "embedding" if architecture in embedding else "text-generation"

@@ -15,8 +15,8 @@ from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, chunk_count
 from sealpack.format.container import check_name
 from sealpack.format.encryption import EncryptionHeader
 from sealpack.format.errors import SealpackError
-from sealpack.format.fields import Fields
-from sealpack.format.io import ModelIo
+from sealpack.format.fields import DIGEST, Fields
+from sealpack.format.io import DECIMAL, ModelIo
 from sealpack.format.license import PlanRef
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import NAMESPACE
@@ -115,6 +115,42 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
+class Threshold:
+    """A bound the creator declares for a metric; exactly one of `min` and `max`, decimal strings."""
+
+    metric: str
+    min: str | None = None
+    max: str | None = None
+
+    @classmethod
+    def parse(cls, f: Fields) -> Threshold:
+        """Read one."""
+        if ("min" in f) == ("max" in f):
+            raise f.fail("min", "or max: exactly one is needed")
+        return cls(
+            f.text("metric", pattern=r"[a-z0-9][a-z0-9_]{0,63}", max_len=64),
+            f.text("min", pattern=DECIMAL, default=None),
+            f.text("max", pattern=DECIMAL, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TierProof:
+    """How the claimed tier was proven: by which policies (SHA-256 of each) and declared thresholds."""
+
+    policies: tuple[str, ...]
+    thresholds: tuple[Threshold, ...] = ()
+
+    @classmethod
+    def parse(cls, f: Fields) -> TierProof:
+        """Read one."""
+        policies = f.texts("policies", pattern=DIGEST, max_items=8)
+        if not policies or len(set(policies)) != len(policies):
+            raise f.fail("policies", "is empty or has one twice")
+        return cls(policies, f.objects("thresholds", Threshold.parse, max_items=16, default=()))
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A manifest. `engine` and `io` are carried as plain values and read by the runtime."""
 
@@ -134,6 +170,7 @@ class Manifest:
     recertify_by: str | None = None
     encryption: dict[str, Any] | None = None
     watermark: Watermark | None = None
+    tier_proof: TierProof | None = None
     data: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
@@ -144,7 +181,7 @@ class Manifest:
         f.schema(SCHEMA)
         f.crit(KNOWN_CRIT)
         watermark, plan = f.sub("watermark", default=None), f.sub("plan", default=None)
-        encryption = f.sub("encryption", default=None)
+        encryption, proof = f.sub("encryption", default=None), f.sub("tier_proof", default=None)
         made = cls(
             bundle_id=f.text("bundle_id", pattern=NAMESPACE, max_len=200),
             version=f.text("version", pattern=VERSION_PATTERN),
@@ -162,6 +199,7 @@ class Manifest:
             recertify_by=f.text("recertify_by", pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}", default=None),
             encryption=None if encryption is None else _carried(f, "encryption"),
             watermark=Watermark.parse(watermark) if watermark else None,
+            tier_proof=TierProof.parse(proof) if proof else None,
             data=data,
         )
         made._check()
