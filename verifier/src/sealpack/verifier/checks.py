@@ -139,7 +139,7 @@ class _Run:
         self.statement = signed.statement
         self.report.passed("signature", str(signed))
         self.report.facts |= {
-            "signer": signed.entry.summary(),
+            "signer": _signer(signed.entry),
             "signed_at": self.statement.signed_at,
             "post_quantum": {
                 "bundle": signed.post_quantum,
@@ -168,6 +168,8 @@ class _Run:
             "bundle_digest": digest,
             "kind": m.kind,
             "quality_tier": m.quality_tier,
+            "size": bundle.size,
+            **({"recertify_by": m.recertify_by} if m.recertify_by else {}),
             "watermark": m.watermark is not None,
             "encrypted": m.encryption is not None,
             "files": [{"name": e.name, "role": e.role, "size": e.size, "sha256": e.sha256} for e in m.files],
@@ -230,6 +232,7 @@ class _Run:
         if found.failures:
             return
         self.report.passed("content", found.detail)
+        self.report.facts |= content.card(bundle, self.manifest)
         for self.step, look in content.LOOKS:
             if self.step == "model" and not found.complete:  # nothing is parsed that is not verified
                 self.report.skipped("model", "sampled: the header is read only when all bytes were checked")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from sealpack.format.manifest import Manifest
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader
 from sealpack.format.terms import ENTRY_NAME, Terms
+from sealpack.verifier import excerpts
 from sealpack.verifier.completeness import assess
 
 MIMETYPE_SHA256 = hashlib.sha256(MIMETYPE).hexdigest()
@@ -43,14 +45,23 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
         hashes = {h["content"] for c in models for h in c.get("hashes", []) if h["alg"] == "SHA-256"}
         if document["bomFormat"] != "CycloneDX":
             raise ValueError("not CycloneDX")
-        version = str(document["specVersion"])
+        version = document["specVersion"]
+        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", version):
+            raise ValueError("specVersion is not a version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SealpackError("SBOM_INVALID", f"{entries[0].name} cannot be read: {error}") from None
     if manifest.model.sha256 not in hashes:
         raise SealpackError("SBOM_INVALID", "no SBOM model component has the model's SHA-256")
-    facts["sbom"] = {"format": f"CycloneDX {version}", "components": len(components)}
+    counted = {"format": f"CycloneDX {version}", "components": len(components)}
+    facts["sbom"] = counted | excerpts.sbom(document)
     facts["completeness"] = assess(document, manifest).to_dict()
     return f"CycloneDX {version}, {len(components)} components, names the model by its digest"
+
+
+def card(bundle: BundleReader, manifest: Manifest) -> dict[str, Any]:
+    """The fact `card`: the first model card's text; nothing is judged."""
+    cards = manifest.with_role("card")
+    return {"card": excerpts.card(cards[0].name, bundle.read(cards[0].name))} if cards else {}
 
 
 def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str:
@@ -66,7 +77,7 @@ def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
         raise SealpackError("TERMS_MISMATCH", f"the terms speak of another text than {said.text}")
     if said.plan != manifest.plan:
         raise SealpackError("TERMS_MISMATCH", "terms and manifest name different price plans")
-    facts["license_terms"] = {"spdx": said.spdx, "digest": said.digest}
+    facts["license_terms"] = excerpts.terms(said)
     return f"{said.spdx}, text {said.text}"
 
 
@@ -91,8 +102,7 @@ def model(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
         for name, needed in header.external_files.items():
             if sizes.get(f"{folder}/{name}", -1) < needed:
                 raise SealpackError("MODEL_UNSAFE", f"{entry.name} reads {name}, which is missing or short")
-    if isinstance(header, OnnxHeader) and header.custom_domains:
-        facts["custom_operators"] = sorted(header.custom_domains)
+    facts["custom_operators"] = sorted(header.custom_domains) if isinstance(header, OnnxHeader) else []
     return f"{kind} header well formed, {len(header.tensors)} tensors"
 
 

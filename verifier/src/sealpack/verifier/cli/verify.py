@@ -34,6 +34,12 @@ from sealpack.verifier.cli import support
     metavar="N",
     help="Hash only N chunks of each payload file, chosen at random: quick, and not complete.",
 )
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(dir_okay=False),
+    help="Policy file (TOML): what a good bundle must be to be let in.",
+)
 @support.format_option
 def verify(
     bundle: str,
@@ -42,12 +48,14 @@ def verify(
     mldsa_file: str | None,
     leaves: bool,
     sample: int | None,
+    policy_file: str | None,
     fmt: str,
 ) -> int:
     """Check that BUNDLE is authentic and intact, and print every check.
 
-    Exit status: 0 pass, 3 not authentic or not intact, 4 withdrawn or revoked.
+    Exit status: 0 pass, 3 not authentic or not intact, 4 withdrawn, revoked or against the policy.
     """
+    from sealpack.verifier import policy
     from sealpack.verifier.checks import verify_bundle
 
     if (trust_file is None) == (key_file is None):
@@ -56,6 +64,7 @@ def verify(
         raise SealpackError("USAGE", "--mldsa-key belongs to --key; a trust file names both keys")
     trust = support.load_trust(trust_file) if trust_file else None
     key, mldsa_key = _public(key_file), _public(mldsa_file)
+    rules = policy.load(policy_file) if policy_file else None
     size = support.existing(bundle).stat().st_size
     with support.progress_bar("hashing", 0 if sample else size) as bar:
         report = verify_bundle(
@@ -67,6 +76,8 @@ def verify(
             sample=sample,
             progress=bar.update,
         )
+    if rules is not None:
+        policy.apply(report, rules, support.now())
     support.emit(report.to_dict(), report.to_text(), fmt)
     if not report.ok:
         first = report.failures[0]
