@@ -15,7 +15,7 @@ from typing import Any
 from sealpack.format import documents, statement
 from sealpack.format.chunks import CHUNK_SIZE, digest_blocks
 from sealpack.format.container import MIMETYPE, Member, write_bundle
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import ECDSA, ML_DSA, PrivateKey, Signer
 from sealpack.format.manifest import ChunkRef, FileEntry, Manifest
 from sealpack.format.trust import Trust
 
@@ -29,9 +29,16 @@ SETTLEMENT = PrivateKey.from_seed(b"sealpack-test-settlement-key-001")
 STRANGER = PrivateKey.from_scalar(0x1099)
 
 
-def key_entry(key: PrivateKey, roles: list[str], namespaces: list[str] | None = None) -> dict[str, Any]:
-    """A keyring member."""
-    return {
+def key_entry(
+    key: PrivateKey,
+    roles: list[str],
+    namespaces: list[str] | None = None,
+    mldsa: Signer | None = None,
+    schemes: tuple[str, ...] = (ECDSA, ML_DSA),
+) -> dict[str, Any]:
+    """A keyring member; with `mldsa` that key signs beside it, as `schemes` require."""
+    second = {} if mldsa is None else {"mldsa_pem": mldsa.public.pem, "schemes": list(schemes)}
+    return second | {
         "keyid": key.keyid,
         "pem": key.public.pem,
         "scheme": key.scheme,
@@ -46,16 +53,24 @@ def make_root(
     version: int = 1,
     keys: tuple[PrivateKey, ...] = (ROOT,),
     threshold: int = 1,
-    signers: tuple[PrivateKey, ...] | None = None,
+    signers: tuple[Signer, ...] | None = None,
+    mldsa: dict[str, Signer] | None = None,
 ) -> documents.Envelope:
-    """A root whose every role has the same keys and threshold."""
+    """A root whose every role has the same keys and threshold; `mldsa`: keyid -> the key beside it."""
+    beside = mldsa or {}
     role = {"threshold": threshold, "keyids": [k.keyid for k in keys]}
     payload = {
         "version": version,
-        "keys": [k.public.pem for k in keys],
+        "keys": [
+            {"pem": k.public.pem, "mldsa_pem": beside[k.keyid].public.pem}
+            if k.keyid in beside
+            else k.public.pem
+            for k in keys
+        ],
+        **({"crit": [ML_DSA]} if beside else {}),
         "roles": {"root": role, "keyring": role, "revocations": role},
     }
-    return documents.seal("root", payload, *(signers or keys))
+    return documents.seal("root", payload, *(signers or (*keys, *beside.values())))
 
 
 def make_keyring(version: int = 1, entries: list[dict[str, Any]] | None = None) -> documents.Envelope:
@@ -65,7 +80,10 @@ def make_keyring(version: int = 1, entries: list[dict[str, Any]] | None = None) 
         key_entry(LICENSER, ["license"]),
         key_entry(SETTLEMENT, ["settlement", "ack", "witness"]),
     ]
-    return documents.seal("keyring", {"version": version, "issued_at": T0, "keys": entries or default}, ROOT)
+    keys = entries or default
+    crit = {"crit": [ML_DSA]} if any("mldsa_pem" in entry for entry in keys) else {}
+    payload = {"version": version, "issued_at": T0, "keys": keys} | crit
+    return documents.seal("keyring", payload, ROOT)
 
 
 def make_revocations(version: int = 1, **members: Any) -> documents.Envelope:
@@ -133,6 +151,7 @@ class BundleSpec:
     io: dict[str, Any] = field(default_factory=lambda: {"task": "text-generation"})
     engine: dict[str, Any] = field(default_factory=lambda: {"name": "llama.cpp"})
     key: PrivateKey = CREATOR
+    mldsa_key: Signer | None = None
     statement: dict[str, Any] = field(default_factory=dict)
 
     def members(self) -> dict[str, bytes]:
@@ -179,14 +198,18 @@ class BundleSpec:
             "release_index": self.release_index,
             "manifest_sha256": resources["manifest.json"],
             "signed_at": T0,
+            **({"required_schemes": (ECDSA, ML_DSA)} if self.mldsa_key else {}),
         } | self.statement
         return statement.sign(statement.Statement(resources, **said), self.key)
 
     def build(self) -> bytes:
         """The bundle's bytes."""
         members = self.members()
-        everything = {"mimetype": MIMETYPE, "META/model.sig": self.sign(members), **self.meta, **members}
-        return pack(everything)
+        signature = self.sign(members)
+        signed = {"META/model.sig": signature}
+        if self.mldsa_key is not None:
+            signed["META/model.mldsa65.sig"] = statement.sign_mldsa(signature, self.mldsa_key)
+        return pack({"mimetype": MIMETYPE, **signed, **self.meta, **members})
 
 
 def _entry(name: str, role: str, media: str, data: bytes, chunks: ChunkRef | None) -> FileEntry:

@@ -53,7 +53,8 @@ def check_bundle(folder: Path, case: Case, tmp_path: Path) -> None:
     path.write_bytes(gzip.decompress((folder / "bundle.sealpack.gz").read_bytes()))
     trust = trust_of(folder) if "key" not in case else None
     key = PublicKey.from_pem(case["key"]) if "key" in case else None
-    report = verify_bundle(path, trust, key=key)
+    mldsa_key = PublicKey.from_pem(case["mldsa_key"]) if "mldsa_key" in case else None
+    report = verify_bundle(path, trust, key=key, mldsa_key=mldsa_key)
     assert report.exit_status == (CODES[case["expect"]].exit if case["expect"] != "ok" else 0)
     if "check" in case:
         assert [c.id for c in report.failures] == [case["check"]]

@@ -1,8 +1,8 @@
 """Write the bundle vectors: `python specs/vectors/bundle/generate.py [FOLDER]`.
 
 Each case is `case.json` and `bundle.sealpack.gz`, gzip of a bundle to be verified, content and all: with the
-public key in `key` where given, else with the case's own `trust.json`, else with the one beside the cases.
-`check` names the check that fails.
+public key in `key` (and the ML-DSA key in `mldsa_key`) where given, else with the case's own `trust.json`,
+else with the one beside the cases. `check` names the check that fails.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support import world
+from support.mldsa import CREATOR_MLDSA, LICENSER_MLDSA, STRANGER_MLDSA
 from support.rawzip import Raw, build
 from support.vectors import Cases
 from support.world import CREATOR, LICENSER, ROOT, STRANGER, T0, BundleSpec, make_keyring, make_root
@@ -30,6 +31,7 @@ from sealpack.format.manifest import Manifest
 from sealpack.format.trust import Trust
 
 SPEC = BundleSpec(model=world.tiny_gguf(8))
+SPEC_HYBRID = BundleSpec(model=world.tiny_gguf(8), mldsa_key=CREATOR_MLDSA)
 MEMBERS = SPEC.members()
 SIG = SPEC.sign(MEMBERS)
 STATEMENT: dict[str, Any] = json.loads(statement.read_signature(SIG).payload)
@@ -111,6 +113,7 @@ def main(folder: Path) -> None:
     _content(add)
     _policy(add)
     _meta(add)
+    _hybrid(add)
     cases.write(folder)
     (folder / "trust.json").write_bytes(world.make_trust().to_bytes())
 
@@ -232,7 +235,7 @@ def _signature(add: Add) -> None:
         trust=_trust(world.key_entry(ED, ["bundle"])),
     )
     mldsa = {"model.mldsa65.sig": bytes(3309)}
-    add("mldsa-unchecked", "An ML-DSA signature this version cannot check.", "SIG_SCHEME", packed(**mldsa))
+    add("mldsa-unchecked", "An ML-DSA signature, and no key to check it with.", "SIG_SCHEME", packed(**mldsa))
 
 
 ED = PrivateKey.from_seed(b"sealpack-test-vector-ed25519-001")
@@ -249,6 +252,92 @@ def _with(envelope: dsse.Envelope, keyid: str, sig: bytes) -> dsse.Envelope:
 
 def _flip(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def _hybrid(add: Add) -> None:
+    """A second signature, ML-DSA-65, over the same bytes."""
+    both, plain = SPEC_HYBRID.sign(MEMBERS), SIG
+    second = statement.sign_mldsa(both, CREATOR_MLDSA)
+    signed = statement.read_signature(both).signed_bytes
+    required, optional = hybrid_trust(), hybrid_trust(schemes=("ecdsa-p256-sha256",))
+
+    def case(
+        name: str,
+        description: str,
+        expect: str,
+        mldsa: bytes | None,
+        sig: bytes = both,
+        trust: Trust | None = required,
+        **more: Any,
+    ) -> None:
+        meta = {} if mldsa is None else {"model.mldsa65.sig": mldsa}
+        check = {"check": "signature"} if expect != "ok" else {}
+        add(name, description, expect, packed(sig=sig, **meta), trust=trust, **check, **more)
+
+    key, mldsa_key = CREATOR.public.pem, CREATOR_MLDSA.public.pem
+    given: dict[str, Any] = {"trust": None, "key": key, "mldsa_key": mldsa_key}
+    case("hybrid", "Both signatures, which keyring and statement require.", "ok", second)
+    case("hybrid-keys", "The same, with nothing but the creator's keys.", "ok", second, **given)
+    case("hybrid-key-alone", "The ML-DSA key was not given.", "SIG_SCHEME", second, trust=None, key=key)
+    case(
+        "hybrid-keys-plain", "An ML-DSA key was given, no such signature.", "SIG_SCHEME", None, plain, **given
+    )
+    case("hybrid-keys-other", "Another ML-DSA key was given.", "SIG_INVALID", second,
+         **given | {"mldsa_key": STRANGER_MLDSA.public.pem})  # fmt: skip
+    case("hybrid-stripped", "The ML-DSA signature was taken away.", "SIG_SCHEME", None)
+    case("hybrid-keyring-only", "Only the keyring requires it.", "ok",
+         statement.sign_mldsa(plain, CREATOR_MLDSA), plain)  # fmt: skip
+    case("hybrid-keyring-stripped", "Only the keyring requires it; not there.", "SIG_SCHEME", None, plain)
+    case("hybrid-payload-only", "Only the statement requires it.", "ok", second, trust=optional)
+    case("hybrid-payload-stripped", "Only the statement requires it; not there.", "SIG_SCHEME", None,
+         trust=optional)  # fmt: skip
+    case("hybrid-optional", "Nobody requires it, it is not there.", "ok", None, plain, optional)
+    case("hybrid-optional-flipped", "Nobody requires it, it is wrong.", "SIG_INVALID",
+         _flip(statement.sign_mldsa(plain, CREATOR_MLDSA)), plain, optional)  # fmt: skip
+    case("hybrid-unexpected", "A right one, and the keyring has no ML-DSA key.", "SIG_SCHEME", second,
+         trust=world.make_trust())  # fmt: skip
+    for name, description, expect, mldsa in (
+        ("flipped", "One bit.", "SIG_INVALID", _flip(second)),
+        ("zero", "Zeros.", "SIG_INVALID", bytes(3309)),
+        ("other-entry", "By the ML-DSA key of another entry.", "SIG_INVALID", LICENSER_MLDSA.sign(signed)),
+        ("stranger", "By nobody's key.", "SIG_INVALID", STRANGER_MLDSA.sign(signed)),
+        ("other-statement", "Over another statement.", "SIG_INVALID",
+         statement.sign_mldsa(plain, CREATOR_MLDSA)),
+        ("payload", "Over the payload, not its encoding.", "SIG_INVALID",
+         CREATOR_MLDSA.sign(statement.read_signature(both).payload)),
+        ("context", "With a context.", "SIG_INVALID", CREATOR_MLDSA.sign(signed, b"sealpack")),
+        ("prehashed", "Over a digest.", "SIG_INVALID", CREATOR_MLDSA.sign(hashlib.sha512(signed).digest())),
+        ("short", "A byte too short.", "SIG_MALFORMED", second[:-1]),
+        ("long", "A byte too long.", "SIG_MALFORMED", second + b"\0"),
+        ("empty", "No bytes.", "SIG_MALFORMED", b""),
+        ("ml-dsa-44", "Another parameter set.", "SIG_MALFORMED", CREATOR_MLDSA.sign_44(signed)),
+        ("ecdsa", "The ECDSA signature again.", "SIG_MALFORMED", CREATOR.sign(signed)),
+        ("base64", "Not raw.", "SIG_MALFORMED", dsse.b64encode(second).encode()),
+    ):  # fmt: skip
+        case(f"hybrid-{name}", description, expect, mldsa)
+    good = statement.read_signature(both)
+    flipped = sigstore(_with(good, CREATOR.keyid, _flip(good.signatures[0].sig)))
+    case(
+        "hybrid-ecdsa-flipped", "The ML-DSA signature is right, ECDSA is not.", "SIG_INVALID", second, flipped
+    )
+    swapped = sigstore(_with(good, CREATOR_MLDSA.keyid, second))
+    case("hybrid-swapped", "ML-DSA in the place of ECDSA.", "SIG_KEY_UNKNOWN", second, swapped)
+    spoofed = sigstore(_with(good, CREATOR.keyid, second))
+    case("hybrid-spoofed", "ML-DSA under the ECDSA keyid.", "SIG_MALFORMED", second, spoofed)
+    revoked = {"keyid": CREATOR_MLDSA.keyid, "good": []}
+    case("hybrid-revoked", "The ML-DSA key was revoked.", "KEY_REVOKED", second,
+         trust=hybrid_trust(keys=[revoked]))  # fmt: skip
+    case("hybrid-revoked-good", "It was revoked, this statement stays good.", "ok", second,
+         trust=hybrid_trust(keys=[revoked | {"good": [good.digest]}]))  # fmt: skip
+
+
+def hybrid_trust(schemes: tuple[str, ...] = ("ecdsa-p256-sha256", "ml-dsa-65"), **revoked: Any) -> Trust:
+    """A keyring whose two keys have ML-DSA keys beside them."""
+    return _trust(
+        world.key_entry(CREATOR, ["bundle"], mldsa=CREATOR_MLDSA, schemes=schemes),
+        world.key_entry(LICENSER, ["license"], mldsa=LICENSER_MLDSA),
+        **revoked,
+    )
 
 
 def _statement(add: Add) -> None:
@@ -326,9 +415,21 @@ def _statement(add: Add) -> None:
     )
     bad(
         "schemes-unknown",
-        "A scheme this version does not know is required.",
+        "ML-DSA is required, and there is no such signature.",
         "SIG_SCHEME",
         own(required_schemes=["ecdsa-p256-sha256", "ml-dsa-65"]),
+    )
+    bad(
+        "schemes-other",
+        "A scheme this version does not know is required.",
+        "SIG_SCHEME",
+        own(required_schemes=["ecdsa-p256-sha256", "slh-dsa-128s"]),
+    )
+    bad(
+        "schemes-mldsa-only",
+        "ML-DSA without ECDSA is required.",
+        "SIG_SCHEME",
+        own(required_schemes=["ml-dsa-65"]),
     )
     bad("schemes-none", "No scheme is required.", "SIG_SCHEME", own(required_schemes=[]))
     bad("min-keyring", "A newer keyring is required.", "TRUST_ROLLBACK", own(min_keyring=2))
