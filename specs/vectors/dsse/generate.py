@@ -16,6 +16,7 @@ import json
 from typing import Any
 
 from support import world
+from support.mldsa import CREATOR_MLDSA
 from support.vectors import Cases
 
 from sealpack.format import canonical, documents, dsse
@@ -71,6 +72,7 @@ def main(folder: Path) -> None:
         "ok",
         both.to_bytes(),
     )
+    _mldsa(add)
     keyid = Envelope(KIND, GOOD.payload, (dsse.Signature("0" * 64, sig),))
     add(
         "keyid-spoofed", "A keyid is a hint: the signature still verifies by the key.", "ok", keyid.to_bytes()
@@ -158,6 +160,24 @@ def main(folder: Path) -> None:
     )
     add("deep", "An envelope nested too deep.", "JSON_LIMIT", b'{"payload":' + b"[" * 20 + b"]" * 20 + b"}")
     cases.write(folder)
+
+
+def _mldsa(add: Any) -> None:
+    message = dsse.pae(KIND, GOOD.payload)
+    sig = CREATOR_MLDSA.sign(message)
+    for name, description, expect, value in (
+        ("good-mldsa", "An ML-DSA-65 signature.", "ok", sig),
+        ("mldsa-flipped", "One bit of an ML-DSA signature.", "SIG_INVALID", sig[:-1] + bytes([sig[-1] ^ 1])),
+        ("mldsa-context", "An ML-DSA signature with a context.", "SIG_INVALID",
+         CREATOR_MLDSA.sign(message, b"x")),
+        ("mldsa-payload", "An ML-DSA signature over the payload alone.", "SIG_INVALID",
+         CREATOR_MLDSA.sign(GOOD.payload)),
+        ("mldsa-short", "3308 bytes.", "SIG_MALFORMED", sig[:-1]),
+        ("mldsa-long", "3310 bytes.", "SIG_MALFORMED", sig + b"\0"),
+        ("mldsa-44", "An ML-DSA-44 signature.", "SIG_MALFORMED", CREATOR_MLDSA.sign_44(message)),
+    ):  # fmt: skip
+        envelope = Envelope(KIND, GOOD.payload, (dsse.Signature(CREATOR_MLDSA.keyid, value),))
+        add(name, description, expect, envelope.to_bytes(), CREATOR_MLDSA)
 
 
 if __name__ == "__main__":

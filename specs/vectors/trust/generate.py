@@ -16,20 +16,22 @@ import json
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from support import world
+from support.mldsa import CREATOR_MLDSA, LICENSER_MLDSA, ROOT_MLDSA, STRANGER_MLDSA, MldsaKey
 from support.vectors import Cases
 from support.world import CREATOR, LICENSER, ROOT, STRANGER, T0, make_keyring, make_revocations, make_root
 
 from sealpack.format import canonical, documents, dsse
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
-from sealpack.format.keys import PrivateKey
+from sealpack.format.keys import ECDSA, ML_DSA, PrivateKey, Signer
 
 R1, R2, R3 = (PrivateKey.from_scalar(0x2000 + n) for n in (1, 2, 3))
 ED = PrivateKey.from_seed(b"sealpack-test-vector-ed25519-001")
 
 
-def resealed(envelope: Envelope, *keys: PrivateKey, **members: Any) -> Envelope:
+def resealed(envelope: Envelope, *keys: Signer, **members: Any) -> Envelope:
     """A document with other members (None: removed), signed by `keys`, else by the test root."""
     value = json.loads(envelope.payload) | members
     body = canonical.dumps({k: v for k, v in value.items() if v is not None})
@@ -88,6 +90,9 @@ def main(folder: Path) -> None:
     _thresholds(add)
     _updates(add)
     _signers(add)
+    _mldsa_keyrings(add)
+    _mldsa_roots(add)
+    _mldsa_signers(add)
     cases.write(folder)
 
 
@@ -432,6 +437,201 @@ def _signers(add: Any) -> None:
         documents.seal("license", {"n": 1}, ED),
         data=trust(keyring=make_keyring(1, [world.key_entry(ED, ["license"])])),
     )
+
+
+def _mldsa_keyrings(add: Any) -> None:
+    """Keyrings whose entries have an ML-DSA key beside their own."""
+    entry = world.key_entry(CREATOR, ["bundle"], mldsa=CREATOR_MLDSA)
+    license = world.key_entry(LICENSER, ["license"], mldsa=LICENSER_MLDSA)
+    add(
+        "mldsa",
+        "Two keys with ML-DSA keys beside them.",
+        "ok",
+        trust(keyring=make_keyring(1, [entry, license])),
+    )
+    optional = entry | {"schemes": [ECDSA]}
+    add("mldsa-optional", "ML-DSA is not required.", "ok", trust(keyring=make_keyring(1, [optional])))
+    add("since", "Since when a key is listed.", "ok", trust(keyring=make_keyring(1, [entry | {"since": T0}])))
+
+    def bad(name: str, description: str, code: str, *entries: dict[str, Any], **members: Any) -> None:
+        add(name, description, code, trust(keyring=resealed(make_keyring(1, list(entries)), **members)))
+
+    bad("mldsa-no-crit", "Older readers would pass over the ML-DSA key.", "TRUST_INVALID", entry, crit=None)
+    bad("mldsa-crit-other", "Another scheme is required too.", "DOC_CRIT", entry, crit=[ML_DSA, "ml-dsa-87"])
+    for name, description, code, members in (
+        ("pem-other-scheme", "mldsa_pem is an ECDSA key.", "TRUST_INVALID",
+         {"mldsa_pem": STRANGER.public.pem}),
+        ("pem-spelling", "mldsa_pem with other line ends.", "KEY_MALFORMED",
+         {"mldsa_pem": CREATOR_MLDSA.public.pem.replace("\n", "\r\n")}),
+        ("pem-width", "mldsa_pem on one line.", "KEY_MALFORMED", {"mldsa_pem": one_line(CREATOR_MLDSA)}),
+        ("pem-ml-dsa-44", "A key of the smaller parameter set.", "KEY_MALFORMED", {"mldsa_pem": pem_44()}),
+        ("alone", "An ML-DSA key without ECDSA.", "TRUST_INVALID",
+         {"pem": CREATOR_MLDSA.public.pem, "keyid": CREATOR_MLDSA.keyid, "scheme": ML_DSA}),
+        ("schemes-other", "A scheme there is no key for.", "TRUST_INVALID", {"schemes": [ECDSA, "ed25519"]}),
+        ("schemes-without-own", "ML-DSA alone is required.", "TRUST_INVALID", {"schemes": [ML_DSA]}),
+        ("schemes-none", "Nothing is required.", "TRUST_INVALID", {"schemes": []}),
+        ("since-negative", "Before 1970.", "TRUST_INVALID", {"since": -1}),
+    ):  # fmt: skip
+        bad(f"mldsa-{name}", description, code, entry | members)
+    plain = world.key_entry(CREATOR, ["bundle"])
+    bad(
+        "mldsa-schemes-no-key",
+        "ML-DSA is required, no key.",
+        "TRUST_INVALID",
+        plain | {"schemes": [ECDSA, ML_DSA]},
+    )
+    beside_ed = world.key_entry(ED, ["license"], mldsa=LICENSER_MLDSA, schemes=("ed25519", ML_DSA))
+    bad("mldsa-beside-ed25519", "An ML-DSA key beside an Ed25519 key.", "TRUST_INVALID", beside_ed)
+    shared = license | {"mldsa_pem": CREATOR_MLDSA.public.pem}
+    bad("mldsa-shared", "One ML-DSA key beside two keys.", "TRUST_INVALID", entry, shared)
+
+
+def one_line(key: MldsaKey) -> str:
+    """The PEM text with its base64 on one line."""
+    lines = key.public.pem.splitlines()
+    return "\n".join([lines[0], "".join(lines[1:-1]), lines[-1], ""])
+
+
+def pem_44() -> str:
+    """An ML-DSA-44 key."""
+    public = mldsa.MLDSA44PrivateKey.from_seed_bytes(b"sealpack-test-mldsa-44-key-0001.").public_key()
+    info = serialization.PublicFormat.SubjectPublicKeyInfo
+    return public.public_bytes(serialization.Encoding.PEM, info).decode()
+
+
+def _mldsa_roots(add: Any) -> None:
+    """Roots whose keys count only together with an ML-DSA key."""
+    m1, m2 = ROOT_MLDSA, MldsaKey(b"sealpack-test-mldsa-key-root-002")
+
+    def pair(*signers: Signer, version: int = 1, threshold: int = 1) -> Envelope:
+        return make_root(version, (R1, R2), threshold, signers, {R1.keyid: m1, R2.keyid: m2})
+
+    def parts(root: Envelope, *signers: Signer) -> bytes:
+        return trust(root, resealed(make_keyring(), *signers), resealed(make_revocations(), *signers))
+
+    add("mldsa-root", "A root key and the ML-DSA key beside it.", "ok", parts(pair(R1, m1), R1, m1))
+    add("mldsa-root-threshold", "Two of two pairs.", "ok",
+        parts(pair(R1, R2, m1, m2, threshold=2), R1, R2, m1, m2))  # fmt: skip
+    one = {R1.keyid: m1}
+    mixed = make_root(1, (R1, R2), 1, (R2,), one)
+    add("mldsa-root-mixed", "Of a pair and a single key the single one signs.", "ok", parts(mixed, R2))
+    for name, description, signers in (
+        ("stripped", "The root has no ML-DSA signature.", (R1, R2)),
+        ("mldsa-only", "The root has only ML-DSA signatures.", (m1, m2)),
+        ("crossed", "ECDSA of one pair, ML-DSA of the other.", (R1, m2)),
+        ("stranger", "ML-DSA by a stranger.", (R1, R2, STRANGER_MLDSA)),
+    ):  # fmt: skip
+        add(f"mldsa-root-{name}", description, "TRUST_THRESHOLD", parts(pair(*signers), R1, m1))
+    good = pair(R1, m1)
+    wrong = Envelope(good.payload_type, good.payload, tuple(
+        dsse.Signature(s.keyid, s.sig if s.keyid == R1.keyid else s.sig[:-1] + b"\0") for s in good.signatures
+    ))  # fmt: skip
+    add("mldsa-root-wrong", "A wrong ML-DSA signature.", "TRUST_THRESHOLD", parts(wrong, R1, m1))
+    add("mldsa-root-keyring", "The keyring has no ML-DSA signature.", "TRUST_THRESHOLD",
+        trust(good, resealed(make_keyring(), R1), resealed(make_revocations(), R1, m1)))  # fmt: skip
+    add("mldsa-root-revocations", "The revocations have no ML-DSA signature.", "TRUST_THRESHOLD",
+        trust(good, resealed(make_keyring(), R1, m1), resealed(make_revocations(), R1)))  # fmt: skip
+    half = trust(
+        pair(R1, R2, m1, m2, threshold=2),
+        resealed(make_keyring(), R1, R2, m1),
+        resealed(make_revocations(), R1, R2, m1, m2),
+    )
+    add("mldsa-root-half", "Of two needed pairs one has no ML-DSA signature.", "TRUST_THRESHOLD", half)
+    keys: list[dict[str, str]] = json.loads(good.payload)["keys"]
+    for name, description, code, members in (
+        ("no-crit", "Older readers must refuse it by name.", "TRUST_INVALID", {"crit": None}),
+        ("crit-other", "Another scheme is required too.", "DOC_CRIT", {"crit": [ML_DSA, "x"]}),
+        ("alone", "An ML-DSA key without ECDSA.", "TRUST_INVALID", {"keys": [*keys, m1.public.pem]}),
+        ("object-single", "An object without mldsa_pem.", "TRUST_INVALID",
+         {"keys": [keys[0], {"pem": R2.public.pem}]}),
+        ("no-pem", "An object without pem.", "TRUST_INVALID",
+         {"keys": [*keys, {"mldsa_pem": m1.public.pem}]}),
+        ("shared", "One ML-DSA key beside two keys.", "TRUST_INVALID",
+         {"keys": [keys[0], keys[1] | {"mldsa_pem": m1.public.pem}]}),
+        ("other-scheme", "mldsa_pem is an ECDSA key.", "TRUST_INVALID",
+         {"keys": [keys[0], keys[1] | {"mldsa_pem": R3.public.pem}]}),
+        ("role-keyid", "A role names an ML-DSA key.", "TRUST_INVALID",
+         {"roles": {r: {"threshold": 1, "keyids": [m1.keyid]} for r in ("root", "keyring", "revocations")}}),
+    ):  # fmt: skip
+        add(f"mldsa-root-{name}", description, code, parts(resealed(good, R1, m1, **members), R1, m1))
+    following = {"version": 2}
+    add("mldsa-root-2", "Root 2 puts an ML-DSA key beside the key.", "ok", trust(),
+        make_root(2, signers=(ROOT, m1), mldsa={ROOT.keyid: m1}), versions=[2, 1, 1])  # fmt: skip
+    add("mldsa-root-2-stripped", "Root 2 has pairs and no ML-DSA signature.", "TRUST_THRESHOLD", trust(),
+        make_root(2, signers=(ROOT,), mldsa={ROOT.keyid: m1}))  # fmt: skip
+    add("mldsa-root-2-old-stripped", "Root 1 has pairs; root 2, without them, is signed with ECDSA only.",
+        "TRUST_THRESHOLD", parts(good, R1, m1), make_root(2, (R1, R2), signers=(R1, R2)))  # fmt: skip
+    add("mldsa-root-2-dropped", "Root 1 has pairs; its pair signs a root 2 without them.", "ok",
+        parts(good, R1, m1), make_root(2, (R1, R2), signers=(R1, R2, m1)), versions=[2, 1, 1])  # fmt: skip
+    add("mldsa-root-update", "A newer keyring by the pair.", "ok", parts(good, R1, m1),
+        resealed(make_keyring(), R1, m1, **following), versions=[1, 2, 1])  # fmt: skip
+    add("mldsa-root-update-stripped", "A newer keyring without the ML-DSA signature.", "TRUST_THRESHOLD",
+        parts(good, R1, m1), resealed(make_keyring(), R1, **following))  # fmt: skip
+
+
+def _mldsa_signers(add: Any) -> None:
+    """Documents with two signatures by one entry of the keyring."""
+
+    def rings(*schemes: str, **revoked: Any) -> bytes:
+        entries = [
+            world.key_entry(CREATOR, ["license"], mldsa=CREATOR_MLDSA),
+            world.key_entry(LICENSER, ["license"], mldsa=LICENSER_MLDSA, schemes=(ECDSA, *schemes)),
+        ]
+        return trust(keyring=make_keyring(1, entries), revocations=make_revocations(**revoked))
+
+    required, optional = rings(ML_DSA), rings()
+    good = documents.seal("license", {"n": 1}, LICENSER, LICENSER_MLDSA)
+    plain = documents.seal("license", {"n": 1}, LICENSER)
+    other = documents.seal("license", {"n": 2}, LICENSER_MLDSA)
+
+    def signed(name: str, description: str, code: str, document: Envelope, data: bytes = required) -> None:
+        add(
+            f"signer-mldsa{name}", description, code, data, document=document, role="license", names=("acme",)
+        )
+
+    def second(sig: bytes) -> Envelope:
+        ordered = sorted(
+            (*plain.signatures, dsse.Signature(LICENSER_MLDSA.keyid, sig)), key=lambda s: s.keyid
+        )
+        return Envelope(good.payload_type, good.payload, tuple(ordered))
+
+    sig = LICENSER_MLDSA.sign(good.signed_bytes)
+    signed("", "Both signatures of one entry.", "ok", good)
+    signed("-reversed", "In the other order.", "ok",
+           Envelope(good.payload_type, good.payload, good.signatures[::-1]))  # fmt: skip
+    signed("-stripped", "The ML-DSA signature is missing.", "SIG_SCHEME", plain)
+    signed("-optional", "Not required, and there.", "ok", good, optional)
+    signed("-optional-without", "Not required, not there.", "ok", plain, optional)
+    signed("-optional-wrong", "Not required, wrong.", "SIG_INVALID", second(_flipped(sig)), optional)
+    signed("-wrong", "One bit.", "SIG_INVALID", second(_flipped(sig)))
+    signed("-short", "A byte too short.", "SIG_MALFORMED", second(sig[:-1]))
+    signed("-long", "A byte too long.", "SIG_MALFORMED", second(sig + b"\0"))
+    signed("-other-document", "Of another document.", "SIG_INVALID", second(other.signatures[0].sig))
+    signed("-context", "With a context.", "SIG_INVALID",
+           second(LICENSER_MLDSA.sign(good.signed_bytes, b"sealpack")))  # fmt: skip
+    signed("-other-entry", "ML-DSA by another entry's key.", "DSSE_INVALID",
+           documents.seal("license", {"n": 1}, LICENSER, CREATOR_MLDSA))  # fmt: skip
+    signed("-stranger", "ML-DSA by a key nobody lists.", "DSSE_INVALID",
+           documents.seal("license", {"n": 1}, LICENSER, STRANGER_MLDSA))  # fmt: skip
+    signed("-spoofed", "ML-DSA by a stranger under the listed keyid.", "SIG_INVALID",
+           second(STRANGER_MLDSA.sign(good.signed_bytes)))  # fmt: skip
+    signed(
+        "-only", "No ECDSA signature.", "DSSE_INVALID", documents.seal("license", {"n": 1}, LICENSER_MLDSA)
+    )
+    thrice = (*good.signatures, dsse.Signature(LICENSER_MLDSA.keyid, sig))
+    signed("-twice", "Two ML-DSA signatures.", "DSSE_INVALID",
+           Envelope(good.payload_type, good.payload, thrice))  # fmt: skip
+    signed("-two-entries", "Two entries sign with both keys.", "DSSE_INVALID",
+           documents.seal("license", {"n": 1}, LICENSER, LICENSER_MLDSA, CREATOR, CREATOR_MLDSA))  # fmt: skip
+    signed("-unexpected", "The keyring has no ML-DSA key for it.", "DSSE_INVALID", good, trust())
+    revoked = {"keyid": LICENSER_MLDSA.keyid, "good": []}
+    signed("-revoked", "The ML-DSA key was revoked.", "KEY_REVOKED", good, rings(ML_DSA, keys=[revoked]))
+    signed("-revoked-good", "It was revoked, this document stays good.", "ok", good,
+           rings(ML_DSA, keys=[revoked | {"good": [good.digest]}]))  # fmt: skip
+
+
+def _flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
 
 
 if __name__ == "__main__":
