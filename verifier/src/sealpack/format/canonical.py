@@ -20,7 +20,7 @@ MAX_INT = 2**53 - 1
 
 def dumps(value: Any) -> bytes:
     """Return the one canonical encoding of `value`; ValueError when it has none."""
-    _check_encodable(value, "$")
+    _check_encodable(value)
     return rfc8785.dumps(value)
 
 
@@ -98,20 +98,34 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check_encodable(value: Any, path: str) -> None:
+# Where a value stands: the place of what holds it, and its key or index there; None for the whole. Spelled
+# out only for an error: text made for every value of a hostile document would cost the square of its length.
+_Place = tuple[Any, str | int] | None
+
+
+def _check_encodable(value: Any, place: _Place = None) -> None:
     """Refuse what RFC 8785 could write but our documents never hold, naming where it stands."""
     if isinstance(value, (bool, str)):
         return
     if isinstance(value, int):
         if abs(value) > MAX_INT:
-            raise ValueError(f"{path}: integer outside +-(2^53 - 1)")
+            raise ValueError(f"{_spelled(place)}: integer outside +-(2^53 - 1)")
     elif isinstance(value, dict):
         for key, member in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"{path}: object keys are strings")
-            _check_encodable(member, f"{path}.{key}")
+                raise ValueError(f"{_spelled(place)}: object keys are strings")
+            _check_encodable(member, (place, key))
     elif isinstance(value, (list, tuple)):
         for index, member in enumerate(value):
-            _check_encodable(member, f"{path}[{index}]")
+            _check_encodable(member, (place, index))
     else:
-        raise ValueError(f"{path}: {type(value).__name__} has no canonical form")
+        raise ValueError(f"{_spelled(place)}: {type(value).__name__} has no canonical form")
+
+
+def _spelled(place: _Place) -> str:
+    """A place as a path: `$.files[3].name`, long keys cut."""
+    steps: list[str] = []
+    while place is not None:
+        place, step = place
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:60]}")
+    return "$" + "".join(reversed(steps))

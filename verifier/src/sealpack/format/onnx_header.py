@@ -24,6 +24,7 @@ __all__ = ["OnnxHeader", "ValueInfo", "looks_like_onnx", "read_onnx_header"]
 
 _MAX_NODES = 1 << 20
 _MAX_DEPTH = 16  # graphs within graphs
+_MAX_SCOPE = 1 << 13  # characters of the names a nested tensor is told by
 _MAX_DIMS = 64
 _MAX_PORTS = 1 << 14
 _MAX_LISTED = 1 << 20  # fields of one tensor: strings, or integers written one by one
@@ -202,6 +203,8 @@ class _Reader:
         if attribute.keys() <= {1}:
             return
         scope = f"{owner}.{self.text(attribute, 1)}/"
+        if len(scope) > _MAX_SCOPE:
+            raise self.window.unsafe(f"names of nested graphs are longer than {_MAX_SCOPE} characters")
         for field in attribute.all(5) + attribute.all(10):
             self.tensor(self.wire.content(field), scope)
         for field in attribute.all(22) + attribute.all(23):
@@ -277,6 +280,7 @@ class _Reader:
         tensor = self.wire.message(span, frozenset({2, 3, 8, 9, 14}), frozenset({1, 4, 5, 6, 7, 10, 11, 13}))
         name = self.text(tensor, 8)
         full = scope + name
+        self.wire.keep(len(scope))  # held once for every tensor in it
         dtype, bits = self.dtype(self.integer(tensor, 2), full)
         shape = self.shape(tensor, full)
         count = prod(shape)

@@ -105,13 +105,19 @@ class Wire:
     def text(self, field: Field, most: int = 4096) -> str:
         """A UTF-8 string of at most `most` bytes."""
         span = self.content(field)
-        self._kept += span.size
-        if span.size > most or self._kept > _MAX_KEPT_BYTES:
+        if span.size > most:
             raise self.window.unsafe(f"text of {span.size} bytes is more than we keep")
+        self.keep(span.size)
         try:
             return self.window.take(span.begin, span.size).decode()
         except UnicodeDecodeError as error:
             raise self.window.unsafe(f"text at {span.begin} is not UTF-8") from error
+
+    def keep(self, size: int) -> None:
+        """Count `size` bytes of text that the caller holds; MODEL_UNSAFE when it is too much in all."""
+        self._kept += size
+        if self._kept > _MAX_KEPT_BYTES:
+            raise self.window.unsafe(f"names and texts are more than {_MAX_KEPT_BYTES} bytes")
 
     def content(self, field: Field) -> Span:
         """Where a length-delimited field's content lies; any other wire type is refused."""
