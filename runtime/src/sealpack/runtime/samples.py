@@ -7,15 +7,17 @@ on the vectors as the engine gave them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.io import Expect, Sample
-from sealpack.runtime.api import Answer, Runtime
+from sealpack.runtime.api import Runtime
+from sealpack.runtime.engines.base import Call, Embed, Generate, Infer
 
 COST_CENTRE = "selftest"
+Ask = Callable[[Call], dict[str, Any]]  # computes one call and gives its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +32,35 @@ class Outcome:
 
 def run_all(runtime: Runtime) -> list[Outcome]:
     """Run every sample as an ordinary metered call (cost centre `selftest`)."""
-    return [run_one(runtime, sample) for sample in runtime.io.samples]
+
+    def ask(call: Call) -> dict[str, Any]:
+        return runtime.run(call, cost_centre=COST_CENTRE).value
+
+    return [run_one(ask, sample) for sample in runtime.io.samples]
 
 
-def run_one(runtime: Runtime, sample: Sample) -> Outcome:
-    """Run one sample and judge it."""
-    expect = sample.expect
+def run_one(ask: Ask, sample: Sample) -> Outcome:
+    """Run one sample through `ask` and judge the answer."""
+    expect, call = sample.expect, _call(sample)
+    expected, found, good = _judge(expect, ask(call))
+    what = "inputs"
     if sample.prompt is not None:
-        answer = runtime.generate(sample.prompt, max_tokens=sample.max_tokens, cost_centre=COST_CENTRE)
         what = f"prompt {sample.prompt!r}"
     elif sample.text is not None:
-        texts = [sample.text] if expect.near is None else [sample.text, expect.near]
-        answer = runtime.embed(texts, cost_centre=COST_CENTRE)
         what = f"text {sample.text!r}"
-    else:
-        answer = runtime.infer(_numbers(sample.inputs or {}), cost_centre=COST_CENTRE)
-        what = "inputs"
-    expected, found, good = _judge(expect, answer)
     return Outcome(what, expected, found, good)
 
 
-def _judge(expect: Expect, answer: Answer) -> tuple[str, str, bool]:
-    value = answer.value
+def _call(sample: Sample) -> Call:
+    if sample.prompt is not None:
+        return Generate(sample.prompt, sample.max_tokens)
+    if sample.text is not None:
+        near = sample.expect.near
+        return Embed((sample.text,) if near is None else (sample.text, near))
+    return Infer(_numbers(sample.inputs or {}))
+
+
+def _judge(expect: Expect, value: dict[str, Any]) -> tuple[str, str, bool]:
     if expect.text is not None:
         found = str(value.get("text", ""))
         return repr(expect.text), repr(found), found == expect.text
@@ -60,7 +69,7 @@ def _judge(expect: Expect, answer: Answer) -> tuple[str, str, bool]:
         return expect.label, found, found == expect.label
     vectors: list[list[float]] = value.get("embeddings") or [[]]
     if expect.near is not None:
-        similarity = _cosine(vectors[0], vectors[-1]) if len(vectors) > 1 else 0.0
+        similarity = cosine(vectors[0], vectors[-1]) if len(vectors) > 1 else 0.0
         return f"cosine >= {expect.cosine}", f"{similarity:.4f}", similarity >= float(expect.cosine)
     return _leading(expect, vectors[0])
 
@@ -74,7 +83,7 @@ def _leading(expect: Expect, vector: Sequence[float]) -> tuple[str, str, bool]:
     return ", ".join(expect.embedding or ()), ", ".join(f"{x:.4f}" for x in found), near
 
 
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+def cosine(a: Sequence[float], b: Sequence[float]) -> float:
     norm = math.hypot(*a) * math.hypot(*b)
     return math.fsum(x * y for x, y in zip(a, b, strict=True)) / norm if norm else 0.0
 

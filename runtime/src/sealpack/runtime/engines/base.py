@@ -25,11 +25,15 @@ OnToken = Callable[[str, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a verified file's bytes lie inside the store's bundle copy, in bytes, and its role."""
+    """Where a verified file's bytes lie inside the store's bundle copy, in bytes, and its role.
+
+    `fd` where they lie in a file of their own: a creator evaluates a model that is in no bundle yet.
+    """
 
     offset: int
     size: int
     role: str = ""
+    fd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,10 @@ class VerifiedModel:
     def read(self, path: str) -> bytes:
         """The bytes of a small file."""
         span = self.span(path)
-        return os.pread(self.fd, span.size, span.offset)
+        return os.pread(self._descriptor(span), span.size, span.offset)
+
+    def _descriptor(self, span: Span) -> int:
+        return self.fd if span.fd is None else span.fd
 
     def view(self, path: str) -> memoryview:
         """The bytes of a file mapped read-only, without copying them."""
@@ -66,7 +73,7 @@ class VerifiedModel:
             return memoryview(b"")
         start = span.offset - span.offset % mmap.ALLOCATIONGRANULARITY
         length = span.offset + span.size - start
-        mapped = mmap.mmap(self.fd, length, prot=mmap.PROT_READ, offset=start)
+        mapped = mmap.mmap(self._descriptor(span), length, prot=mmap.PROT_READ, offset=start)
         return memoryview(mapped)[span.offset - start :]
 
     def with_role(self, role: str) -> list[str]:
@@ -115,7 +122,17 @@ class Infer:
     inputs: Mapping[str, Any]
 
 
-Call = Generate | Embed | Infer
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable the model finds `text`: the sum of log-probabilities, and over how many tokens.
+
+    A text longer than the context is cut into windows of its length; a window's first token is given.
+    """
+
+    text: str
+
+
+Call = Generate | Embed | Infer | Score
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,3 +73,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+
+
+def processor() -> tuple[str | None, int]:
+    """The processor's name, where the system tells it, and its physical cores."""
+    cpuinfo = _text(_CPUINFO)
+    names = (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name"))
+    return next(names, None) or None, physical_cores(cpuinfo)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp
+import numpy as np
 from llama_cpp import _internals
 
 from sealpack.format.errors import SealpackError
@@ -30,6 +31,7 @@ from sealpack.runtime.engines.base import (
     Options,
     Prepared,
     Result,
+    Score,
     Span,
     Usage,
     VerifiedModel,
@@ -40,6 +42,7 @@ from sealpack.runtime.engines.base import (
 from sealpack.runtime.engines.cpu import choose_threads, require_avx2
 
 _DEFAULT_CONTEXT = 4096  # tokens; a model trained on less gets its own length
+_SCORED = 64  # tokens whose logits are held at once: a row of them is as long as the vocabulary
 _SEQUENCES = 64  # texts that llama.cpp embeds in one batch
 
 _loader_lock = threading.Lock()
@@ -135,7 +138,9 @@ class LlamaSession:
                 return self._prepare_generate(call)
             case Embed(texts=texts) if takes(self._io) == "text":
                 return self._prepare_embed(texts)
-            case Embed() | Infer() | Generate():
+            case Score(text=text) if takes(self._io) == "prompt":
+                return self._prepare_score(text)
+            case Embed() | Infer() | Generate() | Score():
                 raise wrong_task(self._io, call)
 
     def close(self) -> None:
@@ -188,6 +193,41 @@ class LlamaSession:
         value = {"text": "".join(pieces), "finish": finish}
         used = Usage(tok_in=len(tokens), tok_out=produced, items=1)
         return Result(value, used, cancelled=finish == "cancel")
+
+    def _prepare_score(self, text: str) -> Prepared:
+        check_texts((text,))
+        tokens = self._tokenise(text)
+        if len(tokens) < 2:
+            raise SealpackError("INPUT_INVALID", "the text is too short to be scored: it has no second token")
+        used = Usage(tok_in=len(tokens), items=1)
+        return Prepared(used, lambda _: Result(self._score(tokens), used))
+
+    def _score(self, tokens: list[int]) -> dict[str, Any]:
+        windows = [tokens[i : i + self._context] for i in range(0, len(tokens), self._context)]
+        try:
+            total = sum(self._score_window(window) for window in windows)
+        except RuntimeError:
+            raise SealpackError("ENGINE_FAILED", "llama.cpp failed to score the text") from None
+        finally:
+            self._llm.reset()
+            self._llm._ctx.kv_cache_clear()
+        return {"logprob": total, "tokens": sum(len(window) - 1 for window in windows)}
+
+    def _score_window(self, window: list[int]) -> float:
+        """Sum of natural-log probabilities of every token after the first."""
+        context, batch, total = self._llm._ctx, self._llm._batch, 0.0
+        context.kv_cache_clear()
+        step = min(_SCORED, int(self._llm.n_batch))
+        for start in range(0, len(window), step):
+            part = window[start : start + step]
+            batch.set_batch(batch=part, n_past=start, logits_all=True)
+            context.decode(batch)
+            rows = np.ctypeslib.as_array(context.get_logits(), shape=(len(part), self._llm.n_vocab()))
+            for row, following in zip(rows, window[start + 1 : start + step + 1], strict=False):
+                scores = row.astype(np.float64)
+                top = scores.max()
+                total += float(scores[following] - top - np.log(np.exp(scores - top).sum()))
+        return total
 
     def _prepare_embed(self, texts: tuple[str, ...]) -> Prepared:
         check_texts(texts)

@@ -30,6 +30,7 @@ from sealpack.runtime.engines.base import (
     Options,
     Prepared,
     Result,
+    Score,
     Usage,
     VerifiedModel,
     check_texts,
@@ -147,7 +148,7 @@ class OnnxSession:
                 return self._prepare_texts(texts, self._words)
             case Infer(inputs=inputs) if self._words is None:
                 return self._prepare_tensors(inputs)
-            case Embed() | Infer() | Generate():
+            case Embed() | Infer() | Generate() | Score():
                 raise wrong_task(self._io, call)
 
     def close(self) -> None:
