@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -157,7 +157,14 @@ class PrivateKey:
         if scheme == ED25519:
             return cls._wrap(ed25519.Ed25519PrivateKey.generate())
         if scheme == ML_DSA:
-            return cls._wrap(mldsa.MLDSA65PrivateKey.generate())
+            try:
+                return cls._wrap(mldsa.MLDSA65PrivateKey.generate())
+            except UnsupportedAlgorithm:  # built against an OpenSSL older than 3.5
+                raise SealpackError(
+                    "EXTRA_MISSING",
+                    "the installed cryptography has no ML-DSA-65",
+                    remedy="install cryptography 48 or newer from its own wheels",
+                ) from None
         raise SealpackError("USAGE", f"unknown key scheme {scheme!r}")
 
     @classmethod
