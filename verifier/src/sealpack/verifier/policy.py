@@ -358,7 +358,7 @@ def _check_bundle(rules: BundleRules, facts: Mapping[str, Any], now: int) -> Ite
     bundle_id = facts.get("bundle_id")
     if rules.ids is not None:
         ok = isinstance(bundle_id, str) and any(_covers(name, bundle_id) for name in rules.ids)
-        yield Finding("bundle.ids", ok, f"found: {bundle_id}; allowed: {', '.join(rules.ids)}")
+        yield Finding("bundle.ids", ok, f"found: {bundle_id or 'nothing'}; allowed: {', '.join(rules.ids)}")
     if rules.kinds is not None:
         yield _among("bundle.kinds", facts.get("kind"), rules.kinds)
     if rules.min_release:
