@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import world
+from support.mldsa import CREATOR_MLDSA
 from support.world import BundleSpec
 
 MODEL_SIGNING = Path(sys.executable).with_name("model_signing")
@@ -24,15 +25,18 @@ def tool(name: str) -> str:
     return found
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two payload files, the second behind a pad or a long extra field, metadata in folders."""
+@pytest.fixture(scope="module", params=[None, CREATOR_MLDSA], ids=["plain", "hybrid"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two payload files, the second behind a pad or a long extra field, metadata in folders.
+
+    Once with one signature, once with an ML-DSA signature beside it.
+    """
     extra = {
         "license/LICENSE.txt": ("license-text", "text/plain", b"Test license.\n"),
         "payload/vocab.txt": ("vocabulary", "text/plain", b"[PAD]\n[UNK]\n"),
     }
     path = tmp_path_factory.mktemp("outside") / "tiny.sealpack"
-    path.write_bytes(BundleSpec(extra=extra).build())
+    path.write_bytes(BundleSpec(extra=extra, mldsa_key=request.param).build())
     return path
 
 
