@@ -12,6 +12,7 @@ from support import world
 from support.world import BundleSpec
 
 from sealpack.format.documents import Parcel
+from sealpack.format.words import fingerprint_words
 from sealpack.verifier.cli import main as cli
 
 SEALPACK = Path(sys.executable).with_name("sealpack")
@@ -150,7 +151,12 @@ def test_json_names_everything_of_a_good_bundle(files: Path, capsys: pytest.Capt
         "issuer": world.ISSUER,
         "keyid": world.CREATOR.keyid,
         "scheme": "ecdsa-p256-sha256",
+        "words": fingerprint_words(world.CREATOR.keyid),
+        "roles": ["bundle"],
+        "namespaces": ["acme"],
+        "status": "active",
     }
+    assert report["trust"]["root"]["words"] == fingerprint_words(world.make_trust().root_digest)
     assert [f["name"] for f in report["files"]] == [
         "card.md",
         "chunks/0.sha256c",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from sealpack.format import documents
 from sealpack.format.container import BundleReader
@@ -21,7 +22,8 @@ from sealpack.format.license import License, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
 from sealpack.format.statement import Statement
-from sealpack.format.trust import ROOT_ROLES, Trust
+from sealpack.format.trust import ROOT_ROLES, KeyEntry, Trust
+from sealpack.format.words import fingerprint_words
 from sealpack.verifier import content, evidence, hashing
 from sealpack.verifier.hashing import Mode, Progress
 from sealpack.verifier.report import Report
@@ -130,6 +132,19 @@ class _Run:
             f"v{self.trust.keyring.version}, revocations v{self.trust.revocations.version}"
             + (" (newer ones came with the bundle)" if self.trust != before else ""),
         )
+        self.report.facts["trust"] = {
+            "root": {
+                "version": self.trust.root.version,
+                "digest": self.trust.root_digest,
+                "words": fingerprint_words(self.trust.root_digest),
+            },
+            "keyring": {"version": self.trust.keyring.version, "issued_at": self.trust.keyring.issued_at},
+            "revocations": {
+                "version": self.trust.revocations.version,
+                "issued_at": self.trust.revocations.issued_at,
+            },
+            "updated": self.trust != before,
+        }
 
     def _signature(self, bundle: BundleReader) -> None:
         self.step = "signature"
@@ -155,7 +170,12 @@ class _Run:
         data = bundle.read("manifest.json")
         digest = hashlib.sha256(data).hexdigest()
         if digest != said.manifest_sha256 or digest != said.resources.get("manifest.json"):
-            raise SealpackError("DIGEST_MISMATCH", "manifest.json is not the one that was signed")
+            raise SealpackError(
+                "DIGEST_MISMATCH",
+                "manifest.json is not the one that was signed",
+                expected=said.manifest_sha256,
+                found=digest,
+            )
         self.manifest = Manifest.from_bytes(data)
         if (self.manifest.bundle_id, self.manifest.release_index) != (said.bundle_id, said.release_index):
             raise SealpackError("MANIFEST_MISMATCH", "manifest and signature name different releases")
@@ -167,6 +187,8 @@ class _Run:
             "release_index": m.release_index,
             "bundle_digest": digest,
             "kind": m.kind,
+            "name": m.name,
+            **{k: v for k in ("intended_use", "description", "support") if (v := getattr(m, k))},
             "quality_tier": m.quality_tier,
             "size": bundle.size,
             **({"recertify_by": m.recertify_by} if m.recertify_by else {}),
@@ -174,7 +196,12 @@ class _Run:
             "encrypted": m.encryption is not None,
             "files": [{"name": e.name, "role": e.role, "size": e.size, "sha256": e.sha256} for e in m.files],
         }
-        self.report.passed("manifest", f"{m.bundle_id} {m.version}, {len(m.files)} files, all signed")
+        self.report.passed(
+            "manifest",
+            f"{m.bundle_id} {m.version}, {len(m.files)} files, all signed",
+            expected=said.manifest_sha256,
+            found=digest,
+        )
 
     def _names(self, bundle: BundleReader) -> None:
         listed = {e.name: e.sha256 for e in self.manifest.files}
@@ -196,8 +223,11 @@ class _Run:
             raise SealpackError("BUNDLE_REVOKED", f"{m.bundle_id} {m.version} was withdrawn")
         floor = lists.floors.get(m.bundle_id, 0)
         if m.release_index < floor:
-            raise SealpackError("BUNDLE_FLOOR", f"release {m.release_index} is below the floor {floor}")
-        self.report.passed("revocation", f"not withdrawn, floor {floor}")
+            told = f"release {m.release_index} is below the floor {floor}"
+            raise SealpackError("BUNDLE_FLOOR", told, expected=floor, found=m.release_index)
+        self.report.passed(
+            "revocation", f"not withdrawn, floor {floor}", expected=str(floor), found=str(m.release_index)
+        )
 
     def _licenses(self, bundle: BundleReader) -> None:
         names = [n for n in bundle.entries if n.startswith("META/license/")]
@@ -242,6 +272,16 @@ class _Run:
         proofs = evidence.check(bundle, self.manifest, self.trust, self.report)
         self.step = "tier"
         evidence.check_tier(bundle, self.manifest, self.trust, proofs, self.report)
+
+
+def _signer(entry: KeyEntry) -> dict[str, Any]:
+    """Whose key signed, and what else the keyring says of that key."""
+    return entry.summary() | {
+        "words": fingerprint_words(entry.key.keyid),
+        "roles": sorted(entry.roles),
+        "namespaces": list(entry.namespaces),
+        "status": entry.status,
+    }
 
 
 def _trust_member(bundle: BundleReader, name: str) -> Envelope:

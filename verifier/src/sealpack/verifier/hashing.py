@@ -40,7 +40,7 @@ class Mode:
         if sample is None:
             return cls(LEAVES if leaves_only else FULL)
         if leaves_only:
-            raise SealpackError("USAGE", "either all leaves or a sample of them")
+            raise SealpackError("USAGE", "leaves and sample exclude each other: give one")
         if sample < 1:
             raise SealpackError("USAGE", "a sample has at least 1 leaf per file")
         return cls(SAMPLE, sample)
@@ -131,8 +131,7 @@ class _Check:
 
     def _metadata(self, entry: FileEntry) -> None:
         limit = LIMITS.chunk_table_bytes if entry.role == "chunk-table" else None
-        if hashlib.sha256(self.bundle.read(entry.name, limit)).hexdigest() != entry.sha256:
-            raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
+        _same(entry.name, entry.sha256, hashlib.sha256(self.bundle.read(entry.name, limit)).hexdigest())
 
     def _payload(self, entry: FileEntry, chunked: ChunkRef) -> None:
         table = self.bundle.read(chunked.table, LIMITS.chunk_table_bytes)
@@ -155,8 +154,7 @@ class _Check:
         read_into = partial(self.bundle.read_into, entry.name)
         found = chunks.digest_file(read_into, entry.size, threads=threads, progress=self._tell)
         _compare(entry, range(chunks.chunk_count(entry.size)), found.table, table)
-        if found.sha256 != entry.sha256:
-            raise SealpackError("DIGEST_MISMATCH", f"{entry.name} is not what was signed")
+        _same(entry.name, entry.sha256, found.sha256)
         if found.crc != self.bundle.entries[entry.name].item.crc:
             raise SealpackError("CONTAINER_CRC", f"{entry.name} does not have its stated checksum")
 
@@ -170,6 +168,12 @@ class _Check:
             if self._stopped:
                 raise _Stopped
             self.progress(count)
+
+
+def _same(name: str, signed: str, found: str) -> None:
+    """DIGEST_MISMATCH unless the digest of a file is the signed one."""
+    if found != signed:
+        raise SealpackError("DIGEST_MISMATCH", f"{name} is not what was signed", expected=signed, found=found)
 
 
 def _compare(entry: FileEntry, indices: Sequence[int], found: bytes, signed: bytes) -> None:

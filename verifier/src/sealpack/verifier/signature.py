@@ -40,7 +40,8 @@ class GivenKeys:
         Whoever gives an ML-DSA key wants it used: it is required.
         """
         if self.key.keyid != keyid:
-            raise SealpackError("SIG_KEY_UNKNOWN", f"signed by {keyid[:16]}, not the given key")
+            told = f"signed by {keyid[:16]}, not the given key"
+            raise SealpackError("SIG_KEY_UNKNOWN", told, expected=self.key.keyid, found=keyid)
         second = frozenset() if self.mldsa is None else frozenset({ML_DSA})
         schemes = frozenset({self.key.scheme}) | second
         roles = frozenset({"bundle"})

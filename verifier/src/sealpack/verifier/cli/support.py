@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import read_bounded
+from sealpack.format.files import atomic_write, read_bounded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,23 +43,43 @@ def _remember(_context: click.Context, _param: click.Parameter, value: str) -> s
     return value
 
 
-def format_option(command: F) -> F:
-    """`--format text|json`, passed as `fmt`."""
+def formats(*choices: str) -> Callable[[F], F]:
+    """`--format`, one of `choices`, the first by default; passed as `fmt`."""
     return click.option(
         "--format",
         "fmt",
-        type=click.Choice(("text", "json")),
-        default="text",
+        type=click.Choice(choices),
+        default=choices[0],
         show_default=True,
         callback=_remember,
         is_eager=True,
         help="How to print the result.",
-    )(command)
+    )
+
+
+def format_option(command: F) -> F:
+    """`--format text|json`, passed as `fmt`."""
+    return formats("text", "json")(command)
 
 
 def emit(result: dict[str, Any], text: str, fmt: str) -> None:
     """Print the result: `text` for people, or `result` as one JSON object."""
     click.echo(json.dumps(result, indent=2, ensure_ascii=False) if fmt == "json" else text)
+
+
+def refuse_existing(output: str | None, force: bool) -> None:
+    """OUTPUT_EXISTS when `output` is there and may not be replaced: told before the work, not after it."""
+    if output is not None and not force and os.path.lexists(output):
+        raise SealpackError("OUTPUT_EXISTS", f"{output} already exists")
+
+
+def write_result(text: str, output: str | None, force: bool) -> None:
+    """Print `text`, or write it with a last newline to the file `output`, whole or not at all."""
+    if output is None:
+        click.echo(text)
+    else:
+        data = f"{text}\n".encode("utf-8", "surrogateescape")  # a path may hold bytes that are no text
+        atomic_write(output, data, replace=force)
 
 
 def note(message: str) -> None:

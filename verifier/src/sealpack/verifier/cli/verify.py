@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import read_bounded
-from sealpack.format.keys import PublicKey
+from sealpack.format.keys import ECDSA, PrivateKey, PublicKey
 from sealpack.verifier.cli import support
+
+if TYPE_CHECKING:
+    from sealpack.verifier.report import Report
+
+FORMATS = ("text", "json", "sarif", "html", "svr")
+MAX_KEY_FILE = 64 * 1024
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2000}")
+_MARK = re.compile(r"^(PASS|FAIL|  ok|  FAIL|  warning)\b", re.MULTILINE)
+_COLOURS = {"PASS": "green", "ok": "green", "FAIL": "red", "warning": "yellow"}
 
 
 @click.command(short_help="Check that a bundle is authentic and intact.")
@@ -40,7 +52,16 @@ from sealpack.verifier.cli import support
     type=click.Path(dir_okay=False),
     help="Policy file (TOML): what a good bundle must be to be let in.",
 )
-@support.format_option
+@support.formats(*FORMATS)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the report to this file.")
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option(
+    "--sign-key",
+    type=click.Path(dir_okay=False),
+    help="For svr: your private ECDSA P-256 key (PEM), which signs the result.",
+)
+@support.passphrase_option
+@click.option("--verifier-id", metavar="URI", help="For svr: who verified, instead of this software.")
 def verify(
     bundle: str,
     trust_file: str | None,
@@ -50,8 +71,16 @@ def verify(
     sample: int | None,
     policy_file: str | None,
     fmt: str,
+    output: str | None,
+    force: bool,
+    sign_key: str | None,
+    passphrase_file: str | None,
+    verifier_id: str | None,
 ) -> int:
-    """Check that BUNDLE is authentic and intact, and print every check.
+    """Check that BUNDLE is authentic and intact, and report every check.
+
+    The report is text, one JSON object, SARIF 2.1.0, one HTML page to be filed, or (svr) a signed in-toto
+    Simple Verification Result, which only a bundle that passed gets.
 
     Exit status: 0 pass, 3 not authentic or not intact, 4 withdrawn, revoked or against the policy.
     """
@@ -62,6 +91,8 @@ def verify(
         raise SealpackError("USAGE", "give one of --trust FILE or --key FILE")
     if mldsa_file and key_file is None:
         raise SealpackError("USAGE", "--mldsa-key belongs to --key; a trust file names both keys")
+    signer = _signer(fmt, sign_key, passphrase_file, verifier_id)
+    _check_output(output, force, bundle, trust_file, key_file, mldsa_file, policy_file, sign_key)
     trust = support.load_trust(trust_file) if trust_file else None
     key, mldsa_key = _public(key_file), _public(mldsa_file)
     rules = policy.load(policy_file) if policy_file else None
@@ -76,13 +107,76 @@ def verify(
             sample=sample,
             progress=bar.update,
         )
+    report.verified_at = support.now()
     if rules is not None:
-        policy.apply(report, rules, support.now())
-    support.emit(report.to_dict(), report.to_text(), fmt)
+        policy.apply(report, rules, report.verified_at)
+    if report.ok or fmt != "svr":
+        shown = _render(report, fmt, signer, verifier_id, terminal=output is None)
+        support.write_result(shown, output, force)
     if not report.ok:
         first = report.failures[0]
         support.note(f"sealpack: error[{first.code}]: {bundle}: {first.detail}")
     return report.exit_status
+
+
+def _signer(
+    fmt: str, sign_key: str | None, passphrase_file: str | None, verifier_id: str | None
+) -> PrivateKey | None:
+    """The key that signs the result; USAGE when the options and the format do not go together."""
+    if fmt != "svr":
+        if sign_key or verifier_id:
+            raise SealpackError("USAGE", "--sign-key and --verifier-id belong to --format svr")
+        return None
+    if sign_key is None:
+        raise SealpackError("USAGE", "--format svr is signed: give --sign-key FILE")
+    if verifier_id is not None and not _URI.fullmatch(verifier_id):
+        raise SealpackError("USAGE", "--verifier-id is not a URI")
+    key = PrivateKey.load(sign_key, _passphrase(sign_key, passphrase_file))
+    if key.scheme != ECDSA:
+        raise SealpackError("KEY_UNREADABLE", f"{sign_key} is an {key.scheme} key, not {ECDSA}")
+    return key
+
+
+def _passphrase(sign_key: str, passphrase_file: str | None) -> bytes | None:
+    """The passphrase of an encrypted key, from its file or asked for on a terminal."""
+    encrypted = b"BEGIN ENCRYPTED" in read_bounded(sign_key, MAX_KEY_FILE)
+    return support.passphrase(passphrase_file, prompt="Key passphrase") if encrypted else None
+
+
+def _check_output(output: str | None, force: bool, *inputs: str | None) -> None:
+    """OUTPUT_EXISTS; USAGE when the report would replace what it is about, even with --force."""
+    support.refuse_existing(output, force)
+    if output is not None and Path(output).exists():
+        for given in inputs:
+            if given is not None and Path(given).exists() and Path(output).samefile(given):
+                raise SealpackError("USAGE", f"{output} is an input of this verification")
+
+
+def _render(
+    report: Report, fmt: str, signer: PrivateKey | None, verifier_id: str | None, *, terminal: bool
+) -> str:
+    """The report in one of :data:`FORMATS`; only the form that is asked for is loaded."""
+    if fmt == "text":
+        return _coloured(report.to_text()) if terminal else report.to_text()
+    if fmt == "json":
+        return json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+    if fmt == "sarif":
+        from sealpack.verifier.render import sarif
+
+        return sarif.render(report)
+    if fmt == "html":
+        from sealpack.verifier.render import html
+
+        return html.render(report)
+    from sealpack.verifier.render import svr
+
+    assert signer is not None  # `_signer` refused everything else
+    return svr.render(report, signer, verifier_id or svr.VERIFIER_ID)
+
+
+def _coloured(text: str) -> str:
+    """Colour for the marks that begin a line; click takes it away again where it is not wanted."""
+    return _MARK.sub(lambda found: click.style(found[0], fg=_COLOURS[found[0].strip()], bold=True), text)
 
 
 def _public(path: str | None) -> PublicKey | None:
