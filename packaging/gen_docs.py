@@ -21,7 +21,10 @@ EXITS = {
     1: ("could not do the job", "A disk, a file, the clock or a fault of ours. Nothing half-done is left."),
     2: ("not a valid call", "The call, a file you wrote or the installation has to be changed."),
     3: ("not authentic or not intact", "The bytes are not what somebody you trust has signed."),
-    4: ("authentic but not permitted", "The files are good; the license, the device, a limit or your policy says no."),
+    4: (
+        "authentic but not permitted",
+        "The files are good; the license, device, a limit or your policy says no.",
+    ),
 }
 GENERATED = "<!-- Written by packaging/gen_docs.py; do not edit. -->"
 ERRORS_HEAD = f"""{GENERATED}
