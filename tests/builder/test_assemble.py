@@ -7,11 +7,12 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from builder.conftest import T0, Builder
 
-from sealpack.builder import config
+from sealpack.builder import assemble, config
 from sealpack.builder.assemble import MarkOrder
 from sealpack.builder.watermark.vault import Vault
 from sealpack.format.container import BundleReader
@@ -34,6 +35,36 @@ def test_same_inputs_same_bytes(build: Builder, gguf_model: Path, tmp_path: Path
     later = build(gguf_model, tmp_path / "c.sealpack", signed_at=T0 + 1)
     assert later.path.read_bytes() != first.path.read_bytes()
     checked(first.path, trust)
+
+
+def test_a_signature_of_unforeseen_length_moves_the_payload(
+    build: Builder, gguf_model: Path, tmp_path: Path, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Payload is written before the signature is known; where the guess was wrong, it is written again."""
+    expected = build(gguf_model, tmp_path / "a.sealpack").path.read_bytes()
+    for length in (100_000, 0):
+        monkeypatch.setattr(assemble._Blank, "sign", lambda *_, n=length: bytes(n))
+        moved = build(gguf_model, tmp_path / f"{length}.sealpack")
+        assert moved.path.read_bytes() == expected
+        checked(moved.path, trust)
+
+
+@pytest.mark.parametrize("change", [lambda f: f.truncate(100), lambda f: f.write(b"more")])
+def test_a_model_that_changes_size_meanwhile_is_refused(
+    build: Builder, gguf_model: Path, tmp_path: Path, change: Callable[[BinaryIO], object]
+) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(gguf_model.read_bytes() + bytes(3 << 20))
+
+    def meddle(_: int) -> None:
+        with model.open("r+b") as file:
+            file.seek(0, 2)
+            change(file)
+
+    with pytest.raises(SealpackError) as caught:
+        build(model, tmp_path / "x.sealpack", progress=meddle)
+    assert caught.value.code == "IO_ERROR" and "changed" in caught.value.message
+    assert not [p for p in tmp_path.iterdir() if "x.sealpack" in p.name]
 
 
 def test_external_data_keeps_its_place(

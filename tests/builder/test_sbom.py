@@ -105,7 +105,7 @@ def test_bundle_keys_libraries_and_steps_are_listed() -> None:
 def test_a_bad_url_is_refused_by_the_schema() -> None:
     bad = replace(GIVEN.sbom, datasets=(sections.Dataset("SNLI", "training", url="not a url at all"),))
     with pytest.raises(SealpackError) as caught:
-        sbom.build(replace(GIVEN, sbom=bad))
+        sbom.validate(sbom.build(replace(GIVEN, sbom=bad)))
     assert caught.value.code == "SBOM_INVALID"
 
 

@@ -245,9 +245,7 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     offsets = data_offsets([*members, *_signatures(_unsigned(order), manifest), *_riding(order)])
     offsets = {source.name: offsets[source.name] for source, _ in expected}
     with _loading("jsonschema.validators"):
-        hashed = [(s, _pour(s, file, offsets[s.name], order.progress)) for s, _ in expected]
-    if [found.size for _, found in hashed] != [planned.size for _, planned in expected]:
-        raise SealpackError("IO_ERROR", f"{order.model} changed while the bundle was written")
+        hashed = [(s, _pour(s, d.size, file, offsets[s.name], order.progress)) for s, d in expected]
     manifest, members = recipe.members(hashed)
     recipe.facts.claim.check_subjects(manifest)
     _check(members, order, manifest)
@@ -276,14 +274,22 @@ def _unhashed(source: _Source) -> chunks.Digests:
     return chunks.Digests(size, 0, "0" * 64, bytes(chunks.chunk_count(size) * chunks.LEAF_SIZE))
 
 
-def _pour(source: _Source, file: BinaryIO, at: int, progress: Callable[[int], None]) -> chunks.Digests:
-    """Copy a payload file to offset `at` of the bundle, and hash what is written there."""
+def _pour(
+    source: _Source, size: int, file: BinaryIO, at: int, progress: Callable[[int], None]
+) -> chunks.Digests:
+    """Copy a payload file of `size` bytes to offset `at` of the bundle, and hash what is written there."""
     file.seek(at)
 
     def written() -> Iterator[bytes]:
+        left = size
         for block in _blocks(source.path, progress):
+            left -= len(block)
+            if left < 0:
+                break
             file.write(block)
             yield block
+        if left:
+            raise SealpackError("IO_ERROR", f"{source.path} changed while the bundle was written")
 
     return chunks.digest_blocks(written())
 

@@ -13,7 +13,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -237,19 +237,36 @@ def _central_header(p: Placed) -> bytes:
     return head + name + extra
 
 
-def write_bundle(out: BinaryIO, members: Iterable[Member]) -> None:
-    """Write the members to `out` in canonical order; each must have the size and CRC it states."""
-    ordered = sorted(members, key=lambda m: order_key(m.name))
+def data_offsets(members: Iterable[Member]) -> dict[str, int]:
+    """Where :func:`write_bundle` will put each member's data: only names and sizes matter."""
+    placed, _ = lay_out([Item(m.name, m.size, m.crc) for m in _ordered(members)])
+    return {place.item.name: place.data_at for place in placed}
+
+
+def write_bundle(out: BinaryIO, members: Iterable[Member], there: Mapping[str, int] | None = None) -> None:
+    """Write the members to `out`, a seekable file, in canonical order.
+
+    Each must have the size and CRC it states. `there` names members whose data `out` already holds, and at
+    which offset: where that turns out to be their place, they are not written again.
+    """
+    ordered = _ordered(members)
     placed, closing = lay_out([Item(m.name, m.size, m.crc) for m in ordered])
     sources = {m.name: m for m in ordered}
     for place in placed:
+        out.seek(place.header_at)
         out.write(place.header)
         member = sources.get(place.item.name)
         if member is None:
             out.write(bytes(PAD_SIZE))
-        else:
+        elif (there or {}).get(member.name) != place.data_at:
             _copy(member, out)
+    out.seek(placed_end(placed))
     out.write(closing)
+    out.truncate()
+
+
+def _ordered(members: Iterable[Member]) -> list[Member]:
+    return sorted(members, key=lambda m: order_key(m.name))
 
 
 def _copy(member: Member, out: BinaryIO) -> None:
