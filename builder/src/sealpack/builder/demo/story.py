@@ -27,6 +27,10 @@ TEXTS = ("A patient has a high fever.", "The invoice is due on Friday.")
 PROMPTS = ("THE SOFTWARE IS PROVIDED", "This program is free software")
 ALLOWANCE = 6  # calls before the demo's license wants to see a settlement
 CUSTOMER = "Hospital North"
+NOTES = {
+    "minilm": "two dozen pairs of sentences, written for this demo",
+    "tinylm": "a license text that the model was trained on: shows how well it recites, nothing else",
+}
 
 Say = Callable[[str], None]
 
@@ -143,7 +147,17 @@ def _build(t: Teller) -> None:
     models.copy_minilm_vocab(p.creator / "vocab.txt")
     (p.creator / "bundles").mkdir(exist_ok=True)
     for name, model in (("minilm", "minilm.onnx"), ("tinylm", "tinylm.gguf")):
+        _evaluate(t, name, p.models / model)
         t.run("build", p.models / model, "--config", p.creator / f"{name}.toml", "--out", p.bundle(name))
+
+
+def _evaluate(t: Teller, name: str, model: Path) -> None:
+    """Measure a model before it is built: its evidence decides the tier that the build may stamp."""
+    c = t.places.creator
+    t.run("evaluate", model, "--config", c / f"{name}.toml", "--data", c / f"{name}-eval.jsonl",
+          "--key", c / "keys" / "bundle.pem", "--data-license", "Apache-2.0", "--notes", NOTES[name],
+          "--threads", "1",
+          "--out", c / "evidence" / f"{name}.json")  # fmt: skip
 
 
 def _verify(t: Teller) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import (
@@ -96,7 +97,7 @@ def _ask(loaded: Loaded, measure: tasks.Measure, group: Sequence[Row]) -> tuple[
         if error.code not in ("INPUT_INVALID", "REQUEST_TOO_LARGE"):
             raise
         place = group[0].place if len(group) == 1 else f"{group[0].place} and {len(group) - 1} more"
-        raise SealpackError(error.code, f"{place}: {error.message}", remedy=error.remedy) from None
+        raise SealpackError(error.code, f"{place}: {error.message}", remedy="correct the row named") from None
     return answer, time.perf_counter_ns() - began
 
 
@@ -125,9 +126,16 @@ def _performance(times: list[int], items: int, load_us: int) -> Performance:
 
 
 def _peak_memory() -> int:
-    """Peak resident size of this process, bytes; the system counts in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Peak resident size of this process, bytes.
+
+    Not ru_maxrss where Linux tells it otherwise: that one starts from the parent's at the fork.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes
 
 
 def _environment(described: Description) -> Environment:
