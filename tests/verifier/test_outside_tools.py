@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from support import world
-from support.mldsa import CREATOR_MLDSA
+from support.mldsa import CREATOR_MLDSA, STRANGER_MLDSA, MldsaKey
 from support.world import BundleSpec
+
+from sealpack.format import statement
 
 MODEL_SIGNING = Path(sys.executable).with_name("model_signing")
 
@@ -141,6 +143,23 @@ def openssl_route(folder: Path, key: str) -> tuple[int, int]:
 
 def test_openssl_and_sha256sum_accept_the_unpacked_bundle(unpacked: Path) -> None:
     assert openssl_route(unpacked, world.CREATOR.public.pem) == (0, 0)
+
+
+@pytest.mark.parametrize("key", [CREATOR_MLDSA, STRANGER_MLDSA], ids=["creator", "stranger"])
+def test_openssl_checks_the_ml_dsa_signature(key: MldsaKey, tmp_path: Path) -> None:
+    """As specs/signature.md describes; older ones than OpenSSL 3.5 cannot."""
+    if "ML-DSA-65" not in run(tool("openssl"), "list", "-signature-algorithms").stdout:
+        pytest.skip("this openssl has no ML-DSA-65")
+    spec = BundleSpec(mldsa_key=CREATOR_MLDSA)
+    signature = spec.sign(spec.members())
+    (tmp_path / "pae").write_bytes(statement.read_signature(signature).signed_bytes)
+    (tmp_path / "model.mldsa65.sig").write_bytes(statement.sign_mldsa(signature, CREATOR_MLDSA))
+    (tmp_path / "key.pem").write_text(key.public.pem)
+    done = run(
+        tool("openssl"), "pkeyutl", "-verify", "-pubin", "-inkey", "key.pem",
+        "-rawin", "-in", "pae", "-sigfile", "model.mldsa65.sig", cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode == 0) is (key is CREATOR_MLDSA), done.stderr
 
 
 def test_openssl_and_sha256sum_refuse_another_key_and_another_file(unpacked: Path) -> None:
