@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bars check frozen docs clean
+.PHONY: demo test bars fuzz check frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sealpack demo
@@ -23,6 +23,12 @@ check: $(VENV)/.installed-dev
 bars: $(VENV)/.installed-dev
 	$(BIN)/pytest -q -m slow
 	$(BIN)/python tests/bench
+
+# For each target; what breaks one is left in the working directory.
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz all --seconds $(SECONDS)
+	$(BIN)/python tests/fuzz structural
 
 frozen: $(VENV)/.installed-dev
 	$(BIN)/python packaging/freeze.py
