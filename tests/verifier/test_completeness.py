@@ -250,3 +250,10 @@ def test_the_sample_of_an_older_release_has_a_result() -> None:
         manifest = Manifest.from_bytes(bundle.read("manifest.json"))
         found = assess(json.loads(bundle.read("sbom.cdx.json")), manifest)
     assert (found.present, found.applicable) == (24, 50)
+
+
+@pytest.mark.parametrize(("count", "told"), [(1000, " (1 of 1000 lack it)"), (1001, "")])
+def test_of_very_many_objects_it_is_only_said_that_one_lacks_it(count: int, told: str) -> None:
+    document = {"components": [{"type": "data", "name": "d"}] * (count - 1) + [{"type": "data"}]}
+    found = result(assess(document, MANIFEST), "dataset-name")
+    assert (found.status, found.note) == ("absent", f"list the data sets: sbom.datasets{told}")

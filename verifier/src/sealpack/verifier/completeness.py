@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sealpack.format.manifest import Manifest
@@ -19,6 +20,7 @@ WAIVER = "sealpack:not-applicable:"
 
 _STEP = re.compile(r"([A-Za-z]+)(?:\[(!?)([^\]*]+)(\*?)\])?")
 _TAGS = ("type", "alg", "name")  # what `list[tag]` compares: the first that an object has
+_COUNTED = 1000  # of more objects than this it is only said that one lacks an element
 _PATH_DOT = re.compile(r"\.(?![^\[]*\])")
 
 
@@ -156,39 +158,55 @@ class _Sbom:
 def _result(element: Element, sbom: _Sbom) -> ElementResult:
     place = " | ".join(element.paths)
     objects = sbom.objects[element.scope]
-    lacking = sum(not any(_says(o, path, sbom) for path in element.paths) for o in objects)
+    lack = (not any(_says(o, path, sbom) for path in element.paths) for o in objects)
+    lacking = sum(lack) if len(objects) <= _COUNTED else int(any(lack))
     if objects and not lacking:
         return ElementResult(element.id, element.title, PRESENT, place)
     if element.waivable and element.id in sbom.waived:
         return ElementResult(element.id, element.title, NOT_APPLICABLE, place, sbom.waived[element.id])
-    several = f" ({lacking} of {len(objects)} lack it)" if len(objects) > 1 else ""
+    several = f" ({lacking} of {len(objects)} lack it)" if 1 < len(objects) <= _COUNTED else ""
     return ElementResult(element.id, element.title, ABSENT, place, element.hint + several)
 
 
 def _says(thing: dict[str, Any], path: str, sbom: _Sbom) -> bool:
     if path.startswith("@"):
         return _QUESTIONS[path](thing, sbom)
-    return any(_filled(value) for value in _walk(thing, _PATH_DOT.split(path)))
+    steps = _steps(path)
+    return steps[0].name in thing and any(_filled(value) for value in _walk(thing, steps))
 
 
-def _walk(value: Any, steps: list[str]) -> Iterator[Any]:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One member on a path; of a list only the members with the tag (or, negated, without it)."""
+
+    name: str
+    tag: str
+    negated: bool
+    prefix: bool
+
+    def picks(self, thing: dict[str, Any]) -> bool:
+        """Whether an object of the list is meant."""
+        found = next((thing[key] for key in _TAGS if key in thing), None)
+        same = found.startswith(self.tag) if self.prefix and isinstance(found, str) else found == self.tag
+        return same != self.negated
+
+
+@cache
+def _steps(path: str) -> tuple[_Step, ...]:
+    found = [_STEP.fullmatch(part) for part in _PATH_DOT.split(path)]
+    return tuple(_Step(m[1], m[3] or "", bool(m[2]), bool(m[4])) for m in found if m is not None)
+
+
+def _walk(value: Any, steps: tuple[_Step, ...]) -> Iterator[Any]:
     """Every value at a path; lists on the way are gone through."""
     if not steps:
         yield value
         return
-    step = _STEP.fullmatch(steps[0])
-    assert step is not None
-    name, negated, tag, prefix = step.groups()
     for thing in _objects(value):
-        member = thing.get(name)
-        if tag is not None:
-            member = [m for m in _objects(member) if _tagged(m, tag, bool(prefix)) != bool(negated)]
+        member = thing.get(steps[0].name)
+        if steps[0].tag:
+            member = [m for m in _objects(member) if steps[0].picks(m)]
         yield from _walk(member, steps[1:])
-
-
-def _tagged(thing: dict[str, Any], tag: str, prefix: bool) -> bool:
-    found = next((thing[key] for key in _TAGS if key in thing), None)
-    return isinstance(found, str) and (found.startswith(tag) if prefix else found == tag)
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -213,7 +231,7 @@ def _is_signed(_thing: dict[str, Any], sbom: _Sbom) -> bool:
 
 def _has_model_digest(thing: dict[str, Any], sbom: _Sbom) -> bool:
     """A digest of this model; the bundle's one must be the manifest's."""
-    stated = set(_texts(_walk(thing, ["hashes[SHA-256]", "content"])))
+    stated = set(_texts(_walk(thing, _steps("hashes[SHA-256].content"))))
     only = len(sbom.objects["model"]) == 1
     return sbom.manifest.model.sha256 in stated if only else bool(stated)
 
@@ -224,9 +242,9 @@ def _is_used(thing: dict[str, Any], sbom: _Sbom) -> bool:
 
 
 def _used(document: dict[str, Any], models: list[dict[str, Any]]) -> frozenset[str]:
-    rows = _walk(document, ["dependencies", "dependsOn"])
+    rows = _walk(document, _steps("dependencies.dependsOn"))
     listed = (ref for row in rows if isinstance(row, list) for ref in row)
-    named = (ref for m in models for ref in _walk(m, ["modelCard", "modelParameters", "datasets", "ref"]))
+    named = (ref for m in models for ref in _walk(m, _steps("modelCard.modelParameters.datasets.ref")))
     return frozenset(_texts(listed)) | frozenset(_texts(named))
 
 
