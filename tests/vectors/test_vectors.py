@@ -19,6 +19,7 @@ from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import CODES, SealpackError
+from sealpack.format.evidence import open_evidence
 from sealpack.format.keys import PublicKey
 from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
@@ -101,6 +102,14 @@ def check_acknowledgement(folder: Path, _case: Case) -> None:
         Lease.open(opened.lease, trust)
 
 
+def check_evidence(folder: Path, case: Case) -> None:
+    envelope = Envelope.from_bytes((folder / "evidence.json").read_bytes())
+    evidence, _ = open_evidence(envelope, trust_of(folder), case["bundle_id"])
+    if (folder / "manifest.json").exists():
+        manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
+        evidence.check_subject(manifest.kind, manifest.files, manifest.io)
+
+
 def check_manifest(folder: Path, _case: Case) -> None:
     data = (folder / "manifest.json").read_bytes()
     assert len(data) < LIMITS.document_bytes
@@ -118,6 +127,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "activation": check_activation,
     "acknowledgement": check_acknowledgement,
     "manifest": check_manifest,
+    "evidence": check_evidence,
 }
 
 
