@@ -10,6 +10,7 @@ import pytest
 from builder.conftest import sealpack
 
 from sealpack.builder import keyfiles
+from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.keys import ECDSA, ED25519, ML_DSA, PrivateKey
 from sealpack.format.license import open_license
@@ -189,6 +190,13 @@ def test_a_bundle_with_both_signatures(project: Path, gguf_model: Path) -> None:
     assert report.ok and found is not None, report.failures
     assert found.statement.required_schemes == (ECDSA, ML_DSA)
     assert report.facts["post_quantum"] == dict.fromkeys(("bundle", "root", "keyring", "revocations"), True)
+    with BundleReader.open("m.sealpack") as bundle:
+        sbom = json.loads(bundle.read("sbom.cdx.json"))
+    assets = {c["bom-ref"]: c for c in sbom["components"] if c["type"] == "cryptographic-asset"}
+    assert (
+        assets["crypto:ml-dsa-65"]["cryptoProperties"]["algorithmProperties"]["nistQuantumSecurityLevel"] == 3
+    )
+    assert {f"key:{public(n).keyid}" for n in ("bundle", "bundle.mldsa")} <= set(assets)
     assert build(gguf_model, "--mldsa-key", "bundle.mldsa.pem", out="free.sealpack") == 0
     report, _ = inspect_bundle("free.sealpack", key=public("bundle"), mldsa_key=public("bundle.mldsa"))
     assert report.ok

@@ -39,7 +39,7 @@ from sealpack.builder.model import ModelDescription
 from sealpack.builder.sbom_check import invalid
 from sealpack.builder.sections import BundleSection, Dataset, SbomSection
 from sealpack.builder.spdx import is_expression, known_id
-from sealpack.format.keys import ECDSA, PublicKey
+from sealpack.format.keys import ECDSA, ML_DSA, PublicKey
 from sealpack.format.manifest import FileEntry
 
 ENGINE_LIBRARIES = {
@@ -47,6 +47,7 @@ ENGINE_LIBRARIES = {
     "gguf": ("llama-cpp-python", "numpy"),
 }
 CORE_LIBRARIES = ("click", "cryptography", "rfc8785")
+_MLDSA_KEY_BITS = 1952 * 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,16 +341,36 @@ def crypto_components(keys: tuple[PublicKey, ...]) -> list[Component]:
     )
     algorithm = _crypto("crypto:ecdsa-p256-sha256", "ECDSA-P256-SHA256", signature)
     found = [algorithm, _crypto("crypto:sha-256", "SHA-256", digest)]
-    return found + [_key_component(key, algorithm) for key in keys if key.scheme == ECDSA]
+    found += [_key_component(key, algorithm, 256) for key in keys if key.scheme == ECDSA]
+    for key in keys:
+        if key.scheme == ML_DSA:
+            second = _mldsa_algorithm()
+            found += [second, _key_component(key, second, _MLDSA_KEY_BITS)]
+    return found
 
 
-def _key_component(key: PublicKey, algorithm: Component) -> Component:
+def _mldsa_algorithm() -> Component:
+    properties = CryptoProperties(
+        asset_type=CryptoAssetType.ALGORITHM,
+        algorithm_properties=AlgorithmProperties(
+            primitive=CryptoPrimitive.SIGNATURE,
+            parameter_set_identifier="65",
+            crypto_functions=[CryptoFunction.SIGN, CryptoFunction.VERIFY],
+            classical_security_level=192,
+            nist_quantum_security_level=3,
+        ),
+        oid="2.16.840.1.101.3.4.3.18",
+    )
+    return _crypto("crypto:ml-dsa-65", "ML-DSA-65", properties)
+
+
+def _key_component(key: PublicKey, algorithm: Component, bits: int) -> Component:
     material = RelatedCryptoMaterialProperties(
         type=RelatedCryptoMaterialType.PUBLIC_KEY,
         id=key.keyid,
         state=RelatedCryptoMaterialState.ACTIVE,
         algorithm_ref=algorithm.bom_ref,
-        size=256,
+        size=bits,
         format="PEM",
     )
     properties = CryptoProperties(
