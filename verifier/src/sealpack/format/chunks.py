@@ -26,7 +26,6 @@ CHUNK_SIZE = 1 << 20
 LEAF_SIZE = 32
 _BATCH = 2  # chunks per task when three digests are made; more would fall out of the processor's cache
 _PENDING = 8  # batches held in memory
-_CLAIM = 4  # chunks a leaf worker takes at a time
 
 Buffer = bytes | memoryview
 ReadInto = Callable[[int, memoryview], None]  # fills the whole view from that offset, or raises
@@ -92,7 +91,7 @@ def leaves_at(
     core's cache. `read_into` and `progress` are therefore called from many threads.
     """
     work = _LeafWork(read_into, size, indices, progress)
-    count = min(threads or cores(), len(work.claims))
+    count = min(threads or cores(), len(indices))
     if count < 2:
         work.run()
     else:
@@ -106,33 +105,32 @@ def leaves_at(
 
 
 class _LeafWork:
-    """Chunks to hash, claimed by workers a few at a time."""
+    """Chunks to hash, claimed by workers one at a time."""
 
     def __init__(self, read_into: ReadInto, size: int, indices: Sequence[int], progress: Progress) -> None:
         self.read_into, self.size, self.indices, self.progress = read_into, size, indices, progress
-        self.claims = range(0, len(indices), _CLAIM)
         self.leaves = [b""] * len(indices)
         self.stopped = False
-        self._next = iter(self.claims)
+        self._claims = iter(range(len(indices)))
 
     def run(self) -> None:
         """Claim and hash until nothing is left; a failure ends the other workers too."""
         try:
             buffer = memoryview(bytearray(min(CHUNK_SIZE, self.size)))
-            for first in self._next:  # taking the next of a range is atomic
-                self._hash(first, buffer)
+            for place in self._claims:  # taking the next of a range is atomic
+                if self.stopped:
+                    return
+                self._hash(place, buffer)
         except BaseException:
             self.stopped = True
             raise
 
-    def _hash(self, first: int, buffer: memoryview) -> None:
-        for place, index in enumerate(self.indices[first : first + _CLAIM], first):
-            if self.stopped:
-                return
-            chunk = buffer[: min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)]
-            self.read_into(index * CHUNK_SIZE, chunk)
-            self.leaves[place] = hashlib.sha256(chunk).digest()
-            self.progress(len(chunk))
+    def _hash(self, place: int, buffer: memoryview) -> None:
+        at = self.indices[place] * CHUNK_SIZE
+        chunk = buffer[: min(CHUNK_SIZE, self.size - at)]
+        self.read_into(at, chunk)
+        self.leaves[place] = hashlib.sha256(chunk).digest()
+        self.progress(len(chunk))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
