@@ -43,7 +43,7 @@ def test_a_signature_of_unforeseen_length_moves_the_payload(
     """Payload is written before the signature is known; where the guess was wrong, it is written again."""
     expected = build(gguf_model, tmp_path / "a.sealpack").path.read_bytes()
     for length in (100_000, 0):
-        monkeypatch.setattr(assemble._Blank, "sign", lambda *_, n=length: bytes(n))
+        monkeypatch.setattr(assemble.Blank, "sign", lambda *_, n=length: bytes(n))
         moved = build(gguf_model, tmp_path / f"{length}.sealpack")
         assert moved.path.read_bytes() == expected
         checked(moved.path, trust)

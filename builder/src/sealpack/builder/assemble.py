@@ -233,6 +233,19 @@ class _Recipe:
         return manifest, members
 
 
+@contextlib.contextmanager
+def contents(order: BuildOrder, scratch: Path) -> Iterator[tuple[Manifest, list[Member]]]:
+    """What a build of `order` would put into its bundle outside META; nothing is signed.
+
+    A marked copy is made in the folder `scratch` and lives as long as the block. Codes as of :func:`build`.
+    """
+    facts = _gather(order)
+    with _marked(facts, scratch / "check") as (weights, watermark):
+        recipe = _Recipe(facts, weights, watermark)
+        hashed = [(s, chunks.digest_blocks(_blocks(s.path, order.progress))) for s in recipe.sources]
+        yield recipe.members(hashed)
+
+
 def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     """Write the bundle in one pass over the payload.
 
@@ -305,7 +318,7 @@ def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Blank:
+class Blank:
     """Signs with zeros, as many as a signature mostly has: for knowing where things will stand."""
 
     public: PublicKey
@@ -325,7 +338,7 @@ class _Blank:
 def _unsigned(order: BuildOrder) -> BuildOrder:
     second = order.mldsa_key
     return replace(
-        order, key=_Blank(order.key.public), mldsa_key=None if second is None else _Blank(second.public)
+        order, key=Blank(order.key.public), mldsa_key=None if second is None else Blank(second.public)
     )
 
 
@@ -401,7 +414,7 @@ def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
         files=tuple(sorted(entries, key=lambda entry: entry.name)),
         sbom=order.config.sbom,
         signed_at=order.signed_at,
-        keys=(order.key.public,),
+        keys=tuple(key.public for key in (order.key, order.mldsa_key) if key is not None),
         task=facts.io["task"],
         io=facts.io,
         license_expression=facts.terms.spdx,

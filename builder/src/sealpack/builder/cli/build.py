@@ -37,7 +37,7 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--evidence", type=_FILE, multiple=True, help="JSON evidence file; may be repeated.")
 @click.option("--tier", type=click.Choice(TIERS), help="Quality tier [default: the highest proven].")
 @click.option("--tier-policy", type=_FILE, help="Your own tier policy, on top of the published one.")
-@click.option("--key", "key_path", type=_FILE, help="Private bundle key, ECDSA P-256.")
+@click.option("--key", "key_path", type=_FILE, help="Private bundle key, ECDSA P-256: a file, or pkcs11:URI.")
 @click.option(
     "--mldsa-key",
     "mldsa_path",
@@ -55,16 +55,28 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--vault", type=_FILE, help="Watermark vault; needed with --licensee.")
 @click.option("--vault-passphrase-file", type=_FILE, help="File whose first line opens the vault.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--check",
+    "checked",
+    type=_FILE,
+    help="Write nothing: is this bundle what the inputs give? A public key will do.",
+)
 @support.format_option
-def build(model: str | None, out: str | None, force: bool, fmt: str, **options: Any) -> None:
+def build(
+    model: str | None, out: str | None, force: bool, checked: str | None, fmt: str, **options: Any
+) -> int:
     """Build one sealed, signed bundle from MODEL, an ONNX or GGUF file.
 
-    What is not given here comes from sealpack.toml, and what is not there from the model itself.
+    What is not given here comes from sealpack.toml, and what is not there from the model itself. The same
+    inputs and signing time give the same bytes with a key file; a key on a token (pkcs11: URI) signs with
+    random nonces, so each build differs in its signature.
     """
     support.require_extra("builder", "cyclonedx", "jsonschema")
     from sealpack.builder import assemble
 
-    order = _order(model, options)
+    order = _order(model, options, signing=checked is None)
+    if checked is not None:
+        return _check(order, support.existing(checked), fmt)
     target = Path(out) if out else _default_out(order.config)
     total = order.model.stat().st_size if order.model.is_file() else 0
     with support.progress_bar("hashing", total) as bar:
@@ -73,9 +85,34 @@ def build(model: str | None, out: str | None, force: bool, fmt: str, **options: 
     for warning in built.warnings:
         support.note(f"warning: the model {warning}, which the runtime does not have")
     _report(built, fmt)
+    return 0
 
 
-def _order(model: str | None, options: dict[str, Any]) -> BuildOrder:
+def _check(order: BuildOrder, bundle: Path, fmt: str) -> int:
+    from sealpack.builder import rebuild
+
+    with support.progress_bar("hashing", order.model.stat().st_size if order.model.is_file() else 0) as bar:
+        found = rebuild.check(dataclasses.replace(order, progress=bar.update), bundle)
+    result = {
+        "schema": "sealpack/build-check/v1",
+        "path": str(bundle),
+        "same": found.same,
+        "bundle_digest": found.bundle_digest,
+        "signed_at": found.signed_at,
+        "entries": found.entries,
+        "differences": list(found.differences),
+    }
+    if found.same:
+        text = f"same     {bundle}: all {found.entries} signed entries, and the signature holds"
+    else:
+        text = "\n".join(f"differs  {line}" for line in found.differences)
+    support.emit(result, text, fmt)
+    if not found.same:
+        raise SealpackError("BUILD_DIFFERS", f"{bundle} differs in {len(found.differences)} places")
+    return 0
+
+
+def _order(model: str | None, options: dict[str, Any], *, signing: bool) -> BuildOrder:
     from sealpack.builder.assemble import BuildOrder
 
     config = _config(options)
@@ -85,7 +122,7 @@ def _order(model: str | None, options: dict[str, Any]) -> BuildOrder:
     now = support.now()
     trust_path = options["trust_path"] or _if_there(config.trust)
     trust = support.load_trust(trust_path) if trust_path else None
-    key, mldsa_key = _keys(config, options, trust)
+    key, mldsa_key = _keys(config, options, trust) if signing else (_public_key(config, options), None)
     return BuildOrder(
         config=config,
         model=path,
@@ -124,7 +161,7 @@ def _config(options: dict[str, Any]) -> Config:
             "quality_tier": options["tier"],
         },
         license={"spdx": options["spdx"], "text": _path(options["license_text"])},
-        keys={"bundle": _path(options["key_path"])},
+        keys={"bundle": options["key_path"]},
         evidence={
             "files": tuple(map(Path, options["evidence"])) or None,
             "tier_policy": _path(options["tier_policy"]),
@@ -147,15 +184,25 @@ def _if_there(path: Path | None) -> Path | None:
 
 def _keys(config: Config, options: dict[str, Any], trust: Trust | None) -> tuple[Signer, Signer | None]:
     """The bundle key, and the ML-DSA key beside it where one is given or the keyring lists one."""
-    from sealpack.builder.keyfiles import load_mldsa, load_private
+    from sealpack.builder.keyfiles import load_mldsa, load_signer
 
     if config.keys.bundle is None:
         raise SealpackError("USAGE", "no signing key: give --key, or keys.bundle in sealpack.toml")
     given = options["passphrase_file"] or config.keys.passphrase_file
     passphrase = _path(str(given)) if given else None
-    key = load_private(config.keys.bundle, passphrase)
+    key = load_signer(config.keys.bundle, passphrase)
     entry = trust.keyring.entries.get(key.keyid) if trust else None
     return key, load_mldsa(_path(options["mldsa_path"]), config.keys.bundle, entry, passphrase)
+
+
+def _public_key(config: Config, options: dict[str, Any]) -> Signer:
+    from sealpack.builder.assemble import Blank
+    from sealpack.builder.keyfiles import load_any
+
+    if config.keys.bundle is None:
+        raise SealpackError("USAGE", "no key: give --key, or keys.bundle in sealpack.toml")
+    given = options["passphrase_file"] or config.keys.passphrase_file
+    return Blank(load_any(config.keys.bundle, _path(str(given)) if given else None))
 
 
 def _signed_at(given: int | None, now: int) -> int:
