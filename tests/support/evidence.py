@@ -43,7 +43,7 @@ def trust(**revoked: Any) -> Trust:
 
 
 def payload(**members: Any) -> dict[str, Any]:
-    """What the assessor says of the test bundle; a name like `data__rows` changes a member inside, GONE removes it."""
+    """What the assessor says of the test bundle; `data__rows=…` changes a member inside, GONE removes it."""
     model = hashlib.sha256(world.tiny_gguf()).hexdigest()
     value: dict[str, Any] = {
         "evaluator": ASSESSOR_NAME,
