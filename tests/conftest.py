@@ -8,7 +8,13 @@ import pytest
 
 # onnxruntime reads this when it is first imported; its wheels ship telemetry switched on.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-for name in ("SEALPACK_STATE", "SEALPACK_PASSPHRASE_FILE", "SOURCE_DATE_EPOCH"):
+for name in (
+    "SEALPACK_STATE",
+    "SEALPACK_PASSPHRASE_FILE",
+    "SEALPACK_PIN",
+    "SEALPACK_PKCS11_MODULE",
+    "SOURCE_DATE_EPOCH",
+):
     os.environ.pop(name, None)
 
 

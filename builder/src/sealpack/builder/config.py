@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sealpack.builder.key_uri import KeyUri, is_uri
 from sealpack.builder.sections import (
     BaseModel,
     BundleSection,
@@ -302,10 +303,24 @@ def _step(table: Table) -> Step:
 
 def _keys(table: Table) -> KeysSection:
     return KeysSection(
-        bundle=table.file("bundle"),
-        license=table.file("license"),
+        bundle=_key(table, "bundle"),
+        license=_key(table, "license"),
         passphrase_file=table.file("passphrase_file"),
     )
+
+
+def _key(table: Table, name: str) -> Path | str | None:
+    """A key file, or a key on a token; which code to load for that never stands in a project's file."""
+    text = table.text(name)
+    if text is None or not is_uri(text):
+        return table.file(name)
+    try:
+        uri = KeyUri.parse(text)
+    except SealpackError as error:
+        table.fail(name, error.message)
+    if uri.module_path is not None:
+        table.fail(name, "must not name the PKCS#11 module: set SEALPACK_PKCS11_MODULE")
+    return text
 
 
 def minimal(bundle_id: str, version: str, folder: Path) -> Config:

@@ -1,6 +1,6 @@
-"""Private keys on a creator's disk: 0600, beside their public half, optionally under a passphrase.
+"""A creator's keys: files (0600, beside their public half, optionally under a passphrase), or on a token.
 
-Source: specs/keys.md, section "Files".
+Source: specs/keys.md, sections "Files" and "Tokens". A key argument is a file name or a `pkcs11:` URI.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sealpack.builder.key_uri import KeyUri, is_uri
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, read_bounded
-from sealpack.format.keys import ML_DSA, PrivateKey, PublicKey
+from sealpack.format.keys import ML_DSA, PrivateKey, PublicKey, Signer
 from sealpack.format.trust import KeyEntry
 
+KeyRef = str | Path  # a file, or (only as str) a pkcs11: URI
 PRIVATE_MODE = 0o600
 _MAX_KEY_FILE = 64 * 1024
 
@@ -56,13 +58,17 @@ def public_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".pem") + ".pub.pem")
 
 
-def load_public(path: Path) -> PublicKey:
-    """A public key file; KEY_UNREADABLE names the file."""
-    data = read_bounded(path, _MAX_KEY_FILE)
+def load_public(ref: KeyRef) -> PublicKey:
+    """A public key file (KEY_UNREADABLE names it), or the public half of a key on a token."""
+    if is_uri(ref):
+        from sealpack.builder import token
+
+        return token.load_public(KeyUri.parse(str(ref)))
+    data = read_bounded(ref, _MAX_KEY_FILE)
     try:
         return PublicKey.from_pem(data.decode("ascii"))
     except (UnicodeDecodeError, SealpackError):
-        raise SealpackError("KEY_UNREADABLE", f"{path} is not a public key file") from None
+        raise SealpackError("KEY_UNREADABLE", f"{ref} is not a public key file") from None
 
 
 def read_passphrase(path: Path | None) -> bytes | None:
@@ -75,13 +81,25 @@ def read_passphrase(path: Path | None) -> bytes | None:
     return line
 
 
+def load_signer(ref: KeyRef, passphrase_file: Path | None = None) -> Signer:
+    """The key to sign with: a private key file, or a key on a token, whose PIN no passphrase file holds.
+
+    KEY_UNREADABLE, and the codes of :func:`sealpack.builder.token.load`.
+    """
+    if is_uri(ref):
+        from sealpack.builder import token
+
+        return token.load(KeyUri.parse(str(ref)))
+    return load_private(Path(ref), passphrase_file)
+
+
 def load_private(path: Path, passphrase_file: Path | None = None) -> PrivateKey:
     """A private key file, with its passphrase from a file where one is given; KEY_UNREADABLE."""
     return PrivateKey.load(path, read_passphrase(passphrase_file))
 
 
 def load_mldsa(
-    given: Path | None, beside: Path, entry: KeyEntry | None, passphrase_file: Path | None = None
+    given: Path | None, beside: KeyRef, entry: KeyEntry | None, passphrase_file: Path | None = None
 ) -> PrivateKey | None:
     """The ML-DSA key to sign with: the file `given`, else the one beside the key file `beside`.
 
@@ -89,18 +107,25 @@ def load_mldsa(
     there changes nothing. None when there is none; KEY_UNREADABLE.
     """
     if given is None:
-        if entry is None or entry.mldsa is None or not mldsa_path(beside).exists():
+        if entry is None or entry.mldsa is None or is_uri(beside) or not mldsa_path(Path(beside)).exists():
             return None
-        given = mldsa_path(beside)
+        given = mldsa_path(Path(beside))
     key = load_private(given, passphrase_file)
     if key.scheme != ML_DSA:
         raise SealpackError("KEY_UNREADABLE", f"{given} is an {key.scheme} key, not {ML_DSA}")
     return key
 
 
-def load_public_mldsa(beside: Path) -> PublicKey:
-    """The public ML-DSA key that belongs to the key file `beside`; FILE_MISSING, KEY_UNREADABLE."""
-    private = mldsa_path(beside)
+def mldsa_beside(ref: KeyRef) -> Path:
+    """:func:`mldsa_path` of a key file; USAGE for a key on a token, which has no file beside it."""
+    if is_uri(ref):
+        raise SealpackError("USAGE", "--mldsa takes key files: no ML-DSA key stands beside a key on a token")
+    return mldsa_path(Path(ref))
+
+
+def load_public_mldsa(beside: KeyRef) -> PublicKey:
+    """The public ML-DSA key that belongs to the key file `beside`; FILE_MISSING, KEY_UNREADABLE, USAGE."""
+    private = mldsa_beside(beside)
     path = private if is_public(beside) else public_path(private)
     key = load_public(path)
     if key.scheme != ML_DSA:
@@ -108,22 +133,24 @@ def load_public_mldsa(beside: Path) -> PublicKey:
     return key
 
 
-def load_any(path: Path, passphrase_file: Path | None = None) -> PublicKey:
-    """The public key of a public or a private key file."""
-    return load_public(path) if is_public(path) else load_private(path, passphrase_file).public
+def load_any(ref: KeyRef, passphrase_file: Path | None = None) -> PublicKey:
+    """The public key of a public or a private key file, or of a key on a token."""
+    if is_uri(ref) or is_public(ref):
+        return load_public(ref)
+    return load_private(Path(ref), passphrase_file).public
 
 
-def is_public(path: Path) -> bool:
-    """Whether a key file holds a public key."""
-    return b"PUBLIC KEY" in read_bounded(path, _MAX_KEY_FILE)
+def is_public(ref: KeyRef) -> bool:
+    """Whether a key file holds a public key; a key on a token is a private one."""
+    return not is_uri(ref) and b"PUBLIC KEY" in read_bounded(ref, _MAX_KEY_FILE)
 
 
-def load_with_any(path: Path, passphrase_files: Sequence[Path]) -> PrivateKey:
-    """A private key file, with the first of the passphrases that opens it, or none; KEY_UNREADABLE."""
+def load_with_any(ref: KeyRef, passphrase_files: Sequence[Path]) -> Signer:
+    """:func:`load_signer`; a private key file with the first of the passphrases that opens it, or none."""
     failure: SealpackError | None = None
     for passphrase_file in (*passphrase_files, None):
         try:
-            return load_private(path, passphrase_file)
+            return load_signer(ref, passphrase_file)
         except SealpackError as error:
             if error.code != "KEY_UNREADABLE":
                 raise

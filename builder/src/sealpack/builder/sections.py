@@ -171,8 +171,8 @@ class SbomSection:
 
 @dataclass(frozen=True, slots=True)
 class KeysSection:
-    """[keys]: private key files; `passphrase_file` opens those that are encrypted."""
+    """[keys]: private key files or pkcs11: URIs (str); `passphrase_file` opens encrypted files."""
 
-    bundle: Path | None = None
-    license: Path | None = None
+    bundle: Path | str | None = None
+    license: Path | str | None = None
     passphrase_file: Path | None = None

@@ -76,7 +76,9 @@ def _project_options(command: Any) -> Any:
 @click.option(
     "--allowance", "allowances", multiple=True, help="Use before the next settlement, e.g. calls=100000."
 )
-@click.option("--key", "key_path", type=_FILE, help="License key [default: the project's].")
+@click.option(
+    "--key", "key_path", type=_FILE, help="License key, a file or pkcs11:URI [default: the project's]."
+)
 @click.option(
     "--mldsa-key",
     "mldsa_path",
@@ -133,7 +135,7 @@ class _Place:
 
     def issuer(self, options: dict[str, Any]) -> Issuer:
         """The license key with its trust."""
-        from sealpack.builder.keyfiles import load_mldsa, load_private
+        from sealpack.builder.keyfiles import load_mldsa, load_signer
         from sealpack.builder.licensing import Issuer
 
         own = self.config.keys if self.config else None
@@ -142,10 +144,10 @@ class _Place:
             raise SealpackError("USAGE", "no license key: give --key, or keys.license in sealpack.toml")
         given = options["passphrase_file"] or (own.passphrase_file if own else None)
         passphrase = Path(given) if given else None
-        signer = load_private(Path(key), passphrase)
+        signer = load_signer(key, passphrase)
         second = Path(options["mldsa_path"]) if options["mldsa_path"] else None
         entry = self.trust.keyring.entries.get(signer.keyid)
-        return Issuer(signer, self.trust, load_mldsa(second, Path(key), entry, passphrase))
+        return Issuer(signer, self.trust, load_mldsa(second, key, entry, passphrase))
 
     def default_out(self, issued: Issued) -> Path:
         """Beside the registry, named after the license and, for a further device, the device."""

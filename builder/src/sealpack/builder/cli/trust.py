@@ -15,7 +15,13 @@ _FILE = click.Path(dir_okay=False)
 @click.argument("out", type=_FILE)
 @click.option("--publisher", required=True, help="Issuer and namespace of the keys.")
 @click.option("--namespace", multiple=True, help="Further namespace; may be repeated.")
-@click.option("--root", type=_FILE, multiple=True, required=True, help="Private root key; may be repeated.")
+@click.option(
+    "--root",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="Private root key, a file or pkcs11:URI; may be repeated.",
+)
 @click.option(
     "--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="Root signatures needed."
 )
@@ -50,16 +56,16 @@ def init(
     passphrase = Path(passphrase_file) if passphrase_file else None
     grants = [
         trust_author.KeyGrant(
-            keyfiles.load_public(Path(path)),
+            keyfiles.load_public(path),
             purpose,
-            keyfiles.load_public_mldsa(Path(path)) if mldsa and scheme == ECDSA else None,
+            keyfiles.load_public_mldsa(path) if mldsa and scheme == ECDSA else None,
         )
         for purpose, (scheme, _) in trust_author.PURPOSES.items()
         for path in purposes[purpose]
     ]
-    roots = {path: keyfiles.load_private(Path(path), passphrase) for path in root}
+    roots = {path: keyfiles.load_signer(path, passphrase) for path in root}
     beside = {
-        key.keyid: keyfiles.load_private(keyfiles.mldsa_path(Path(path)), passphrase)
+        key.keyid: keyfiles.load_private(keyfiles.mldsa_beside(path), passphrase)
         for path, key in (roots.items() if mldsa else ())
     }
     trust = trust_author.first_trust(

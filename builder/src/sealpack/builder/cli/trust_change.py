@@ -16,7 +16,7 @@ from sealpack.verifier.cli import support
 if TYPE_CHECKING:
     from sealpack.builder.trust_changes import Withdrawal
     from sealpack.builder.trust_files import TrustFile
-    from sealpack.format.keys import PrivateKey, PublicKey
+    from sealpack.format.keys import PublicKey, Signer
     from sealpack.format.trust import Root, Trust
 
 _FILE = click.Path(dir_okay=False)
@@ -44,7 +44,7 @@ def _change_options(command: Any) -> Any:
             type=_FILE,
             multiple=True,
             required=True,
-            help="Private key of the root; repeat it up to the root's threshold.",
+            help="Private key of the root, a file or pkcs11:URI; repeat it up to the root's threshold.",
         ),
     ):
         command = option(command)
@@ -92,13 +92,13 @@ def add(
     from sealpack.builder import keyfiles, trust_changes, trust_files
 
     before = trust_files.read(Path(path))
-    key = keyfiles.load_public(Path(key_file))
+    key = keyfiles.load_public(key_file)
     issuer, spaces = trust_changes.usual_names(before.trust, issuer, namespaces)
     after = trust_changes.add_key(
         before.trust,
         _root_signers(before.trust.root, root_keys, passphrase_files),
         key,
-        mldsa=keyfiles.load_public_mldsa(Path(key_file)) if mldsa else None,
+        mldsa=keyfiles.load_public_mldsa(key_file) if mldsa else None,
         roles=roles,
         issuer=issuer,
         namespaces=spaces,
@@ -152,8 +152,8 @@ def rotate(
         _rotate_root(before, signers, new_root, passphrase_files, threshold, mldsa, fmt)
         return
     entry = trust_changes.find_key(before.trust, old or "")
-    key = keyfiles.load_public(Path(new or ""))
-    second = keyfiles.load_public_mldsa(Path(new or "")) if mldsa else None
+    key = keyfiles.load_public(new or "")
+    second = keyfiles.load_public_mldsa(new or "") if mldsa else None
     after = trust_changes.replace_key(before.trust, signers, entry, key, mldsa=second, now=support.now())
     changed = [f"retired key {_short(entry.key)}", f"added key {_short(key)}: in its place"]
     _finish(before, after, changed, [key], fmt)
@@ -161,7 +161,7 @@ def rotate(
 
 def _rotate_root(
     before: TrustFile,
-    signers: list[PrivateKey],
+    signers: list[Signer],
     files: tuple[str, ...],
     passphrases: tuple[str, ...],
     threshold: int | None,
@@ -170,15 +170,15 @@ def _rotate_root(
 ) -> None:
     from sealpack.builder import keyfiles, trust_changes
 
-    public = [path for path in files if keyfiles.is_public(Path(path))]
+    public = [path for path in files if keyfiles.is_public(path)]
     secret = [path for path in files if path not in public]
     private = _private(secret, passphrases)
-    keys = [keyfiles.load_public(Path(path)) for path in public] + [key.public for key in private]
+    keys = [keyfiles.load_public(path) for path in public] + [key.public for key in private]
     beside = {}
     if mldsa:
         order = zip([*public, *secret], keys, strict=True)
-        beside = {key.keyid: keyfiles.load_public_mldsa(Path(path)) for path, key in order}
-        private += _private([str(keyfiles.mldsa_path(Path(path))) for path in secret], passphrases)
+        beside = {key.keyid: keyfiles.load_public_mldsa(path) for path, key in order}
+        private += _private([str(keyfiles.mldsa_beside(path)) for path in secret], passphrases)
     after = trust_changes.replace_root(
         before.trust,
         signers,
@@ -292,23 +292,24 @@ def _withdrawn(what: Withdrawal) -> list[str]:
     return lines + [f"floor of {name} is {floor}" for name, floor in sorted(what.floors.items())]
 
 
-def _private(files: Sequence[str], passphrase_files: Sequence[str]) -> list[PrivateKey]:
+def _private(files: Sequence[str], passphrase_files: Sequence[str]) -> list[Signer]:
     """The private keys; each is opened without a passphrase or with the first one that fits."""
     from sealpack.builder import keyfiles
 
     passphrases = [Path(path) for path in passphrase_files]
-    return [keyfiles.load_with_any(Path(path), passphrases) for path in files]
+    return [keyfiles.load_with_any(path, passphrases) for path in files]
 
 
-def _root_signers(root: Root, files: Sequence[str], passphrase_files: Sequence[str]) -> list[PrivateKey]:
+def _root_signers(root: Root, files: Sequence[str], passphrase_files: Sequence[str]) -> list[Signer]:
     """The root's private keys, each with the ML-DSA key beside it where the root has one for it."""
     from sealpack.builder import keyfiles
+    from sealpack.builder.key_uri import is_uri
 
     keys = _private(files, passphrase_files)
     beside = [
         keyfiles.mldsa_path(Path(path))
         for path, key in zip(files, keys, strict=True)
-        if key.keyid in root.mldsa
+        if key.keyid in root.mldsa and not is_uri(path)
     ]
     return keys + _private([str(path) for path in beside if path.exists()], passphrase_files)
 
