@@ -224,10 +224,13 @@ class _Run:
         floor = lists.floors.get(m.bundle_id, 0)
         if m.release_index < floor:
             told = f"release {m.release_index} is below the floor {floor}"
-            raise SealpackError("BUNDLE_FLOOR", told, expected=floor, found=m.release_index)
-        self.report.passed(
-            "revocation", f"not withdrawn, floor {floor}", expected=str(floor), found=str(m.release_index)
-        )
+            raise SealpackError(
+                "BUNDLE_FLOOR",
+                told,
+                expected=f"release {floor} or newer",
+                found=f"release {m.release_index}",
+            )
+        self.report.passed("revocation", f"not withdrawn, floor {floor}")
 
     def _licenses(self, bundle: BundleReader) -> None:
         names = [n for n in bundle.entries if n.startswith("META/license/")]

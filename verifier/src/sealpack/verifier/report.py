@@ -14,6 +14,18 @@ from typing import Any
 from sealpack.format.errors import CODES, SealpackError, printable
 
 SCHEMA = "sealpack/report/v1"
+ORDER = (  # the checks every bundle gets, specs/verification.md, "Order"
+    "container",
+    "trust",
+    "signature",
+    "manifest",
+    "revocation",
+    "content",
+    "sbom",
+    "terms",
+    "model",
+    "tier",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,13 @@ class Report:
         return [c for c in self.checks if c.status == "skip"]
 
     @property
+    def unreached(self) -> list[str]:
+        """Checks that were not even begun: a failure came first, or they need a trust file."""
+        made = {c.id for c in self.checks}
+        claims = self.facts.get("tier", {}).get("claimed") != "Experimental"
+        return [name for name in ORDER if name not in made and (name != "tier" or claims)]
+
+    @property
     def warnings(self) -> list[Warning]:
         """What is not wrong and still matters, of a bundle that passed."""
         return list(_warnings(self.facts, self.verified_at)) if self.ok else []
@@ -118,6 +137,7 @@ class Report:
             "bundle": self.path,
             "verdict": "pass" if self.ok else "fail",
             "checks": [c.to_dict() for c in self.checks],
+            "not_reached": self.unreached,
             "warnings": [w.to_dict() for w in self.warnings],
             **self.facts,
         }

@@ -64,9 +64,8 @@ def _body(report: Report) -> Iterator[Html]:
         told = bullets(warning.detail for warning in report.warnings)
         yield element("section", element("h2", "To be weighed"), told, class_="caution")
     yield _checks(report)
-    if report.skips:
-        told = bullets(join([element("strong", c.id), f": {c.detail}"]) for c in report.skips)
-        yield _section("What was not checked", told)
+    if report.skips or report.unreached:
+        yield _section("What was not checked", bullets(_unchecked(report)))
     if not report.ok and facts:
         yield element("p", _DOUBT, class_="doubt")
     yield from _facts(report)
@@ -119,7 +118,7 @@ def _verdict(report: Report) -> Html:
     told = wording.headline(report)
     parts = [
         element("p", "✓ PASS" if report.ok else "✗ FAIL", class_="word"),
-        element("div", element("p", told, class_="told"), element("h1", name)),
+        element("div", element("p", told, class_="told"), element("h1", name), _of(report)),
     ]
     if report.failures:
         first = report.failures[0]
@@ -132,11 +131,28 @@ def _verdict(report: Report) -> Html:
     return element("div", *parts, class_=f"verdict {state}", role="status")
 
 
+def _of(report: Report) -> Html:
+    """Which bundle and whose, below its name; only of a bundle that passed."""
+    facts = report.facts
+    if not report.ok or "bundle_id" not in facts:
+        return Html("")
+    told = f"{facts['bundle_id']}, signed by {facts['signer']['issuer']}"
+    return element("p", told, class_="small quiet")
+
+
 def _checks(report: Report) -> Html:
     rows = ((_mark(c), element("strong", c.id), _compared(c)) for c in report.checks)
     count = f"{sum(c.status == 'pass' for c in report.checks)} of {len(report.checks)} checks hold"
     body = table(("Result", "Check", "What was compared"), rows, class_="checks")
-    return _section("Checks", element("p", count, class_="quiet small"), body)
+    return _section("Checks", element("p", count, class_="lead"), body)
+
+
+def _unchecked(report: Report) -> Iterator[Html]:
+    for check in report.skips:
+        yield join([element("strong", check.id), f": {check.detail}"])
+    why = "not made without a trust file" if report.ok else "not reached, a check before it failed"
+    for name in report.unreached:
+        yield join([element("strong", name), f": {why}"])
 
 
 def _mark(check: Check) -> Html:
@@ -172,7 +188,7 @@ def _bundle(report: Report) -> Html:
         ("Digest", _mono(f"sha256:{facts['bundle_digest']}")),
         ("File", _file(report)),
         ("Kind", _kind(facts)),
-        ("License", wording.license_line(facts)),
+        *([("License", wording.license_line(facts))] if report.ok else []),
         ("Quality tier", wording.tier_line(facts)),
         ("Re-certification", wording.recertification(report)),
     ]
@@ -260,7 +276,7 @@ def _sbom(facts: dict[str, Any]) -> Iterator[Html]:
 
 def _completeness(told: dict[str, Any]) -> Iterator[Html]:
     yield element("h3", f"Completeness: {told['present']} of {told['applicable']} minimum elements")
-    yield element("p", str(told["standard"]), class_="quiet small")
+    yield element("p", str(told["standard"]), class_="lead")
     rows = (
         (c["title"], f"{c['present']} of {c['applicable']}", _bar(c["elements"])) for c in told["clusters"]
     )
@@ -283,14 +299,16 @@ def _bar(elements: Iterable[dict[str, Any]]) -> Html:
 
 
 def _card(card: dict[str, Any]) -> Iterator[Html]:
-    yield element("p", f"{card['name']}, in the creator's words", class_="quiet small")
+    yield element("p", f"{card['name']}, in the creator's words", class_="lead")
     yield element("div", markdown.render(card["text"]), class_="card")
     if card["truncated"]:
         yield element("p", "The card is longer; the rest is in the bundle.", class_="quiet small")
 
 
 def _files(files: list[dict[str, Any]]) -> Html:
-    rows = ((e["name"], e["role"], wording.size(e["size"]), _mono(e["sha256"])) for e in files)
+    """Chunk tables last: there is one per payload file, and nobody looks for them first."""
+    ordered = sorted(files, key=lambda entry: bool(entry["role"] == "chunk-table"))
+    rows = ((e["name"], e["role"], wording.size(e["size"]), _mono(e["sha256"])) for e in ordered)
     return table(("Name", "Role", "Size", "SHA-256"), rows, class_="files")
 
 

@@ -25,6 +25,8 @@ def render(report: Report) -> str:
     width = max((len(c.id) for c in report.checks), default=0)
     for check in report.checks:
         lines += _check(check, min(width, 20))
+    if report.unreached:
+        lines += _wrapped("  not checked: ", ", ".join(report.unreached))
     for warning in report.warnings:
         lines += _wrapped("  warning: ", warning.detail)
     if report.failures:
