@@ -15,7 +15,7 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import DIGEST, Fields
 from sealpack.format.keys import ECDSA, ED25519, ML_DSA, PublicKey
-from sealpack.format.root import Root, mldsa_beside, require_crit
+from sealpack.format.root import CRIT, Root, mldsa_beside, require_crit
 
 ROLES = ("bundle", "license", "evidence", "settlement", "ack", "witness")
 NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
@@ -111,6 +111,7 @@ class Keyring:
         """Verify against `root`, then read."""
         root.require("keyring", envelope)
         f = documents.payload_fields(envelope, "keyring", "TRUST_INVALID")
+        f.crit(CRIT)
         entries = f.objects("keys", KeyEntry.parse, max_items=1024)
         require_crit(f, any(e.mldsa is not None for e in entries))
         ders = [key.der for e in entries for key in e.keys]

@@ -15,6 +15,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.fields import DIGEST, Fields
 from sealpack.format.keys import ECDSA, ML_DSA, PublicKey
 
+CRIT = (ML_DSA,)  # what a root or a keyring may name there
 ROOT_ROLES = ("root", "keyring", "revocations")
 
 
@@ -32,6 +33,7 @@ class Root:
     def parse(cls, envelope: Envelope) -> Root:
         """Read a root and check that its own keys sign it; TRUST_INVALID, TRUST_THRESHOLD."""
         f = documents.payload_fields(envelope, "root", "TRUST_INVALID")
+        f.crit(CRIT)
         pairs = f.array("keys", _read_key, max_items=64)
         keys = tuple(key for key, _ in pairs)
         mldsa = {key.keyid: second for key, second in pairs if second is not None}
@@ -126,10 +128,10 @@ def mldsa_beside(f: Fields, key: PublicKey) -> PublicKey | None:
 
 
 def require_crit(f: Fields, has_mldsa: bool) -> None:
-    """Check `crit`: a document with ML-DSA keys must name the scheme there, so that readers which would
-    pass over them (and accept what lacks the second signature) refuse it. DOC_CRIT, TRUST_INVALID.
+    """A document with ML-DSA keys names the scheme in `crit`; TRUST_INVALID.
+
+    Readers that would pass over the keys, and accept what lacks the second signature, refuse it then.
     """
-    f.crit((ML_DSA,))
     if has_mldsa and ML_DSA not in f.texts("crit", default=()):
         raise SealpackError("TRUST_INVALID", f"{f.what} has ML-DSA keys and does not name {ML_DSA} in crit")
 
