@@ -1,8 +1,10 @@
 """Run a fuzzer for a while.
 
-usage: python tests/fuzz TARGET|all [--seconds N] [--corpus DIR] [--keep]
+usage: python tests/fuzz TARGET|all|mixed [--seconds N] [--corpus DIR] [--keep]
        python tests/fuzz structural [--short]
        python tests/fuzz list
+
+`all` takes the targets one after the other, `mixed` all of them in one process, for short runs.
 
 The coverage-guided fuzzer starts from the targets' seeds and the kept corpus; with --corpus what it finds is
 gathered in DIR/TARGET, else it is forgotten. With --keep the kept corpus is afterwards made anew: the fewest
@@ -23,8 +25,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # the tests' own packages, without this folder's modules at the top
 
-GROUPS = ("documents", "containers", "logs", "models")
-
 
 def worker(name: str, seconds: int, folder: Path, crashes: Path) -> None:
     """Fuzz one target in this process until time is up; never returns."""
@@ -33,8 +33,8 @@ def worker(name: str, seconds: int, folder: Path, crashes: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["sealpack", "rfc8785"]):
-        from fuzz.catalogue import TARGETS, kept
-    target = TARGETS[name]
+        from fuzz.catalogue import kept, named
+    target = named(name)
     for number, data in enumerate([*target.seeds(), *(data for _, data in kept(target))]):
         if len(data) <= target.max_len:
             (folder / f"seed-{number:05}").write_bytes(data)
@@ -123,7 +123,7 @@ def main() -> int:
     from fuzz.names import NAMES
 
     parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__.partition("\n")[0])
-    parser.add_argument("target", choices=["all", "structural", "list", *NAMES])
+    parser.add_argument("target", choices=["all", "mixed", "structural", "list", *NAMES])
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     parser.add_argument("--corpus", type=Path, help="gather findings in this folder")
     parser.add_argument("--keep", action="store_true", help="make the kept corpus anew from all findings")
@@ -134,8 +134,8 @@ def main() -> int:
         return 0
     if args.target == "structural":
         return structural(args.short)
-    if args.keep and not args.corpus:
-        parser.error("--keep needs --corpus")
+    if args.keep and (not args.corpus or args.target == "mixed"):
+        parser.error("--keep needs --corpus, and targets one by one")
     names = list(NAMES) if args.target == "all" else [args.target]
     return coverage_guided(names, args.seconds, args.corpus, args.keep)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,28 @@ TARGETS: dict[str, Target] = {
     for group in (documents.TARGETS, containers.TARGETS, logs.TARGETS, models.TARGETS)
     for target in group
 }
+
+
+def _mixed() -> Target:
+    """All targets in one, for short runs: the first byte picks, the rest is for whom it picked."""
+    targets = tuple(TARGETS.values())
+
+    def pick(data: bytes) -> Target:
+        return targets[data[0] % len(targets)]
+
+    def run(data: bytes) -> str | None:
+        return pick(data).run(data[1:]) if data else None
+
+    def seeds() -> Iterator[bytes]:
+        for index, target in enumerate(targets):
+            yield from (bytes([index]) + data for _, data in kept(target))
+
+    def mutate(data: bytes, chance: random.Random) -> bytes | None:
+        change = pick(data).mutate
+        made = change(data[1:], chance) if change is not None and len(data) > 1 else None
+        return None if made is None else data[:1] + made
+
+    return Target("mixed", run, seeds, mutate, max_len=1 << 16)
 
 
 def kept(target: Target, corpus: Path = CORPUS) -> Iterator[tuple[str, bytes]]:
@@ -41,3 +64,8 @@ def keep(target: Target, inputs: Iterator[bytes], corpus: Path = CORPUS) -> int:
         path.write_bytes(gzip.compress(data, mtime=0) if packed else data)
         count += 1
     return count
+
+
+def named(name: str) -> Target:
+    """A target, or `mixed` for all of them in one."""
+    return _mixed() if name == "mixed" else TARGETS[name]

@@ -48,8 +48,15 @@ def test_steps_grow_no_faster_than_the_input(case: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="hard limits are POSIX's")
 @pytest.mark.parametrize("reader", bounds.READERS)
 def test_the_largest_inputs_are_read_within_hard_limits(reader: str) -> None:
-    """What steps cannot see (copying, searching, sorting in C) shows here: a square would not end in time."""
-    command = [sys.executable, str(Path(bounds.__file__)), reader, str(bounds.limit_of(f"{reader}/"))]
+    """What steps cannot see, copying and searching in C, shows in CPU time: a square costs sixteenfold.
+
+    The allowance is far from both: ten times and a fifth of a second, of CPU time, of one process.
+    """
+    largest = bounds.limit_of(f"{reader}/") * 63 // 64  # shapes are a few bytes larger than asked
+    command = [sys.executable, str(Path(bounds.__file__)), reader, str(largest)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == len(bounds.READERS[reader][2])
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert len(rows) == len(bounds.READERS[reader][2])
+    dear = [row for row in rows if float(row[2]) > 10 * float(row[1]) + 0.2]
+    assert dear == []

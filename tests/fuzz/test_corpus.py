@@ -13,7 +13,7 @@ from fuzz.catalogue import CORPUS, TARGETS, kept
 from fuzz.names import NAMES
 
 HERE = Path(__file__).parent
-SHORT_SECONDS = 1
+SHORT_SECONDS = 12
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="atheris has no wheel for this platform: the kept corpus is replayed, nothing new is looked for",
@@ -39,9 +39,8 @@ def test_the_corpus_stays_small() -> None:
 
 
 @needs_atheris
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_new_breaks_in_a_second(name: str, tmp_path: Path) -> None:
-    fuzz(name, SHORT_SECONDS, tmp_path)
+def test_nothing_new_breaks_in_a_short_run(tmp_path: Path) -> None:
+    fuzz("mixed", SHORT_SECONDS, tmp_path)
 
 
 @needs_atheris
@@ -56,4 +55,4 @@ def fuzz(name: str, seconds: int, folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     executions = int(done.stdout.split()[1])
-    assert executions > 10, done.stdout
+    assert executions > 100, done.stdout
