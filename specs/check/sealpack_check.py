@@ -149,11 +149,7 @@ def check(schema: dict[str, Any], value: Any, path: str, defs: dict[str, Any]) -
     """Raise Wrong unless the value is as the schema says."""
 
     def good(inner: dict[str, Any]) -> bool:
-        try:
-            check(inner, value, path, defs)
-        except Wrong:
-            return False
-        return True
+        return _good(inner, value, path, defs)
 
     if "$ref" in schema:
         check(defs[schema["$ref"].removeprefix("#/$defs/")], value, path, defs)
@@ -170,6 +166,14 @@ def check(schema: dict[str, Any], value: Any, path: str, defs: dict[str, Any]) -
         raise Wrong(path)
     if type(value) in BY_TYPE:
         BY_TYPE[type(value)](schema, value, path, defs)
+
+
+def _good(schema: dict[str, Any], value: Any, path: str, defs: dict[str, Any]) -> bool:
+    try:
+        check(schema, value, path, defs)
+    except Wrong:
+        return False
+    return True
 
 
 def same(a: Any, b: Any) -> bool:
@@ -201,6 +205,8 @@ def check_array(schema: dict[str, Any], value: list[Any], path: str, defs: Any) 
     in_range(schema, len(value), "minItems", "maxItems", path)
     for i, item in enumerate(value):
         check(schema.get("items", {}), item, f"{path}[{i}]", defs)
+    if "contains" in schema and not any(_good(schema["contains"], item, path, defs) for item in value):
+        raise Wrong(path)
 
 
 def check_object(schema: dict[str, Any], value: dict[str, Any], path: str, defs: Any) -> None:
@@ -1133,8 +1139,11 @@ GGML_BLOCKS = {  # tensor type: numbers in a block, bytes in a block
 def check_model(bundle: Bundle, manifest: dict[str, Any]) -> None:
     """Step 10: the header is well formed and of the stated kind; the weights are not looked at."""
     entry = next(entry for entry in manifest["files"] if entry["role"] == "model")
-    if "encryption" in manifest:
-        return  # its header cannot be read without a key
+    if "encryption" in manifest:  # its header cannot be read without a key, but what commits to the key can
+        for one in manifest["encryption"]["files"]:
+            head = bytes(bundle.stored(one["name"])[:56]).hex()
+            need(head == one["salt"] + one["commitment"], "MANIFEST_MISMATCH", one["name"])
+        return
     data = bundle.stored(entry["name"])
     gguf = bytes(data[:8]) in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0")
     kind = "gguf" if gguf else "onnx" if bytes(data[:1]) == b"\x08" else "unknown"

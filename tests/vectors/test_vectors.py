@@ -164,6 +164,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): gzip.decompress(data) if path.suffix == ".gz" else data
         for path in (*folder.glob("*.json"), *folder.glob("*/*"))
-        if "__pycache__" not in path.parts
+        if "__pycache__" not in path.parts and path.suffix != ".py"
         for data in (path.read_bytes(),)
     }

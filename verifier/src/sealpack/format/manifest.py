@@ -180,6 +180,9 @@ class Manifest:
         f = Fields(value, "manifest", "MANIFEST_INVALID")
         f.schema(SCHEMA)
         f.crit(KNOWN_CRIT)
+        present = [name for name in KNOWN_CRIT if name in f]
+        if sorted(f.texts("crit", default=())) != present:
+            raise f.fail("crit", f"is not what is present: {', '.join(present) or 'nothing'}")
         watermark, plan = f.sub("watermark", default=None), f.sub("plan", default=None)
         encryption, proof = f.sub("encryption", default=None), f.sub("tier_proof", default=None)
         made = cls(

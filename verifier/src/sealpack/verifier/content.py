@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
 
 from sealpack.format.container import MIMETYPE, BundleReader
+from sealpack.format.encryption import PREFIX_SIZE
 from sealpack.format.errors import SealpackError
 from sealpack.format.gguf_header import GgufHeader
 from sealpack.format.manifest import Manifest
@@ -24,6 +26,13 @@ from sealpack.verifier.completeness import assess
 
 MIMETYPE_SHA256 = hashlib.sha256(MIMETYPE).hexdigest()
 Look = Callable[[BundleReader, Manifest, dict[str, Any]], str]
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number")
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -39,7 +48,12 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
     if len(entries) != 1:
         raise SealpackError("SBOM_INVALID", f"the bundle has {len(entries)} SBOMs, exactly 1 is expected")
     try:
-        document = json.loads(bundle.read(entries[0].name).decode("utf-8"), object_pairs_hook=_no_duplicates)
+        document = json.loads(
+            bundle.read(entries[0].name).decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_float=_number,
+            parse_constant=_number,
+        )
         components = document["components"]
         models = [c for c in components if c.get("type") == "machine-learning-model"]
         hashes = {h["content"] for c in models for h in c.get("hashes", []) if h["alg"] == "SHA-256"}
@@ -81,10 +95,21 @@ def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
     return f"{said.spdx}, text {said.text}"
 
 
+def _check_commitments(bundle: BundleReader, manifest: Manifest) -> None:
+    """Every encrypted file begins with the salt and the key commitment that the manifest states."""
+    header = manifest.encryption_header
+    for file in header.files if header else ():
+        head = bytearray(PREFIX_SIZE)
+        bundle.read_into(file.name, 0, memoryview(head))
+        if head.hex() != file.salt + file.commitment:
+            raise SealpackError("MANIFEST_MISMATCH", f"{file.name} has another salt or key commitment")
+
+
 def model(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str:
     """The model's header is well formed, of the kind stated, and reaches for no file outside payload."""
     entry = manifest.model
     if manifest.encryption is not None:
+        _check_commitments(bundle, manifest)
         return "encrypted: the header cannot be read without a key"
     place = bundle.entries[entry.name]
     try:

@@ -1,0 +1,1 @@
+"""The attack corpus: one module per group, each with `cases(add)`."""
