@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 import zlib
@@ -175,6 +176,17 @@ def test_a_fault_of_the_source_is_passed_on() -> None:
 
     with pytest.raises(OSError, match="disk"):
         digest_blocks(source())
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of many where affinity is known; elsewhere all, and one when nothing is known."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5}, raising=False)
+    assert chunks.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert chunks.cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert chunks.cores() == 1
 
 
 @settings(max_examples=60, deadline=None)
