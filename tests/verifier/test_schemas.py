@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from support import world
+from support import evidence, world
 
 from sealpack.format import canonical, documents, statement
 from sealpack.format.acknowledgement import Acknowledgement, FileOutcome, HeldRange
@@ -25,6 +25,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import CODES, SealpackError
+from sealpack.format.evidence import open_evidence
 from sealpack.format.fields import Fields
 from sealpack.format.keys import ED25519, PrivateKey
 from sealpack.format.leasing import next_lease
@@ -169,6 +170,7 @@ def examples() -> dict[str, Any]:
         "acknowledgement": payload(documents.seal("acknowledgement", ack.to_dict(), world.SETTLEMENT)),
         "parcel": json.loads(Parcel((sealed, activation, lease)).to_bytes()),
         "manifest": json.loads(members["manifest.json"]),
+        "evidence": {"schema": "sealpack/evidence/v1"} | evidence.payload(),
         "signature": payload(statement.read_signature(bundle.sign(members))),
         "error": SealpackError("LIC_EXPIRED", "license L-1 ended", exp=world.T0).to_dict(),
     }
@@ -204,6 +206,9 @@ READERS: dict[str, Callable[[Any], object]] = {
     ),
     "parcel": lambda value: Parcel.from_bytes(canonical.dumps(value)),
     "manifest": lambda value: Manifest.from_bytes(canonical.dumps(value)),
+    "evidence": lambda value: open_evidence(
+        seal("evidence", value, evidence.ASSESSOR), evidence.trust(), "acme/tiny"
+    ),
     "signature": lambda value: statement.Statement.from_bytes(canonical.dumps(value)),
 }
 GONE = object()
@@ -264,6 +269,26 @@ FAULTS: list[tuple[str, str, Any]] = [
     ("manifest", "version", "v1"),
     ("manifest", "encryption", {"scheme": "rot13"}),
     ("manifest", "crit", ["colour"]),
+    ("manifest", "tier_proof", {"policies": []}),
+    ("manifest", "tier_proof", {"policies": ["ab"]}),
+    ("manifest", "tier_proof", {"policies": ["ab" * 32], "thresholds": [{"metric": "mae"}]}),
+    ("manifest", "tier_proof", {"policies": ["ab" * 32], "thresholds": [{"metric": "mae", "max": 3}]}),
+    ("evidence", "schema", "sealpack/evidence/v2"),
+    ("evidence", "evaluator", GONE),
+    ("evidence", "issued_at", 253_402_300_800),
+    ("evidence", "subject.files", []),
+    ("evidence", "subject.files.0.name", "card.md"),
+    ("evidence", "subject.kind", "agent"),
+    ("evidence", "data.format", "pickle"),
+    ("evidence", "data.rows", 0),
+    ("evidence", "metrics", []),
+    ("evidence", "metrics.0.value", "3e2"),
+    ("evidence", "metrics.0.n", 0),
+    ("evidence", "performance.throughput", ".5"),
+    ("evidence", "environment.threads", 0),
+    ("evidence", "method.seed", -1),
+    ("evidence", "samples", GONE),
+    ("evidence", "crit", ["oath"]),
     ("manifest", "io", {"task": "divination"}),
     ("signature", "predicateType", "https://model_signing/signature/v2.0"),
     ("signature", "predicate.serialization.ignore_paths", []),
@@ -368,6 +393,7 @@ PAGES = {
     "activation-request": "activation",
     "lease": "activation",
     "manifest": "manifest",
+    "evidence": "evidence",
     "signature": "signature",
     "error": "errors",
 }
