@@ -75,10 +75,10 @@ def refuse_existing(output: str | None, force: bool) -> None:
 
 def write_result(text: str, output: str | None, force: bool) -> None:
     """Print `text`, or write it with a last newline to the file `output`, whole or not at all."""
+    data = f"{text}\n".encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
     if output is None:
-        click.echo(text)
+        click.echo(data.decode(), nl=False)
     else:
-        data = f"{text}\n".encode("utf-8", "surrogateescape")  # a path may hold bytes that are no text
         atomic_write(output, data, replace=force)
 
 
@@ -149,20 +149,28 @@ class Bar:
         self._bar: Any = click.progressbar(
             length=total, label=label, file=sys.stderr, hidden=hidden, show_percent=True, item_show_func=_rate
         )
-        self._done = 0
-        self._began = time.monotonic()
+        self._done = self._shown = 0
+        self._began = self._drawn = time.monotonic()
 
     def __enter__(self) -> Bar:
         self._bar.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._draw()
         self._bar.__exit__(*error)
 
     def update(self, count: int) -> None:
-        """`count` more bytes are done."""
+        """`count` more bytes are done; drawn ten times a second at most."""
         self._done += count
-        self._bar.update(count, self._done / max(time.monotonic() - self._began, 1e-3))
+        if time.monotonic() - self._drawn >= 0.1:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        rate = self._done / max(self._drawn - self._began, 1e-3)
+        self._bar.update(self._done - self._shown, rate)
+        self._shown = self._done
 
 
 def _rate(rate: float | None) -> str | None:
