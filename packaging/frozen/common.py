@@ -1,6 +1,6 @@
 """What both PyInstaller specs share."""
 
-from PyInstaller.utils.hooks import collect_submodules, copy_metadata
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
 # Never needed by a customer's verb; some would pull a network stack or a compiler in.
 EXCLUDES = [
@@ -12,7 +12,10 @@ EXCLUDES = [
     "pytest", "hypothesis", "mypy", "sqlalchemy", "cyclonedx", "IPython",
     "sealpack.builder", "sealpack.settlement",
 ]  # fmt: skip
-METADATA = copy_metadata("sealpack")
+# The verifier reads its style sheet and tier policies as resources.
+METADATA = copy_metadata("sealpack") + collect_data_files(
+    "sealpack.verifier", includes=["**/*.css", "**/*.toml"]
+)
 
 
 def parts(*names: str) -> list[str]:

@@ -21,8 +21,9 @@ def sbom(document: dict[str, Any]) -> dict[str, Any]:
     """Components by type, licenses, suppliers, datasets and base models of a CycloneDX document."""
     components = list(_objects(document.get("components")))
     models = [c for c in components if c.get("type") == "machine-learning-model"]
+    types = Counter(_texts((c.get("type") for c in components), unique=False))
     return {
-        "types": dict(sorted(Counter(_texts([c.get("type") for c in components], unique=False)).items())),
+        "types": dict(sorted(types.items())[:MAX_ITEMS]),
         "licenses": _texts(name for c in components for name in _licenses(c)),
         "suppliers": _texts(_suppliers(document, components)),
         "datasets": _texts(c.get("name") for c in components if c.get("type") == "data"),

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from sealpack.format import canonical, dsse
-from sealpack.format.errors import SealpackError
+from sealpack.format.errors import SealpackError, printable
 from sealpack.format.keys import ECDSA, Signer
 from sealpack.format.statement import PAYLOAD_TYPE, STATEMENT_TYPE
 from sealpack.verifier.report import Report, tool
@@ -56,7 +56,7 @@ def statement(report: Report, verifier_id: str = VERIFIER_ID) -> dict[str, Any]:
         "_type": STATEMENT_TYPE,
         "subject": [
             {
-                "name": f"{PurePath(report.path).name}/manifest.json",
+                "name": f"{printable(PurePath(report.path).name)}/manifest.json",
                 "digest": {"sha256": facts["bundle_digest"]},
                 "annotations": {"bundle_id": facts["bundle_id"], "version": facts["version"]},
             }
