@@ -36,7 +36,7 @@ def measure(bundle: Path, trust_file: Path, rounds: int) -> list[Row]:
         mapped = _seconds(lambda: _mapped(bundle, begin, end))
         for name, leaves_only, limit in (
             ("verify_bundle, leaves, vs hashlib in memory", True, once),
-            ("verify_bundle, leaves, vs hashlib on the mapped file", True, mapped),
+            ("verify_bundle, leaves, vs hashlib, mapped file", True, mapped),
             ("verify_bundle, both digests, vs hashlib in memory", False, max(sequence, 2 * once)),
         ):
             ours, limits = found.setdefault(name, ([], []))
