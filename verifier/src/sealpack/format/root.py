@@ -7,6 +7,7 @@ counts towards a threshold only when both signed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sealpack.format import documents
@@ -88,6 +89,8 @@ class Root:
         return following
 
 
+# Remembered, since a parcel may hold many roots and many documents, and each is held against each.
+@lru_cache(maxsize=128)
 def _signed(envelope: Envelope, key: PublicKey) -> bool:
     """Whether one of the signatures is a valid one by `key`; others under its keyid do no harm."""
     for signature in envelope.signatures:
