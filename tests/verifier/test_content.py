@@ -185,7 +185,8 @@ def test_models_of_another_kind(tmp_path: Path) -> None:
 
 def test_an_encrypted_model_is_not_looked_into(tmp_path: Path) -> None:
     entry = EncryptedFile("payload/model.gguf", 100, "00" * 24, "11" * 32)
-    spec = BundleSpec(model=b"\x5a" * entry.stored_size)
+    head = bytes.fromhex(entry.salt + entry.commitment)
+    spec = BundleSpec(model=head.ljust(entry.stored_size, b"\x5a"))
     header = EncryptionHeader((entry,)).to_dict()
     report = verify(tmp_path, spec, encryption=header, crit=["encryption"])
     assert report.ok and report.facts["encrypted"] is True

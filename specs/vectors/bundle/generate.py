@@ -1,10 +1,11 @@
 """Write the bundle vectors: `python specs/vectors/bundle/generate.py [FOLDER]`; `--count` counts them.
 
-Each case is `case.json` and `bundle.sealpack.gz`, gzip of a bundle to be verified, content and all: with the
-public key in `key` (and the ML-DSA key in `mldsa_key`) where given, else with the case's own `trust.json`,
-else with the one beside the cases. `group` is one of the six below (specs/verification.md, "Attack corpus"),
-`exit` the exit status, and `check`, where it stands, names the check that fails. The cases are in `corpus/`,
-a module per group; all keys are test keys.
+Each case is `case.json` and `bundle.sealpack.gz`, gzip of a bundle to be verified, content and all: with
+the public key in `key` (and the ML-DSA key in `mldsa_key`) where given, else with the case's own
+`trust.json`, else with the one beside the cases. `group` is one of the six below (specs/verification.md,
+"Attack corpus"), `exit` the exit status, and `check`, where it stands, names the check that fails; `header`
+is `whole` where only a reader of whole ONNX headers can see the fault. The cases are in `corpus/`, a module
+per group; all keys are test keys.
 """
 
 from __future__ import annotations

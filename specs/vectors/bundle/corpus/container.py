@@ -268,7 +268,7 @@ def _meta(add: Add) -> None:
         "stray": "META/note.txt", "case": "meta/model.sig", "signature-2": "META/model.sig.2",
         "folder": "META/x/model.sig", "pad-01": "META/pad.01", "trust-other": "META/trust/policy.json",
         "license-folder": "META/license/a/b.json", "root-zero": "META/trust/root.0.json",
-        "file": "Meta", "root-signed": "META/trust/root.-1.json",
+        "root-signed": "META/trust/root.-1.json",
     }.items():  # fmt: skip
         raws = entries()
         raws.insert(2, Raw(entry, b"x"))
