@@ -25,7 +25,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "Customers": ("install", "activate", "terms", "run", "status", "selftest", "receipts", "sync"),
     "Security teams": ("verify", "inspect", "trust"),
     "Finance": ("settle",),
-    "Anyone": ("demo",),
+    "Anyone": ("demo", "evaluate"),
 }
 CUSTOMER_VERBS = (*READERS["Customers"], "verify", "inspect", "trust")
 
