@@ -139,8 +139,8 @@ def test_a_failure_tells_both_values(folder: Path) -> None:
 
 def test_what_was_not_reached_is_named(folder: Path) -> None:
     bad = report_on(folder, "bad.sealpack")
-    assert bad.unreached == ["sbom", "terms", "model", "tier"]
-    assert "not checked: sbom, terms, model, tier" in bad.to_text()
+    assert bad.unreached == ["sbom", "terms", "model", "evidence"]  # no tier is claimed
+    assert "not checked: sbom, terms, model, evidence" in bad.to_text()
     assert report_on(folder).unreached == []
     key_only = report_on(folder, key=world.CREATOR.public)
     assert key_only.unreached == ["revocation"] and [c.id for c in key_only.skips] == ["trust"]

@@ -14,7 +14,7 @@ from typing import Any
 from sealpack.format.errors import CODES, SealpackError, printable
 
 SCHEMA = "sealpack/report/v1"
-ORDER = (  # the checks every bundle gets, specs/verification.md, "Order"
+ORDER = (  # the checks a bundle is due, specs/verification.md, "Order"
     "container",
     "trust",
     "signature",
@@ -24,6 +24,7 @@ ORDER = (  # the checks every bundle gets, specs/verification.md, "Order"
     "sbom",
     "terms",
     "model",
+    "evidence",
     "tier",
 )
 
@@ -94,8 +95,15 @@ class Report:
     def unreached(self) -> list[str]:
         """Checks that were not even begun: a failure came first, or they need a trust file."""
         made = {c.id for c in self.checks}
-        claims = self.facts.get("tier", {}).get("claimed") != "Experimental"
-        return [name for name in ORDER if name not in made and (name != "tier" or claims)]
+        return [name for name in ORDER if name not in made and self._is_due(name)]
+
+    def _is_due(self, check: str) -> bool:
+        """Whether the bundle has what the check is about, as far as its manifest was read."""
+        if "files" not in self.facts:
+            return True
+        if check == "evidence":
+            return any(entry["role"] == "evidence" for entry in self.facts["files"])
+        return check != "tier" or self.facts["quality_tier"] != "Experimental"
 
     @property
     def warnings(self) -> list[Warning]:
