@@ -279,3 +279,64 @@ def test_json_is_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     found = json.loads(out)
     known = report_on(folder, now=found["verified_at"]).to_dict()
     assert found == json.loads(json.dumps(known))
+
+
+# --- wording --------------------------------------------------------------------------------------------
+
+
+def passed(**facts: Any) -> Report:
+    """A report that passed, with nothing but these facts."""
+    report = Report("b.sealpack", facts=facts, verified_at=NOW)
+    report.passed("container", "fine")
+    return report
+
+
+def test_text_of_a_report_without_facts() -> None:
+    report = passed()
+    assert report.to_text().split("\n")[:2] == ["PASS  b.sealpack", "  ok   container  fine"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, "authentic and intact"),
+        ({"content_mode": "leaves"}, "authentic and intact"),
+        ({"content_mode": "sample"}, "authentic; content sampled, not complete"),
+    ],
+)
+def test_headlines(facts: dict[str, Any], told: str) -> None:
+    assert wording.headline(passed(**facts)) == told
+    assert wording.headline(Report("b")) == "nothing was checked"
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, "not stated"),
+        ({"quality_tier": "Verified"}, "Verified"),
+        ({"quality_tier": "Experimental", "tier": {"claimed": "Experimental"}}, "Experimental"),
+        ({"quality_tier": "Verified", "tier": {"proven": "Verified"}}, "Verified, proven"),
+        (
+            {"quality_tier": "Enterprise-Ready", "tier": {"proven": "Verified"}},
+            "Enterprise-Ready claimed, Verified proven",
+        ),
+    ],
+)
+def test_tiers(facts: dict[str, Any], told: str) -> None:
+    assert wording.tier_line(facts) == told
+
+
+def test_license_and_recertification() -> None:
+    assert wording.license_line({}) == "no machine-readable terms"
+    assert wording.license_line({"license_terms": {"spdx": "MIT"}}) == "MIT"
+    assert wording.recertification(passed()) == "no date stated"
+    assert wording.recertification(passed(recertify_by="2026-01-01")) == "due by 2026-01-01 (overdue)"
+
+
+def test_both_keys_of_a_hybrid_signer(folder: Path) -> None:
+    facts = report_on(folder).facts | {"post_quantum": {"bundle": True}}
+    facts["signer"] = facts["signer"] | {"mldsa_keyid": "ab" * 32}
+    rows = dict(wording.who(facts))
+    assert rows["signature"] == "ECDSA P-256 and ML-DSA-65 (post-quantum)"
+    assert rows["ML-DSA key"] == "ab" * 32
+    assert dict(wording.who({"trust": facts["trust"]})).keys() == {"root", "keyring"}

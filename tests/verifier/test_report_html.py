@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -138,11 +138,37 @@ def test_a_page_of_almost_nothing(tmp_path: Path) -> None:
     assert "✗ FAIL" in page.text and "Who signed" not in page.text
 
 
+def test_a_page_of_parts(tmp_path: Path) -> None:
+    """Facts that only some bundles have are left out where they are not there."""
+    report = report_on(tmp_path, reports.rich())
+    report.facts["card"] = {"name": "card.md", "text": "# Cut", "truncated": True}
+    report.facts["license_terms"] = {"spdx": "MIT", "digest": "ab" * 32, "text": "license/MIT"}
+    report.facts |= {"encrypted": True, "watermark": True}
+    for name in ("completeness", "size", "evidence", "support"):
+        del report.facts[name]
+    told = {"standard": "s", "present": 1, "applicable": 1, "clusters": []}
+    report.verified_at = None
+    assert (
+        "Not present"
+        not in check(html.render(replace(report, facts=report.facts | {"completeness": told}))).text
+    )
+    page = check(html.render(report))
+    assert "the rest is in the bundle" in page.text and "GGUF, encrypted, watermarked" in page.text
+    assert "not asked for" in page.text and "Completeness" not in page.text and "Support" not in page.text
+
+
 def test_a_page_with_evidence_tier_and_policy(tmp_path: Path) -> None:
     report = report_on(tmp_path, reports.rich())
     report.facts |= reports.evidence_facts()
     page = check(html.render(report))
-    for told in ("Lab (test)", "0.91 (over 20)", "20 rows of STS", "Valid until2026-09-21", "20 of 10 rows"):
+    for told in (
+        "Lab (test)",
+        "0.91 (over 20)",
+        "20 rows of STS",
+        "Valid until2026-09-21",
+        "20 of 10 rows",
+        "policy team",
+    ):
         assert told in page.text, told
     assert "was valid until 2026-09-21" in page.text  # a warning
     assert "no trust file was given" in page.text and "ML-DSA-65 (post-quantum)" in page.text

@@ -144,7 +144,11 @@ def _checks(report: Report) -> Html:
     rows = ((_mark(c), element("strong", c.id), _compared(c)) for c in report.checks)
     count = f"{sum(c.status == 'pass' for c in report.checks)} of {len(report.checks)} checks hold"
     body = table(("Result", "Check", "What was compared"), rows, class_="checks")
-    return _section("Checks", element("p", count, class_="lead"), body)
+    parts = [element("p", count, class_="lead")]
+    if policy := report.facts.get("policy"):
+        digest = _mono(f"sha256:{policy['sha256']}")
+        parts.append(element("p", f"Rules of the policy {policy['name']}, ", digest, class_="lead"))
+    return _section("Checks", *parts, body)
 
 
 def _unchecked(report: Report) -> Iterator[Html]:
