@@ -15,6 +15,7 @@ from builder.conftest import T0, Builder, sealpack
 from sealpack.builder import config
 from sealpack.builder.assemble import MarkOrder
 from sealpack.builder.watermark.vault import Vault
+from sealpack.format.keys import PrivateKey
 
 SEALPACK = str(Path(sys.executable).with_name("sealpack"))
 
@@ -38,6 +39,17 @@ def test_a_public_key_is_enough_and_nothing_is_written(
     assert said["entries"] > 5
     assert check(home, gguf_model, bundle) == 0  # the private key of sealpack.toml
     assert sorted(p.name for p in bundle.parent.iterdir()) == before
+
+
+def test_a_bundle_with_two_signatures(
+    build: Builder, home: Path, gguf_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sealpack("key", "new", tmp_path / "second.pem", "--scheme", "ml-dsa-65") == 0
+    key = PrivateKey.load(tmp_path / "second.pem")
+    bundle = build(gguf_model, tmp_path / "h.sealpack", mldsa_key=key, trust=None).path
+    assert check(home, gguf_model, bundle, "--mldsa-key", tmp_path / "second.pub.pem") == 0
+    assert check(home, gguf_model, bundle) == 3
+    assert "SIG_SCHEME" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sealpack.builder.assemble import BuildOrder, contents
-from sealpack.format import canonical, statement
+from sealpack.format import canonical
 from sealpack.format.container import BundleReader, Member
-from sealpack.format.errors import SealpackError
 from sealpack.format.limits import LIMITS
 from sealpack.format.statement import Statement
+from sealpack.verifier.signature import GivenKeys, check_signature
 
 _SHOWN = 20  # differing JSON members named per file
 
@@ -43,8 +43,8 @@ class Comparison:
 def check(order: BuildOrder, path: Path) -> Comparison:
     """Build `order` again and compare it with the bundle at `path`, whose signing time is taken over.
 
-    `order.key` may be anything with the public key. Raises what opening the bundle, checking its signature
-    and building raise; differences are returned.
+    `order.key` and `order.mldsa_key` may be anything with the public keys. Raises what opening the bundle,
+    checking its signature and building raise; differences are returned.
     """
     with BundleReader.open(path) as bundle, tempfile.TemporaryDirectory() as scratch:
         said = _said(bundle, order)
@@ -55,14 +55,8 @@ def check(order: BuildOrder, path: Path) -> Comparison:
 
 
 def _said(bundle: BundleReader, order: BuildOrder) -> Statement:
-    if statement.SIG_NAME not in bundle.entries:
-        raise SealpackError("SIG_MISSING", f"there is no {statement.SIG_NAME}")
-    envelope = statement.read_signature(bundle.read(statement.SIG_NAME, LIMITS.signature_bytes))
-    keyid = envelope.signatures[0].keyid
-    if keyid != order.key.keyid:
-        raise SealpackError("SIG_KEY_UNKNOWN", f"signed by key {keyid[:16]}, not by {order.key.keyid[:16]}")
-    order.key.public.verify(envelope.signatures[0].sig, envelope.signed_bytes)
-    return Statement.from_bytes(envelope.payload)
+    second = None if order.mldsa_key is None else order.mldsa_key.public
+    return check_signature(bundle, GivenKeys(order.key.public, second)).statement
 
 
 def _differences(bundle: BundleReader, members: list[Member]) -> Iterator[str]:

@@ -122,7 +122,7 @@ def _order(model: str | None, options: dict[str, Any], *, signing: bool) -> Buil
     now = support.now()
     trust_path = options["trust_path"] or _if_there(config.trust)
     trust = support.load_trust(trust_path) if trust_path else None
-    key, mldsa_key = _keys(config, options, trust) if signing else (_public_key(config, options), None)
+    key, mldsa_key = (_keys if signing else _public_keys)(config, options, trust)
     return BuildOrder(
         config=config,
         model=path,
@@ -195,14 +195,21 @@ def _keys(config: Config, options: dict[str, Any], trust: Trust | None) -> tuple
     return key, load_mldsa(_path(options["mldsa_path"]), config.keys.bundle, entry, passphrase)
 
 
-def _public_key(config: Config, options: dict[str, Any]) -> Signer:
+def _public_keys(
+    config: Config, options: dict[str, Any], trust: Trust | None
+) -> tuple[Signer, Signer | None]:
+    """The public halves, for a build that is only compared."""
     from sealpack.builder.assemble import Blank
     from sealpack.builder.keyfiles import load_any
 
     if config.keys.bundle is None:
         raise SealpackError("USAGE", "no key: give --key, or keys.bundle in sealpack.toml")
     given = options["passphrase_file"] or config.keys.passphrase_file
-    return Blank(load_any(config.keys.bundle, _path(str(given)) if given else None))
+    passphrase = _path(str(given)) if given else None
+    key = load_any(config.keys.bundle, passphrase)
+    entry = trust.keyring.entries.get(key.keyid) if trust else None
+    second = load_any(options["mldsa_path"], passphrase) if options["mldsa_path"] else entry and entry.mldsa
+    return Blank(key), Blank(second) if second else None
 
 
 def _signed_at(given: int | None, now: int) -> int:
