@@ -90,6 +90,8 @@ def test_terms_that_agree(tmp_path: Path) -> None:
     assert report.facts["license_terms"] == {
         "spdx": "LicenseRef-test",
         "digest": Terms.from_bytes(data).digest,
+        "text": "license/LICENSE.txt",
+        "ack_required": False,
     }
     plan = {"id": "edge-pro", "version": 2}
     assert verify(tmp_path, BundleSpec(extra=terms(plan=plan)), plan=plan).ok

@@ -15,6 +15,7 @@ import pytest
 from support import reports, world
 from support.reports import HOSTILE, NOW
 
+from sealpack.format.errors import SealpackError
 from sealpack.format.words import fingerprint_words
 from sealpack.verifier.checks import verify_bundle
 from sealpack.verifier.render import html, markdown
@@ -131,6 +132,15 @@ def test_a_page_of_a_failure(tmp_path: Path) -> None:
     assert "CONTAINER_CRC" in page.text and "Next: get the file again" in page.text
     assert "nobody vouches for it" in page.text and "sbom: not reached" in page.text
     assert "authentic and intact" not in page.text
+
+
+def test_a_page_of_a_bundle_that_only_the_policy_refuses(tmp_path: Path) -> None:
+    report = report_on(tmp_path, reports.rich())
+    for rule in ("policy.license.allowed", "policy.tier.minimum"):
+        report.failed(rule, SealpackError("POLICY_DENIED", f"{rule} is not met"))
+    page = check(html.render(report))
+    assert "✗ FAIL" in page.text and "policy.license.allowed is not met. (1 more below.) Next:" in page.text
+    assert "Only the policy" in page.text and "nobody vouches" not in page.text
 
 
 def test_a_page_of_almost_nothing(tmp_path: Path) -> None:

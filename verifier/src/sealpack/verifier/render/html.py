@@ -37,6 +37,7 @@ $body
 _MARKS = {"pass": "✓ pass", "fail": "✗ FAIL", "skip": "– not made"}
 _SEGMENTS = {PRESENT: "present", ABSENT: "absent", NOT_APPLICABLE: "waived"}
 _DOUBT = "The check failed. What follows is what the bundle says of itself; nobody vouches for it."
+_DENIED = "All checks of the bundle itself hold. Only the policy it was held against does not let it in."
 
 
 def render(report: Report) -> str:
@@ -67,7 +68,8 @@ def _body(report: Report) -> Iterator[Html]:
     if report.skips or report.unreached:
         yield _section("What was not checked", bullets(_unchecked(report)))
     if not report.ok and facts:
-        yield element("p", _DOUBT, class_="doubt")
+        denied = all(c.code == "POLICY_DENIED" for c in report.failures)
+        yield element("p", _DENIED if denied else _DOUBT, class_="doubt")
     yield from _facts(report)
     yield _foot()
 
@@ -123,9 +125,15 @@ def _verdict(report: Report) -> Html:
     if report.failures:
         first = report.failures[0]
         code = element("code", first.code or "")
+        others = len(report.failures) - 1
+        more = f"({others} more below.) " if others else ""
         parts.append(
             element(
-                "p", code, f" {first.detail}. ", element("strong", f"Next: {first.remedy}."), class_="next"
+                "p",
+                code,
+                f" {first.detail}. {more}",
+                element("strong", f"Next: {first.remedy}."),
+                class_="next",
             )
         )
     return element("div", *parts, class_=f"verdict {state}", role="status")
