@@ -512,6 +512,26 @@ def test_without_a_trust_file_the_evaluator_is_named(desk: Path, capsys: Capture
     assert command(*BASE, "--out", "e.json", "--evaluator", "Me") == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x = [", "is not TOML"),
+        ("io = 3", "io is not an object"),
+        ("[io]\ntask = 7", "task"),
+        ('[io]\ntask = "divination"', "task"),
+        ("[[files]]\nrole = 'vocabulary'", "path is missing"),
+        ("[[files]]\npath = 'none.txt'\nrole = 'vocabulary'", "none.txt does not exist"),
+        ('[bundle]\nid = "Not/An Id"', "bundle_id"),
+    ],
+)
+def test_a_faulty_project_is_named(desk: Path, capsys: Capture, text: str, problem: str) -> None:
+    (desk / "sealpack.toml").write_text(text)
+    assert command(*BASE, "--evaluator", "x", "--out", "e.json") > 0
+    said = capsys.readouterr().err
+    assert problem in said and "Traceback" not in said and "INTERNAL" not in said
+    assert not (desk / "e.json").exists()
+
+
 def test_the_vocabulary_must_be_listed(desk: Path, tiny_models: Models, capsys: Capture) -> None:
     (desk / "sealpack.toml").write_text(
         '[io]\ntask = "embedding"\npre = {kind = "wordpiece", vocab = "payload/vocab.txt"}\n'

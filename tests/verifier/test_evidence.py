@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from support import world
 from support.evidence import ASSESSOR_NAME, DAY, FULL, MET, NAME, PUBLISHED, claim, sealed
 
 from sealpack.format import canonical, dsse
+from sealpack.format.encryption import EncryptedFile, EncryptionHeader
 from sealpack.format.errors import SealpackError
-from sealpack.format.evidence import is_document
+from sealpack.format.evidence import is_document, open_evidence
+from sealpack.format.manifest import Manifest, Threshold
 from sealpack.verifier import tiers
 from sealpack.verifier.checks import verify_bundle
 from sealpack.verifier.report import Report
@@ -285,3 +288,35 @@ def test_the_page_shows_the_published_gates() -> None:
         assert f"| `{key}` | {getattr(verified, key)} | {getattr(ready, key)} |" in page
     assert f"| `evaluator` | `{verified.evaluator}` | `{ready.evaluator}` |" in page
     assert f"| `min_sbom_percent` | – | {ready.min_sbom_percent} |" in page and not verified.min_sbom_percent
+
+
+def test_every_gate_met_is_the_highest_tier() -> None:
+    spec = made.spec(GOOD, extra={"license/terms.json": ("license-terms", "application/json", b"{}")})
+    value = canonical.loads(spec.members()["manifest.json"]) | FULL
+    manifest = Manifest.from_bytes(canonical.dumps(value))
+    evidence, entry = open_evidence(sealed(), TRUST, "acme/tiny")
+    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid)
+    signer = (world.ISSUER, world.CREATOR.keyid)
+    bounds = (Threshold("bits_per_token", max="4"),)
+    good = tiers.Standing(manifest, signer, world.T0, (proof,), (35, 50), bounds)
+    assert tiers.highest(tiers.published(), good) == "Enterprise-Ready"
+    assert tiers.highest(tiers.published(), replace(good, sbom=(34, 50))) == "Verified"
+    same_house = replace(good, signer=(ASSESSOR_NAME, world.CREATOR.keyid))
+    assert tiers.highest(tiers.published(), same_house) == "Verified"
+    assert tiers.highest(tiers.published(), replace(good, proofs=())) == "Experimental"
+
+
+def test_what_is_encrypted_is_not_judged(tmp_path: Path) -> None:
+    """Evidence speaks of the plain model, whose digest nobody sees without a key."""
+    entry = EncryptedFile("payload/model.gguf", 100, "00" * 24, "11" * 32)
+    stored = bytes.fromhex(entry.salt) + bytes.fromhex(entry.commitment)
+    spec = made.spec(GOOD, model=stored + bytes(entry.stored_size - len(stored)))
+    header = {"encryption": EncryptionHeader((entry,)).to_dict(), "crit": ["encryption"]}
+    path = tmp_path / "x.sealpack"
+    path.write_bytes(made.bundle(spec, **claim("Verified"), **FULL, **header))
+    report = verify_bundle(path, TRUST)
+    assert report.ok, report.to_text()
+    assert line(report, "evidence")[0] == "pass"
+    status, detail = line(report, "tier")
+    assert status == "skip" and "encrypted" in detail
+    assert report.facts["tier"]["proven"] == "Experimental"

@@ -66,6 +66,7 @@ def evaluate(model: str, out: str, force: bool, fmt: str, **options: Any) -> Non
     MODEL is a model file (its sealpack.toml says how it is fed), a bundle file (verified under --trust; your
     key must be listed there for evidence), or the id of an installed bundle (licensed and metered as always).
     """
+    support.require_extra("runtime", "numpy")
     from sealpack.format.files import atomic_write
     from sealpack.runtime.evaluation import data, subject
 
