@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from builder.conftest import sealpack
 
 from sealpack.builder import keyfiles, trust_changes, trust_files
 from sealpack.builder.trust_changes import Withdrawal
-from sealpack.format import documents
+from sealpack.format import canonical, documents
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import ECDSA, ED25519, PrivateKey
 from sealpack.format.trust import Trust
+from sealpack.verifier.checks import inspect_bundle
 
 Capture = pytest.CaptureFixture[str]
 DAY = 86_400
@@ -203,7 +205,7 @@ def test_a_device_follows_three_roots_with_the_last_parcel(
 
 
 def test_lost_steps_are_told(project: Path, capsys: Capture) -> None:
-    """A trust file alone holds one step; whoever loses the parcels leaves older machines behind."""
+    """A trust file of 0.2.0 holds one step; whoever lost its parcels leaves older machines behind."""
     said = []
     for old, new in (("root", "root2"), ("root2", "root3"), ("root3", "root4")):
         new_key(new)
@@ -214,7 +216,47 @@ def test_lost_steps_are_told(project: Path, capsys: Capture) -> None:
         if new == "root3":
             Path("trust/update-2.parcel").unlink()
             Path("trust/update-3.parcel").unlink()
+            newest = json.loads(Path("trust/trust.json").read_text())
+            assert len(newest.pop("roots")) == 2
+            Path("trust/trust.json").write_bytes(canonical.dumps(newest))
     assert said == [(1, False), (1, False), (2, True)]
+
+
+def test_a_bundle_brings_a_device_three_roots_forward(project: Path, gguf_model: Path) -> None:
+    """A machine that pinned the first root and saw nothing since verifies and installs the newest bundle."""
+    first = now_trust()
+    for old, new in (("root", "root2"), ("root2", "root3"), ("root3", "root4")):
+        new_key(new)
+        assert change("rotate", "--new-root", f"keys/{new}.pem", root=old) == 0
+    assert [documents.kind_of(e) for e in now_trust().older] == ["root"] * 3
+    assert sealpack("build", gguf_model, "--out", "b.sealpack") == 0
+    report, verified = inspect_bundle("b.sealpack", first)
+    assert report.ok, report.to_dict()
+    assert verified is not None and verified.trust == now_trust() and len(verified.trust.older) == 3
+    assert sealpack("verify", "b.sealpack", "--trust", "trust/trust.json") == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda roots: roots[1:] + roots[:1],
+        lambda roots: roots[:-1],
+        lambda roots: [roots[0], roots[0], *roots[1:]],
+        lambda roots: [{**roots[0], "payloadType": "application/vnd.sealpack.keyring+json"}, roots[1]],
+        lambda roots: ["x"],
+        lambda roots: roots * 40,
+    ],
+    ids=["order", "gap", "twice", "kind", "type", "many"],
+)
+def test_older_roots_must_lead_on(project: Path, damage: Callable[[list[Any]], list[Any]]) -> None:
+    for old, new in (("root", "root2"), ("root2", "root3")):
+        new_key(new)
+        assert change("rotate", "--new-root", f"keys/{new}.pem", root=old) == 0
+    members = json.loads(Path("trust/trust.json").read_text())
+    members["roots"] = damage(members["roots"])
+    with pytest.raises(SealpackError) as caught:
+        Trust.load(canonical.dumps(members))
+    assert caught.value.code in ("TRUST_INVALID", "DSSE_INVALID")
 
 
 def test_roots_with_thresholds(project: Path, capsys: Capture) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sealpack.builder import enclosures, signing, tier
 from sealpack.builder.config import Config
+from sealpack.builder.content import Content, FileContent, blocks
 from sealpack.builder.describe import ModelFile, io_member, read_model
 from sealpack.builder.sections import ExtraFile
 from sealpack.format import chunks, statement
@@ -27,10 +28,12 @@ from sealpack.format.container import MIMETYPE, Member, check_name, data_offsets
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_writer, io_error
+from sealpack.format.gguf_split import PartDigest
 from sealpack.format.keys import ECDSA, ML_DSA, PublicKey, Signer
 from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
+from sealpack.format.model_header import read_model_header
 from sealpack.format.statement import Statement
 from sealpack.format.terms import Terms
 from sealpack.format.trust import Trust
@@ -101,7 +104,16 @@ class _Source:
     name: str
     role: str
     media_type: str
-    path: Path
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """One payload file with its digests, and the published files it was merged from with theirs."""
+
+    source: _Source
+    digests: chunks.Digests
+    merged_from: tuple[PartDigest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,7 @@ class _Facts:
 def _gather(order: BuildOrder) -> _Facts:
     model = read_model(order.model)
     _check_kind(order.config, model)
-    names = {s.name for s in _payload(order.config, model, (model.path, *model.external))}
+    names = {s.name for s in _payload(order.config, model, model.contents)}
     terms = enclosures.terms(order.config, model.description.license)
     given = tuple(enclosures.metadata(order.config, terms))
     enclosed = tuple(_metadata_part(*each) for each in given)
@@ -179,22 +191,22 @@ def _check_signer(order: BuildOrder) -> None:
 
 
 @contextlib.contextmanager
-def _marked(facts: _Facts, out: Path) -> Iterator[tuple[tuple[Path, ...], Watermark | None]]:
-    """The weight files to pack: the clean ones, or marked copies that live as long as the block."""
+def _marked(facts: _Facts, out: Path) -> Iterator[tuple[tuple[Content, ...], Watermark | None]]:
+    """The weights to pack: the clean ones, or marked copies that live as long as the block."""
     order, model = facts.order, facts.model
-    clean = (model.path, *model.external)
     if order.mark is None:
-        yield clean, None
+        yield model.contents, None
         return
     from sealpack.builder.watermark.embed import mark_model
 
-    names = [path.relative_to(model.path.parent) for path in clean]
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
         raise io_error(error, out, "write") from None
     with folder as made:
-        copies = tuple(Path(made) / name for name in names)
+        clean, parts = _clean_files(model, Path(made))
+        names = [path.relative_to(clean[0].parent) for path in clean]
+        copies = tuple(Path(made) / "marked" / name for name in names)
         for copy in copies:
             copy.parent.mkdir(parents=True, exist_ok=True)
         mark = mark_model(
@@ -207,7 +219,19 @@ def _marked(facts: _Facts, out: Path) -> Iterator[tuple[tuple[Path, ...], Waterm
             bundle_id=order.config.bundle.id,
             now=order.mark.now,
         )
-        yield copies, Watermark(**mark.member)
+        weights, *others = copies
+        yield (FileContent(weights, parts), *map(FileContent, others)), Watermark(**mark.member)
+
+
+def _clean_files(model: ModelFile, scratch: Path) -> tuple[tuple[Path, ...], tuple[PartDigest, ...]]:
+    """The clean weights as files: marking needs them in place, so parts are merged into `scratch` first."""
+    if model.split is None:
+        return (model.path, *model.external), ()
+    merged, parts = scratch / "merged.gguf", list[PartDigest]()
+    with atomic_writer(merged) as file:
+        for block in blocks(model.contents[0], model.split.size, lambda _: None, parts.append):
+            file.write(block)
+    return (merged,), tuple(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +239,7 @@ class _Recipe:
     """Everything but the digests of the payload: given those, what the bundle consists of."""
 
     facts: _Facts
-    weights: tuple[Path, ...]  # files to pack for the model and its data
+    weights: tuple[Content, ...]  # to pack for the model and its data
     watermark: Watermark | None
 
     @property
@@ -223,10 +247,11 @@ class _Recipe:
         """Payload files in name order."""
         return _payload(self.facts.order.config, self.facts.model, self.weights)
 
-    def members(self, hashed: list[tuple[_Source, chunks.Digests]]) -> tuple[Manifest, list[Member]]:
+    def members(self, hashed: list[_Hashed]) -> tuple[Manifest, list[Member]]:
         """The manifest, and all entries but those of META."""
         parts = [part for pair in _numbered(hashed) for part in pair] + list(self.facts.enclosed)
-        parts.append(_sbom_part(self.facts, parts))
+        merged_from = tuple(part for each in hashed for part in each.merged_from)
+        parts.append(_sbom_part(self.facts, parts, merged_from))
         manifest = _manifest(self.facts, parts, self.watermark)
         members = [part.member for part in parts]
         members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
@@ -242,8 +267,7 @@ def contents(order: BuildOrder, scratch: Path) -> Iterator[tuple[Manifest, list[
     facts = _gather(order)
     with _marked(facts, scratch / "check") as (weights, watermark):
         recipe = _Recipe(facts, weights, watermark)
-        hashed = [(s, chunks.digest_blocks(_blocks(s.path, order.progress))) for s in recipe.sources]
-        yield recipe.members(hashed)
+        yield recipe.members([_hash(source, order.progress) for source in recipe.sources])
 
 
 def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
@@ -253,15 +277,18 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     are: so payload is hashed while it is written to its place, and the rest is written around it.
     """
     order = recipe.facts.order
-    expected = [(source, _unhashed(source)) for source in recipe.sources]
+    expected = [_unhashed(source) for source in recipe.sources]
     manifest, members = recipe.members(expected)
     offsets = data_offsets([*members, *_signatures(_unsigned(order), manifest), *_riding(order)])
-    offsets = {source.name: offsets[source.name] for source, _ in expected}
+    offsets = {each.source.name: offsets[each.source.name] for each in expected}
     with _loading("jsonschema.validators"):
-        hashed = [(s, _pour(s, d.size, file, offsets[s.name], order.progress)) for s, d in expected]
+        hashed = [_pour(each, file, offsets[each.source.name], order.progress) for each in expected]
     manifest, members = recipe.members(hashed)
     recipe.facts.claim.check_subjects(manifest)
     _check(members, order, manifest)
+    if recipe.facts.model.split is not None:  # what we merge must be what every reader accepts
+        model = manifest.model
+        read_model_header(file, offsets[model.name], model.size, model.name)
     write_bundle(file, [*members, *_signatures(order, manifest), *_riding(order)], offsets)
     return manifest
 
@@ -278,43 +305,30 @@ def _check(members: list[Member], order: BuildOrder, manifest: Manifest) -> None
             raise SealpackError("BUNDLE_MISMATCH", f"license {license.license_id} is for another bundle")
 
 
-def _unhashed(source: _Source) -> chunks.Digests:
-    """Digests of the right form for a file that was not read yet."""
-    try:
-        size = source.path.stat().st_size
-    except OSError as error:
-        raise io_error(error, source.path, "read") from None
-    return chunks.Digests(size, 0, "0" * 64, bytes(chunks.chunk_count(size) * chunks.LEAF_SIZE))
+def _unhashed(source: _Source) -> _Hashed:
+    """Digests of the right form for content that was not read yet."""
+    size = source.content.size
+    digests = chunks.Digests(size, 0, "0" * 64, bytes(chunks.chunk_count(size) * chunks.LEAF_SIZE))
+    return _Hashed(source, digests, source.content.parts)
 
 
-def _pour(
-    source: _Source, size: int, file: BinaryIO, at: int, progress: Callable[[int], None]
-) -> chunks.Digests:
-    """Copy a payload file of `size` bytes to offset `at` of the bundle, and hash what is written there."""
+def _hash(source: _Source, progress: Callable[[int], None]) -> _Hashed:
+    told: list[PartDigest] = []
+    digests = chunks.digest_blocks(blocks(source.content, source.content.size, progress, told.append))
+    return _Hashed(source, digests, tuple(told))
+
+
+def _pour(expected: _Hashed, file: BinaryIO, at: int, progress: Callable[[int], None]) -> _Hashed:
+    """Copy payload of the expected size to offset `at` of the bundle, and hash what is written there."""
     file.seek(at)
+    told: list[PartDigest] = []
 
     def written() -> Iterator[bytes]:
-        left = size
-        for block in _blocks(source.path, progress):
-            left -= len(block)
-            if left < 0:
-                break
+        for block in blocks(expected.source.content, expected.digests.size, progress, told.append):
             file.write(block)
             yield block
-        if left:
-            raise SealpackError("IO_ERROR", f"{source.path} changed while the bundle was written")
 
-    return chunks.digest_blocks(written())
-
-
-def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while block := file.read(CHUNK_SIZE):
-                progress(len(block))
-                yield block
-    except OSError as error:
-        raise io_error(error, path, "read") from None
+    return _Hashed(expected.source, chunks.digest_blocks(written()), tuple(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +365,8 @@ def _loading(module: str) -> Iterator[None]:
         loaded.result()
 
 
-def _payload(config: Config, model: ModelFile, weights: tuple[Path, ...]) -> list[_Source]:
-    """Payload files in name order; `weights` are the files to pack for the model and its data."""
+def _payload(config: Config, model: ModelFile, weights: tuple[Content, ...]) -> list[_Source]:
+    """Payload files in name order; `weights` are to be packed for the model and its data."""
     name = MODEL_NAMES[model.description.format]
     sources = [_Source(name, "model", MEDIA_TYPES[Path(name).suffix], weights[0])]
     for clean, packed in zip(model.external, weights[1:], strict=True):
@@ -368,7 +382,7 @@ def _extra(extra: ExtraFile) -> _Source:
     if not extra.path.is_file():
         raise SealpackError("FILE_MISSING", f"{extra.path} does not exist")
     media_type = extra.media_type or media_type_of(extra.name)
-    return _Source(f"payload/{extra.name}", extra.role, media_type, extra.path)
+    return _Source(f"payload/{extra.name}", extra.role, media_type, FileContent(extra.path))
 
 
 def media_type_of(name: str) -> str:
@@ -377,23 +391,19 @@ def media_type_of(name: str) -> str:
     return next(endings, "application/octet-stream")
 
 
-def _numbered(hashed: list[tuple[_Source, chunks.Digests]]) -> Iterator[tuple[_Part, _Part]]:
+def _numbered(hashed: list[_Hashed]) -> Iterator[tuple[_Part, _Part]]:
     """Each payload file with its chunk table, numbered in name order."""
-    for number, (source, digests) in enumerate(hashed):
+    for number, each in enumerate(hashed):
+        source, digests = each.source, each.digests
         table_name = f"chunks/{number}.sha256c"
         if len(digests.table) > LIMITS.chunk_table_bytes:
-            raise SealpackError("CONTAINER_LIMIT", f"{source.path} is too large")
+            raise SealpackError("CONTAINER_LIMIT", f"{source.content} is too large")
         table = _metadata_part(table_name, "chunk-table", digests.table)
         reference = ChunkRef(table_name, CHUNK_SIZE, digests.count, table.entry.sha256)
         entry = FileEntry(
             source.name, source.role, source.media_type, digests.size, digests.sha256, reference
         )
-        member = Member(source.name, digests.size, digests.crc, _opener(source.path))
-        yield _Part(entry, member), table
-
-
-def _opener(path: Path) -> Callable[[], BinaryIO]:
-    return lambda: path.open("rb")
+        yield _Part(entry, Member(source.name, digests.size, digests.crc, source.content.open)), table
 
 
 def _metadata_part(name: str, role: str, data: bytes) -> _Part:
@@ -403,7 +413,7 @@ def _metadata_part(name: str, role: str, data: bytes) -> _Part:
     return _Part(entry, Member.of_bytes(name, data))
 
 
-def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
+def _sbom_part(facts: _Facts, parts: list[_Part], merged_from: tuple[PartDigest, ...]) -> _Part:
     from sealpack.builder import sbom, sbom_components
 
     order = facts.order
@@ -421,6 +431,7 @@ def _sbom_part(facts: _Facts, parts: list[_Part]) -> _Part:
         license_id=order.mark.license_id if order.mark else None,
         licensee=order.mark.licensee if order.mark else None,
         marked=order.mark is not None,
+        merged_from=merged_from,
     )
     return _metadata_part(SBOM_NAME, "sbom", sbom.build(given))
 
@@ -484,9 +495,10 @@ def _riding(order: BuildOrder) -> list[Member]:
     """Trust documents and licenses that ride along, outside the signature."""
     if order.trust is None:
         return []
-    root, keyring, revocations = order.trust.envelopes
+    *roots, keyring, revocations = order.trust.chain
+    first = order.trust.root.version - len(order.trust.older)
     members = [
-        Member.of_bytes(f"META/trust/root.{order.trust.root.version}.json", root.to_bytes()),
+        *(Member.of_bytes(f"META/trust/root.{n}.json", r.to_bytes()) for n, r in enumerate(roots, first)),
         Member.of_bytes("META/trust/keyring.json", keyring.to_bytes()),
         Member.of_bytes("META/trust/revocations.json", revocations.to_bytes()),
     ]

@@ -184,7 +184,7 @@ class Issued:
 
     def parcel(self, trust: Trust) -> Parcel:
         """The file for the customer: trust documents first, then what was issued."""
-        parts = (*trust.envelopes, self.envelope, self.activation, self.lease)
+        parts = (*trust.chain, self.envelope, self.activation, self.lease)
         return Parcel(tuple(part for part in parts if part is not None))
 
     def line(self, bundles: tuple[BundleFact, ...] = ()) -> RegistryLine:

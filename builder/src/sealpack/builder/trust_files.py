@@ -1,8 +1,8 @@
 """The trust file of a creator, and beside it the parcel that carries its changes to devices.
 
-Source: specs/trust.md. A trust file holds one root, for people who pin it now. A device that pinned an
-older root needs every step from there on: `update-N.parcel` (N the root's version) holds all of them,
-with the newest keyring and revocations. Both files are written by every change.
+Source: specs/trust.md. A device that pinned an older root needs every step from there on: the trust file
+keeps them, bundles and licenses carry them, and `update-N.parcel` (N the root's version) holds them with
+the newest keyring and revocations, for a visit that brings nothing else. Every change writes both files.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class TrustFile:
 
     path: Path
     trust: Trust
-    steps: tuple[Envelope, ...]  # roots in order; the last one is the trust file's
 
     @property
     def follows_from(self) -> int:
         """The oldest root version from which a device can follow; it has that root itself."""
-        return max(1, _version(self.steps[0]) - 1)
+        oldest = self.trust.root.version - len(self.trust.older)
+        return max(1, oldest - 1)
 
     @property
     def parcel_path(self) -> Path:
@@ -65,12 +65,16 @@ def read(path: Path) -> TrustFile:
             f"{path} is older than the parcel beside it",
             remedy="put the newest trust file back before you change it",
         )
+    return TrustFile(path, trust if trust.older else _with_steps(trust, known))
+
+
+def _with_steps(trust: Trust, known: tuple[Envelope, ...]) -> Trust:
+    """A trust file of an earlier version, which did not keep the steps, with those of its parcel."""
     roots = {_version(e): e for e in known if documents.kind_of(e) == "root"}
-    roots[trust.root.version] = trust.root.envelope
     first = trust.root.version
     while first - 1 in roots:
         first -= 1
-    return TrustFile(path, trust, tuple(roots[v] for v in range(first, trust.root.version + 1)))
+    return trust.after(roots[v] for v in range(first, trust.root.version))
 
 
 def _parcel_documents(path: Path, version: int) -> tuple[Envelope, ...]:
@@ -89,10 +93,8 @@ def _version(root: Envelope) -> int:
 
 def write(before: TrustFile, trust: Trust) -> TrustFile:
     """Replace the trust file by `trust` and write its parcel; both are on the disk before either shows."""
-    stepped = trust.root.version != before.trust.root.version
-    steps = (*before.steps, trust.root.envelope) if stepped else before.steps
-    after = TrustFile(before.path, trust, steps)
-    parcel = Parcel((*steps, trust.keyring.envelope, trust.revocations.envelope))
+    after = TrustFile(before.path, trust)
+    parcel = Parcel(trust.chain)
     with atomic_writer(after.parcel_path) as carried:
         carried.write(parcel.to_bytes())
         carried.flush()

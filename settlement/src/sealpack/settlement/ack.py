@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from sealpack.format import documents, leasing, note
-from sealpack.format.acknowledgement import Acknowledgement, FileOutcome, HeldRange
+from sealpack.format.acknowledgement import MAX_TRUST, Acknowledgement, FileOutcome, HeldRange
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
+from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.values import METERS, readable
 from sealpack.settlement import db, logs, registry
@@ -102,7 +103,7 @@ def _reply(
             prune_below=_size_of(previous) if previous else 0,
             statement=_statement(connection, log, license, held),
             checkpoint=_cosigned(log, signers, now),
-            trust=trust.envelopes,
+            trust=_carried(trust),
             lease=_lease(connection, log, license, signers, ack_seq, now),
         )
         envelope = documents.seal("acknowledgement", ack.to_dict(), signers.ack)
@@ -112,6 +113,13 @@ def _reply(
         connection.execute(sa.insert(db.acks).values(row))
     parcel = Parcel((Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
     return Reply(f"{_name(log, license, labels)}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
+
+
+def _carried(trust: Trust) -> tuple[Envelope, ...]:
+    """The newest trust documents, with the roots that led there where there is room for them."""
+    chain = trust.chain
+    small = sum(len(e.to_bytes()) for e in chain) <= LIMITS.document_bytes // 4
+    return chain if small and len(chain) <= MAX_TRUST else trust.envelopes
 
 
 def _basis(log: Log, license: License, outcomes: tuple[FileOutcome, ...], held: tuple[HeldRange, ...]) -> str:

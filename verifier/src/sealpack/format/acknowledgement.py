@@ -16,6 +16,7 @@ from sealpack.format.fields import Fields
 from sealpack.format.trust import Trust
 from sealpack.format.values import IDENTIFIER, plain
 
+MAX_TRUST = 16  # trust documents it carries
 OUTCOME_CODE = r"(OK|[WHR][0-9]{3})"
 
 
@@ -106,7 +107,7 @@ class Acknowledgement:
             f.integer("prune_below", default=0),
             f.text("statement", max_len=8000, default=""),
             f.text("checkpoint", max_len=8000, default=None),
-            f.array("trust", Envelope.from_dict, max_items=16, default=()),
+            f.array("trust", Envelope.from_dict, max_items=MAX_TRUST, default=()),
             None if lease is None else Envelope.from_dict(lease, "acknowledgement.lease"),
             envelope.digest,
         )

@@ -156,7 +156,7 @@ CODES: dict[str, ErrorSpec] = {
     "DIGEST_MISMATCH": _bad("file content was changed", _NEW_COPY),
     "CHUNK_MISMATCH": _bad("chunk table and content disagree", _NEW_COPY),
     "SBOM_INVALID": _bad("SBOM not valid", "ask the creator for a corrected bundle"),
-    "BUILD_DIFFERS": _bad("bundle is not what these inputs give", "compare inputs, versions and signing time"),
+    "BUILD_DIFFERS": _bad("bundle is not what these inputs give", "compare inputs, versions, signing time"),
     "OCI_INVALID": _bad("not an image layout made from a bundle", "export the bundle again"),
     "PARTS_INVALID": _bad("not a list of parts", "copy the list again from the medium"),
     "EVIDENCE_MISMATCH": _bad("evidence is about another model", "evaluate this model: `sealpack evaluate`"),

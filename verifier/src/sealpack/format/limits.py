@@ -17,6 +17,7 @@ class Limits:
     metadata_entry_bytes: int = 16 << 20  # manifest, SBOM, card, evidence, license texts
     signature_bytes: int = 4 << 20
     chunk_table_bytes: int = 64 << 20
+    older_roots: int = 64  # that a trust file carries along
     parcel_bytes: int = 4 << 20  # several documents carried together
     usage_line_bytes: int = 64 * 1024
     usage_file_bytes: int = 64 << 20  # compressed

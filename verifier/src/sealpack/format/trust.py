@@ -10,8 +10,9 @@ remembering the newest versions is the caller's business (:meth:`Trust.update` s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sealpack.format import canonical, documents
@@ -45,6 +46,7 @@ class Trust:
     root: Root
     keyring: Keyring
     revocations: Revocations
+    older: tuple[Envelope, ...] = field(default=(), compare=False)  # the roots that led to `root`, in order
 
     @classmethod
     def from_envelopes(cls, root: Envelope, keyring: Envelope, revocations: Envelope) -> Trust:
@@ -60,18 +62,42 @@ class Trust:
         )
         f.schema(TRUST_SCHEMA)
         parts = [Envelope.from_dict(f.raw(kind), kind) for kind in ROOT_ROLES]
-        return cls.from_envelopes(*parts)
+        older = f.array("roots", Envelope.from_dict, max_items=LIMITS.older_roots) if "roots" in f else ()
+        return cls.from_envelopes(*parts).after(older)
 
     def to_bytes(self) -> bytes:
         """The trust file."""
-        return canonical.dumps(
-            {"schema": TRUST_SCHEMA, **{documents.kind_of(e): e.to_dict() for e in self.envelopes}}
-        )
+        older = {"roots": [e.to_dict() for e in self.older]} if self.older else {}
+        newest = {documents.kind_of(e): e.to_dict() for e in self.envelopes}
+        return canonical.dumps({"schema": TRUST_SCHEMA, **newest, **older})
 
     @property
     def envelopes(self) -> tuple[Envelope, Envelope, Envelope]:
         """Root, keyring, revocations."""
         return self.root.envelope, self.keyring.envelope, self.revocations.envelope
+
+    @property
+    def chain(self) -> tuple[Envelope, ...]:
+        """What travels: every root that is at hand in order, keyring, revocations.
+
+        Whoever trusts one of these roots can follow to the newest.
+        """
+        return *self.older, *self.envelopes
+
+    def after(self, older: Iterable[Envelope]) -> Trust:
+        """This trust with the roots that led to it; TRUST_INVALID unless they do, step by step.
+
+        Only the newest `LIMITS.older_roots` are kept.
+        """
+        steps = tuple(older)[-LIMITS.older_roots :]
+        for step, following in itertools.pairwise((*steps, self.root.envelope)):
+            if documents.kind_of(step) != "root":
+                raise SealpackError("TRUST_INVALID", f"an older root is a {documents.kind_of(step)}")
+            try:
+                Root.parse(step).accepts_next(following)
+            except SealpackError as error:
+                raise SealpackError("TRUST_INVALID", f"older roots do not lead on: {error.message}") from None
+        return replace(self, older=steps)
 
     @property
     def root_digest(self) -> str:
@@ -140,10 +166,10 @@ class Trust:
         of other kinds are ignored.
         """
         chain = list(envelopes)
-        root = self.root
+        root, older = self.root, self.older
         for envelope in sorted(_of(chain, "root"), key=_version):
             if _version(envelope) == root.version + 1:
-                root = root.accepts_next(envelope)
+                root, older = root.accepts_next(envelope), (*older, root.envelope)
             elif _version(envelope) == root.version:
                 if Root.parse(envelope).digest != root.digest:  # the one that is known must hold here too
                     raise SealpackError("TRUST_CONFLICT", f"another root with version {root.version}")
@@ -157,7 +183,7 @@ class Trust:
             keyring = _newer(keyring, envelope, root, earlier)
         for envelope in sorted(_of(chain, "revocations"), key=_version):
             revocations = _newer(revocations, envelope, root, earlier)
-        return Trust(root, keyring, revocations)
+        return Trust(root, keyring, revocations, older[-LIMITS.older_roots :])
 
 
 def _of(envelopes: Iterable[Envelope], kind: str) -> list[Envelope]:
