@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sealpack.builder.content import Content, FileContent, MergedContent
 from sealpack.builder.model import BaseRef, ModelDescription, Port
 from sealpack.builder.sections import IoSection
+from sealpack.format import gguf_split
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import io_error
 from sealpack.format.gguf_header import GgufHeader
+from sealpack.format.gguf_split import SplitGguf
 from sealpack.format.io import ModelIo, complete
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader, ValueInfo
@@ -26,7 +29,11 @@ _MAX_NAMED = 64  # base models and data sets read from numbered GGUF keys
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model on disk: its file, its external data, its description and tensor table."""
+    """A model on disk: its file, its external data, its description and tensor table.
+
+    A split GGUF model is the one that its parts are merged into: `path` is its first part, `tensors` lie in
+    the merged file.
+    """
 
     path: Path
     external: tuple[Path, ...]
@@ -34,16 +41,24 @@ class ModelFile:
     tensors: tuple[TensorRef, ...]
     engine: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    split: SplitGguf | None = None
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """What is packed of it: the model, then its external data."""
+        main = FileContent(self.path) if self.split is None else MergedContent(self.path, self.split)
+        return (main, *map(FileContent, self.external))
 
 
 def read_model(path: Path) -> ModelFile:
     """Read the model at `path`.
 
-    MODEL_MISSING (the file or its external data), MODEL_UNKNOWN, MODEL_TRUNCATED, MODEL_UNSAFE.
+    MODEL_MISSING (the file, its external data or another part), MODEL_UNKNOWN, MODEL_TRUNCATED, MODEL_UNSAFE.
     """
     if not path.is_file():
         problem = "is a folder; give the model file in it" if path.is_dir() else "does not exist"
         raise SealpackError("MODEL_MISSING", f"{path} {problem}")
+    gguf_split.require_first(path)
     try:
         with path.open("rb") as file:
             header = read_model_header(file, what=path.name)
@@ -51,22 +66,19 @@ def read_model(path: Path) -> ModelFile:
     except OSError as error:
         raise io_error(error, path, "read") from None
     if isinstance(header, GgufHeader):
-        _check_whole(path, header)
-        return ModelFile(path, (), _gguf(header, size), header.tensors, _gguf_engine(header))
+        return _gguf_file(path, header, size)
     external = _external(path, header)
     warnings = tuple(f"needs operators of {d}" for d in header.custom_domains)
     engine = _onnx_engine(header)
     return ModelFile(path, external, _onnx(header, size), header.tensors, engine, warnings)
 
 
-def _check_whole(path: Path, header: GgufHeader) -> None:
-    parts = header.integer("split.count") or 1
-    if parts > 1:
-        raise SealpackError(
-            "MODEL_UNKNOWN",
-            f"{path.name} is one of {parts} parts of a model",
-            remedy="merge the parts into one GGUF file first (llama-gguf-split --merge)",
-        )
+def _gguf_file(path: Path, header: GgufHeader, size: int) -> ModelFile:
+    split = gguf_split.read_split(path, header)
+    if split is not None:
+        header, size = split.header, split.size
+    description = _gguf(header, size)
+    return ModelFile(path, (), description, header.tensors, _gguf_engine(header), split=split)
 
 
 def _external(path: Path, header: OnnxHeader) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
+from urllib.parse import quote
 
 from cyclonedx.model import (
     ExternalReference,
@@ -39,6 +40,7 @@ from sealpack.builder.model import ModelDescription
 from sealpack.builder.sbom_check import invalid
 from sealpack.builder.sections import BundleSection, Dataset, SbomSection
 from sealpack.builder.spdx import is_expression, known_id
+from sealpack.format.gguf_split import PartDigest
 from sealpack.format.keys import ECDSA, ML_DSA, PublicKey
 from sealpack.format.manifest import FileEntry
 
@@ -65,6 +67,7 @@ class SbomInput:
     license_id: str | None = None
     licensee: str | None = None
     marked: bool = False
+    merged_from: tuple[PartDigest, ...] = ()
     io: Mapping[str, Any] = field(default_factory=dict)
 
     def of_role(self, *roles: str) -> tuple[FileEntry, ...]:
@@ -141,7 +144,7 @@ def model_component(given: SbomInput) -> Component:
         licenses=_licenses(model.license or given.license_expression, given),
         purl=_model_purl(given, weights),
         pedigree=pedigree(given),
-        external_references=_references(given, ("card", "evidence")),
+        external_references=[*_references(given, ("card", "evidence")), *_merged_from(given)],
         authors=[OrganizationalContact(name=model.author)] if model.author else None,
         properties=_properties(
             ("sealpack:file", weights.name),
@@ -228,6 +231,19 @@ def _references(given: SbomInput, roles: tuple[str, ...]) -> list[ExternalRefere
     return [
         ExternalReference(type=_REFERENCE_TYPES[fact.role], url=XsUri(fact.name), hashes=[_sha256(fact)])
         for fact in given.of_role(*roles)
+    ]
+
+
+def _merged_from(given: SbomInput) -> list[ExternalReference]:
+    """The published files of a split model, so that the merged one can be traced to them."""
+    return [
+        ExternalReference(
+            type=ExternalReferenceType.OTHER,
+            url=XsUri(quote(part.name)),
+            comment=f"part {number} of {len(given.merged_from)} of the split model, {part.size} bytes",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part.sha256)],
+        )
+        for number, part in enumerate(given.merged_from, 1)
     ]
 
 

@@ -98,6 +98,14 @@ class GgufHeader:
         return sum(tensor.count for tensor in self.tensors)
 
 
+@dataclass(frozen=True, slots=True)
+class GgufPart:
+    """One file of a split model: its header, and the bytes [start, end) where each key-value lies."""
+
+    header: GgufHeader
+    pairs: dict[str, tuple[int, int]]
+
+
 def read_gguf_header(
     file: BinaryIO, start: int = 0, length: int | None = None, what: str = "model"
 ) -> GgufHeader:
@@ -109,11 +117,21 @@ def read_gguf_header(
     return _Reader(ByteWindow(file, start, length, what)).header()
 
 
+def read_gguf_part(file: BinaryIO, what: str) -> GgufPart:
+    """Read the header of one file of a split model; only the first need say its architecture.
+
+    Raises what :func:`read_gguf_header` raises.
+    """
+    pairs: dict[str, tuple[int, int]] = {}
+    return GgufPart(_Reader(ByteWindow(file, what=what), pairs).header(), pairs)
+
+
 class _Reader:
     """A cursor over the header; positions count from the model's first byte."""
 
-    def __init__(self, window: ByteWindow) -> None:
+    def __init__(self, window: ByteWindow, pairs: dict[str, tuple[int, int]] | None = None) -> None:
         self.window = window
+        self.pairs = pairs  # filled with places, for one file of a split model
         self.at = 0
         self.strings = 0
         self.kept = 0
@@ -123,7 +141,7 @@ class _Reader:
         tensor_count = self.bounded("tensor count", LIMITS.model_tensors)
         pair_count = self.bounded("metadata count", _MAX_PAIRS)
         metadata = self.metadata(pair_count)
-        if not isinstance(metadata.get("general.architecture"), str):
+        if self.pairs is None and not isinstance(metadata.get("general.architecture"), str):
             raise self.window.unsafe("has no general.architecture")
         alignment = self.alignment(metadata)
         infos = [self.tensor_info() for _ in range(tensor_count)]
@@ -177,10 +195,13 @@ class _Reader:
     def metadata(self, count: int) -> dict[str, Value]:
         pairs: dict[str, Value] = {}
         for _ in range(count):
+            start = self.at
             key = self.string("metadata key", _MAX_KEY_BYTES)
             if key in pairs:
                 raise self.window.unsafe(f"metadata key {key!r} appears twice")
             pairs[key] = self.value(key, self.number("<I", 4))
+            if self.pairs is not None:
+                self.pairs[key] = (start, self.at)
         return pairs
 
     def value(self, key: str, kind: int) -> Value:

@@ -67,6 +67,8 @@ def build(
 ) -> int:
     """Build one sealed, signed bundle from MODEL, an ONNX or GGUF file.
 
+    Of a GGUF model in parts give the first, NAME-00001-of-0000N.gguf: they are merged into one.
+
     What is not given here comes from sealpack.toml, and what is not there from the model itself. The same
     inputs and signing time give the same bytes with a key file; a key on a token (pkcs11: URI) signs with
     random nonces, so each build differs in its signature.
@@ -78,8 +80,7 @@ def build(
     if checked is not None:
         return _check(order, support.existing(checked), fmt)
     target = Path(out) if out else _default_out(order.config)
-    total = order.model.stat().st_size if order.model.is_file() else 0
-    with support.progress_bar("hashing", total) as bar:
+    with support.progress_bar("hashing", _total(order.model)) as bar:
         order = dataclasses.replace(order, progress=bar.update)
         built = assemble.build(order, target, overwrite=force)
     for warning in built.warnings:
@@ -88,10 +89,17 @@ def build(
     return 0
 
 
+def _total(model: Path) -> int:
+    """Bytes that the progress bar counts to."""
+    from sealpack.format.gguf_split import files_of
+
+    return sum(part.stat().st_size for part in files_of(model) if part.is_file())
+
+
 def _check(order: BuildOrder, bundle: Path, fmt: str) -> int:
     from sealpack.builder import rebuild
 
-    with support.progress_bar("hashing", order.model.stat().st_size if order.model.is_file() else 0) as bar:
+    with support.progress_bar("hashing", _total(order.model)) as bar:
         found = rebuild.check(dataclasses.replace(order, progress=bar.update), bundle)
     result = {
         "schema": "sealpack/build-check/v1",

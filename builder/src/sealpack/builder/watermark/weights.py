@@ -82,6 +82,13 @@ class OpenModel:
 def open_model(path: Path) -> OpenModel:
     """Open an ONNX or GGUF file; MODEL_MISSING, MODEL_UNKNOWN, MODEL_UNSAFE, MODEL_TRUNCATED."""
     model = read_model(path)
+    if model.split is not None:
+        raise SealpackError(
+            "MODEL_UNKNOWN",
+            f"{path.name} is one of {len(model.split.parts)} parts of a model",
+            remedy="give the model in one file (llama-gguf-split --merge); as original,"
+            " payload/model.gguf of an unmarked bundle made from the parts",
+        )
     refs = [ref for ref in model.tensors if len(ref.shape) == 2 and ref.count]
     small = _small_values(path) if model.description.format == "onnx" and _has_bytes(refs) else {}
     tensors: dict[str, Weights] = {}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from sealpack.format import gguf_split
 from sealpack.format.container import BundleReader
 from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import EVALUATED_ROLES, EvaluatedFile, Subject, io_digest
 from sealpack.format.fields import Fields
 from sealpack.format.files import io_error
+from sealpack.format.gguf_split import SplitGguf
 from sealpack.format.io import ModelIo, complete
 from sealpack.format.keys import PublicKey
 from sealpack.format.manifest import Manifest
@@ -123,9 +127,11 @@ def _listed(row: Fields, folder: Path) -> tuple[str, Path, str]:
 @contextlib.contextmanager
 def open_model(path: Path, project: Project, options: Options) -> Iterator[Loaded]:
     """Load a model file with the io of its project. MODEL_*, CONFIG_INVALID, IO_ERROR, ENGINE_FAILED."""
+    gguf_split.require_first(path)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_open(path))
         header = read_model_header(file, what=path.name)
+        merged: BinaryIO | None = None
         kind = "onnx" if isinstance(header, OnnxHeader) else "gguf"
         files = {f"payload/model.{kind}": (path, "model")}
         if isinstance(header, OnnxHeader):
@@ -134,9 +140,16 @@ def open_model(path: Path, project: Project, options: Options) -> Iterator[Loade
             outputs, architecture = [output.name for output in header.outputs], None
         else:
             outputs, architecture = [], header.architecture
+            split = gguf_split.read_split(path, header)
+            if split is not None:
+                merged = stack.enter_context(_merged(split, path))
         files |= {name: (at, role) for name, at, role in project.files if role in EVALUATED_ROLES}
         io = complete(project.io, kind, architecture, outputs)
-        held = {name: stack.enter_context(_Held(at, role)) for name, (at, role) in sorted(files.items())}
+        main = f"payload/model.{kind}"
+        held = {
+            name: stack.enter_context(_Held(at, role, merged if name == main else None))
+            for name, (at, role) in sorted(files.items())
+        }
         subject = Subject(
             kind,
             tuple(EvaluatedFile(name, one.sha256) for name, one in held.items()),
@@ -146,7 +159,6 @@ def open_model(path: Path, project: Project, options: Options) -> Iterator[Loade
         )
         typed = ModelIo.parse(Fields(io, "io", "CONFIG_INVALID"))
         spans = {name: one.span for name, one in held.items()}
-        main = f"payload/model.{kind}"
         if typed.pre is not None and typed.pre.vocab not in (None, *spans):
             raise SealpackError("CONFIG_INVALID", f"io.pre.vocab: {typed.pre.vocab} is not under [[files]]")
         verified = VerifiedModel(spans[main].fd or 0, kind, main, spans, typed, path.name)
@@ -179,12 +191,36 @@ def _open(path: Path) -> BinaryIO:
         raise io_error(error, path, "read") from None
 
 
-class _Held:
-    """A file that is hashed, then used from the same descriptor, and must not change meanwhile."""
+@contextlib.contextmanager
+def _merged(split: SplitGguf, path: Path) -> Iterator[BinaryIO]:
+    """The one model that the parts are, as a file without a name: nothing is left of it afterwards."""
+    with _nameless(path.parent) as merged:
+        try:
+            with split.open() as parts:
+                shutil.copyfileobj(parts, merged, _BLOCK)
+            merged.seek(0)
+        except OSError as error:
+            raise io_error(error, path.parent, "write") from None
+        yield merged
 
-    def __init__(self, path: Path, role: str) -> None:
+
+def _nameless(folder: Path) -> BinaryIO:
+    """A file as large as models are: beside the model where one can write, else with temporary files."""
+    try:
+        return tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None)
+    except OSError as error:
+        raise io_error(error, folder, "write") from None
+
+
+class _Held:
+    """A file that is hashed, then used from the same descriptor, and must not change meanwhile.
+
+    `file` is what stands at `path` when it is open already, or is merged from more than that.
+    """
+
+    def __init__(self, path: Path, role: str, file: BinaryIO | None = None) -> None:
         self._path, self._role = path, role
-        self._file = _open(path)
+        self._file = _open(path) if file is None else file
         self._before = self._state()
         self.sha256 = self._digest()
 
