@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -306,3 +307,18 @@ def test_a_member_that_changes_while_it_is_written(grown: bytes) -> None:
     with pytest.raises(SealpackError) as caught:
         write_bundle(io.BytesIO(), [Member.of_bytes("mimetype", MIMETYPE), member])
     assert caught.value.code == "IO_ERROR"
+
+
+def test_payloads_stay_where_they_were_written_beforehand() -> None:
+    """A builder streams payloads to their offsets first, and the directory around them afterwards."""
+    entries = small(**{MODEL: b"GGUF" * 1000, "payload/vocab.txt": b"a\nb\n"})
+    members = [Member.of_bytes(name, data) for name, data in entries.items()]
+    offsets = container.data_offsets(members)
+    assert offsets == {n: p.data_at for n, p in BundleReader(io.BytesIO(pack(entries))).entries.items()}
+    out = io.BytesIO()
+    for name in (MODEL, "payload/vocab.txt"):
+        out.seek(offsets[name])
+        out.write(entries[name])
+    unread = [replace(m, open=lambda: io.BytesIO(b"other")) if m.name == MODEL else m for m in members]
+    write_bundle(out, unread, {MODEL: offsets[MODEL], "payload/vocab.txt": 7})  # 7: it was put elsewhere
+    assert out.getvalue() == pack(entries)

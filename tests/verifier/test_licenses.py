@@ -249,6 +249,20 @@ def test_ceilings_are_absolute_and_only_grow_with_what_is_settled(settled: int, 
     assert next_lease(license, DEVICE_ID, 0, 2, world.T0, {"calls": settled}).ceilings == (first,)
 
 
+def test_a_term_quota_caps_the_allowance_and_a_daily_one_says_nothing_of_a_lease() -> None:
+    license = make_license(
+        lease=LeaseTerms(True, 60, allowance=(Allowance("calls", 100), Allowance("ms", 7))),
+        quota=(
+            Quota("calls", "term", "device", 150, None, "deny"),
+            Quota("ms", "day", "device", 1, None, "deny"),
+            Quota("items", "term", "device", 9, None, "deny"),
+        ),
+    )
+    given = {c.meter: c.limit for c in ceilings(license, {"calls": 120, "ms": 5})}
+    assert given == {"calls": 150, "ms": 12, "items": 9}
+    assert {c.meter: c.limit for c in ceilings(license, {"calls": 20})}["calls"] == 120
+
+
 def test_names_of_devices_and_logs() -> None:
     assert DEVICE_ID.startswith("dev-") and len(DEVICE_ID) == 36
     assert log_origin("L-1", DEVICE_ID, 3) == f"sealpack/usage/L-1/{DEVICE_ID}/3"

@@ -200,3 +200,17 @@ def test_proofs_are_only_made_for_what_exists() -> None:
         merkle.inclusion_proof(HASHES, 8)
     with pytest.raises(ValueError, match="no prefix of 9"):
         merkle.consistency_proof(HASHES, 9)
+
+
+@pytest.mark.parametrize(
+    ("size", "roots", "message"),
+    [
+        (-1, (), "outside"),
+        (2**53, (bytes(32),), "outside"),
+        (3, (bytes(32),), "has 2 subtree roots, not 1"),
+        (1, (bytes(31),), "32 bytes"),
+    ],
+)
+def test_no_frontier_is_made_that_is_none(size: int, roots: tuple[bytes, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Frontier(size, roots)

@@ -159,3 +159,18 @@ def test_callers_must_name_a_key() -> None:
         open_checkpoint(sign_checkpoint(POINT, DEVICE))
     with pytest.raises(ValueError, match="key name"):
         cosign(sign_checkpoint(POINT, DEVICE), "a name", WITNESS, 1)
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        (bytes(8 + 63), "not 72 bytes"),
+        (bytes(8 + 65), "not 72 bytes"),
+        ((1 << 53).to_bytes(8, "big") + bytes(64), "time is out of range"),
+    ],
+)
+def test_cosignatures_of_another_size_or_past_all_time(tail: bytes, message: str) -> None:
+    blob = note.key_id("w", note.COSIGNATURE, WITNESS.public) + tail
+    line = b"\xe2\x80\x94 w " + base64.b64encode(blob) + b"\n"
+    with refused(message):
+        open_cosignature(sign_checkpoint(POINT, DEVICE) + line, "w", WITNESS.public)

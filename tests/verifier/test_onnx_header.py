@@ -6,14 +6,16 @@ import io
 import random
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealpack.format import protobuf
+from sealpack.format import onnx_header, protobuf
 from sealpack.format.errors import SealpackError
+from sealpack.format.limits import LIMITS
 from sealpack.format.model_header import read_model_header, sniff_model
 from sealpack.format.onnx_header import OnnxHeader, ValueInfo, read_onnx_header
 from sealpack.format.tensors import TensorRef
@@ -434,3 +436,35 @@ def test_shuffled_fields_never_surprise() -> None:
         pieces += [block(rng.randrange(1, 30), rng.randbytes(rng.randrange(12))) for _ in range(6)]
         rng.shuffle(pieces)
         only_named_errors(read_onnx_header, number(1, 9) + block(7, b"".join(pieces)) + OPSET)
+
+
+# --- bounds -------------------------------------------------------------------------------------
+
+
+def test_more_nodes_than_any_engine_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_header, "_MAX_NODES", 3)
+    assert read(model(nodes=(node("Relu"),) * 3)).node_count == 3
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*more than 3 nodes"):
+        read(model(nodes=(node("Relu"),) * 4))
+
+
+def test_tensors_are_counted_wherever_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_header, "LIMITS", replace(LIMITS, model_tensors=3))
+    inner = node("If", attribute=block(1, "then") + block(6, graph(tensor("c", rest=RAW))))
+    outer = (tensor("a", rest=RAW), tensor("b", kind=8, rest=block(6, "x") + block(6, "y")))
+    header = read(model(*outer, nodes=(inner,)))
+    assert len(header.tensors) + len(header.unplaced) == 3
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*more than 3 tensors"):
+        read(model(*outer, tensor("d", rest=RAW), nodes=(inner,)))
+
+
+@pytest.mark.parametrize("member", [22, 23], ids=["one", "list"])
+def test_sparse_tensors_in_attributes_are_recorded(member: int) -> None:
+    indices = tensor("i", (1,), 7, block(9, struct.pack("<q", 0)))
+    sparse = block(1, tensor("v", rest=RAW)) + block(2, indices)
+    constant = node("Constant", attribute=block(1, "sparse_value") + block(member, sparse))
+    header = read(model(nodes=(constant,)))
+    assert [(t.name, t.nbytes) for t in header.tensors] == [
+        ("y.sparse_value/v", 8),
+        ("y.sparse_value/v.indices/i", 8),
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -175,3 +177,35 @@ def test_the_folder_must_be_there(whole: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(whole.parent)
     assert run(make_cli(), ["export", "m.bin", "--parts", "nowhere"]) == 1
     shutil.rmtree(whole.parent / "stick", ignore_errors=True)
+
+
+def test_a_whole_file_or_its_parts_give_the_same_bytes(whole: Path, stick: Path) -> None:
+    listed = parts.split(whole, stick, MIN_PART)
+    assert b"".join(parts.whole_blocks(whole)) == b"".join(parts.whole_blocks(listed)) == whole.read_bytes()
+    (stick / "m.bin.001").write_bytes(bytes(MIN_PART))
+    with pytest.raises(SealpackError, match=r"DIGEST_MISMATCH.*m\.bin\.001"):
+        b"".join(parts.whole_blocks(listed))
+
+
+def test_a_stick_that_fails_while_it_is_read(
+    whole: Path, stick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Worn(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    listed = parts.split(whole, stick, MIN_PART)
+    monkeypatch.setattr(parts, "_open", lambda path: Worn())
+    with pytest.raises(SealpackError, match="IO_ERROR"):
+        b"".join(parts.whole_blocks(whole))
+    assert code_of(listed) == "IO_ERROR"
+
+
+def test_closing_the_joined_stream_closes_every_part_once(whole: Path, stick: Path) -> None:
+    file = PartList.load(parts.split(whole, stick, MIN_PART)).open()
+    joined = file.raw  # type: ignore[attr-defined]
+    file.close()
+    assert all(part.closed for _, part in joined._files)
+    joined.close()  # again: nothing to do
+    with pytest.raises(ValueError, match="closed"):
+        file.read()

@@ -295,3 +295,9 @@ def test_only_usage_and_lost_records_count() -> None:
         if kind not in "ul":
             registers.add(make(kind, **HEAD, **body))
     assert registers == Registers()
+
+
+def test_a_count_of_zero_leaves_no_register() -> None:
+    registers = Registers()
+    registers.charge("r1", "ok", {"calls": 0, "ms": 3})
+    assert registers.totals == {("r1", "ok", "ms"): 3}

@@ -68,6 +68,7 @@ def test_order_is_by_path_segments() -> None:
 def test_signing_is_deterministic_and_for_p256_only() -> None:
     assert BundleSpec().sign(MEMBERS) == SIG
     assert code_of(statement.sign, made(), SETTLEMENT) == "USAGE"
+    assert code_of(statement.sign_mldsa, SIG, CREATOR) == "USAGE"  # the second signature is ML-DSA only
     envelope = statement.read_signature(statement.sign(made(), CREATOR))
     CREATOR.public.verify(envelope.signatures[0].sig, envelope.signed_bytes)
     assert Statement.from_bytes(envelope.payload) == made()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -250,6 +251,11 @@ def test_signer_rules() -> None:
     assert code_of(t.verify, good, "bundle") == "SIG_KEY_ROLE"
     assert code_of(t.verify, sealed(world.STRANGER), "license") == "SIG_KEY_UNKNOWN"
     assert code_of(t.verify, good, "license", ["acme/minilm", "acme2/x"]) == "SIG_NAMESPACE"
+    assert t.verify(good, "license", issuer=world.ISSUER).key == world.LICENSER.public
+    with pytest.raises(
+        SealpackError, match=f"SIG_KEY_ROLE.*{re.escape(world.ISSUER)} may not speak for Beta"
+    ):
+        t.verify(good, "license", issuer="Beta")
     forged = replace(good, payload=good.payload.replace(b"1", b"2"))
     assert code_of(t.verify, forged, "license") == "SIG_INVALID"
     spoofed = replace(sealed(world.STRANGER), signatures=good.signatures)
@@ -352,6 +358,14 @@ def test_a_root_steps_with_both_thresholds() -> None:
     assert code_of(t_two.update, [one_old]) == "TRUST_THRESHOLD"
     both = world.make_root(2, (C, D), 2, signers=(A, B, C, D))
     assert t_two.update([both]).root.version == 2
+
+
+def test_a_root_accepts_only_its_successor() -> None:
+    root = Root.parse(ROOT_1)
+    assert root.accepts_next(ROOT_2).version == 2
+    skipping = world.make_root(3, (B,), signers=(A, B))
+    for envelope in (ROOT_1, skipping):
+        assert code_of(root.accepts_next, envelope) == "TRUST_ROLLBACK"
 
 
 def test_roots_step_one_by_one_in_any_order() -> None:

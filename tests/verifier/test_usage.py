@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from sealpack.format import canonical, limits, records, usage_reader
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.format.logcheck import LogState
+from sealpack.format.logcheck import MAX_FINDINGS, LogState
 from sealpack.format.merkle import Frontier, leaf_hash, root_of
-from sealpack.format.note import open_checkpoint
+from sealpack.format.note import Checkpoint, open_checkpoint, sign_checkpoint
 from sealpack.format.records import Registers, encode, make
 from sealpack.format.usage import Block, UsageHeader, sign_blocks, write_usage
 from sealpack.format.usage_reader import UsageReader, read_header, verify_usage
@@ -150,6 +151,12 @@ def test_state_survives_its_json_form_and_is_left_unchanged() -> None:
     assert again == state
     verify_usage(file_of(700, 300), DEVICE.public, state=again)
     assert again == state
+
+
+def test_what_a_state_does_not_know_is_not_written() -> None:
+    unknown = LogState(300)
+    assert unknown.to_dict() == {"position": 300, "uptime_ms": 0, "closed": False}
+    assert LogState.from_dict(unknown.to_dict()) == unknown
 
 
 def test_known_registers_show_what_a_file_alone_cannot() -> None:
@@ -318,6 +325,24 @@ def test_genesis_must_be_of_the_log_the_header_names() -> None:
     assert [(finding.code, finding.position) for finding in report.findings] == [("USAGE_HEADER", 0)]
 
 
+def test_findings_of_one_file_are_bounded() -> None:
+    """Every block begins with a genesis record of another log and key; twenty say as much as thirty."""
+    foreign = {"origin": ORIGIN[:-1] + "1", "device": OTHER.public.pem}
+    frontier, blocks = Frontier(), []
+    for at in range(30):
+        head = {"position": at, "boot": 1, "time_ms": at, "skew_ms": 0, "uptime_ms": at}
+        leaf = encode(make("g", **head, **foreign, license=DIGEST, root=DIGEST, epoch=0))
+        frontier = frontier.extend([leaf_hash(leaf)])
+        note = sign_checkpoint(Checkpoint(ORIGIN, frontier.size, frontier.root), DEVICE)
+        blocks.append(Block((leaf,), note))
+    stream = io.BytesIO()
+    write_usage(stream, head_of(tuple(leaf for block in blocks for leaf in block.leaves)), blocks)
+    report = verify_usage(stream.getvalue(), DEVICE.public)
+    codes = Counter(finding.code for finding in report.findings)
+    assert (report.accepted, codes["USAGE_HEADER"], codes["USAGE_KEY"]) == (30, 10, 10)
+    assert codes["RECEIPT_ORDER"] == MAX_FINDINGS and len(report.findings) == 2 * MAX_FINDINGS
+
+
 def written(header: UsageHeader, *blocks: Block) -> str:
     with pytest.raises(SealpackError) as caught:
         write_usage(io.BytesIO(), header, blocks)
@@ -345,6 +370,7 @@ def test_the_writer_refuses_what_readers_would() -> None:
         {"file_seq": 0},
         {"frontier": ["00" * 32]},
         {"device": "no key"},
+        {"device": PrivateKey.from_scalar(7).public.pem},  # P-256 signs no usage
         {"origin": "two words"},
         {"reason": "Because!"},
         {"runtime": {}},

@@ -85,7 +85,7 @@ def _envelope(f: Fields, kind: str) -> Envelope | None:
         return None
     envelope = Envelope.from_dict(f.raw(kind), f"{f.what}.{kind}")
     if documents.kind_of(envelope) != kind:
-        raise f.fail(kind, f"is a {documents.kind_of(envelope)} document")
+        raise f.fail(kind, f"is of kind {documents.kind_of(envelope)}")
     return envelope
 
 

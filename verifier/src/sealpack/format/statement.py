@@ -161,9 +161,7 @@ def read_signature(data: bytes) -> Envelope:
     f.choice("mediaType", (SIGSTORE_TYPE,))
     try:
         envelope = Envelope.from_dict(f.raw("dsseEnvelope", default=None), "META/model.sig")
-    except SealpackError as error:
-        if error.code != "DSSE_INVALID":
-            raise
+    except SealpackError as error:  # DSSE_INVALID
         raise SealpackError("SIG_MALFORMED", error.message) from None
     if envelope.payload_type != PAYLOAD_TYPE:
         raise SealpackError("SIG_STATEMENT", f"payload type is {envelope.payload_type[:60]!r}")
