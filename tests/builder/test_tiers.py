@@ -60,7 +60,8 @@ def evidence(project: Path, model: Path, key: PrivateKey | None = None, **member
         },
         "task": "tensor",
         "data": {"name": "d", "digest": "00" * 32, "format": "csv", "rows": 400},
-        "metrics": [{"name": "mae", "value": "0.25", "n": 400, "higher_is_better": False}],
+        "metrics": [{"name": "mae", "value": "0.25", "n": 400, "higher_is_better": False,
+                     "baseline": "2.5"}],
         "performance": {"calls": 400, "latency_us": {"p50": 1, "p90": 2, "p99": 3}, "throughput": "9.5"},
         "environment": {"engine": "e", "engine_version": "1", "sealpack": "1", "os": "x", "arch": "y",
                         "threads": 1},
@@ -123,13 +124,13 @@ def test_a_claim_without_evidence_is_refused(
 def test_each_missing_gate_is_named_with_what_to_do(
     build: Builder, project: Path, onnx_model: Path, tmp_path: Path
 ) -> None:
-    evidence(project, onnx_model, method={"evaluated": 19, "seed": 0, "batch": 1, "warmup": 0})
+    evidence(project, onnx_model, method={"evaluated": 99, "seed": 0, "batch": 1, "warmup": 0})
     made = built(build, project, onnx_model, tmp_path / "e.sealpack")
     assert made.manifest.quality_tier == "Experimental"
     claimed(project, "Enterprise-Ready")
     with pytest.raises(SealpackError) as caught:
         built(build, project, onnx_model, tmp_path / "x.sealpack")
-    assert "rows (Verified): 19 rows evaluated, 20 needed" in caught.value.message
+    assert "rows (Verified): 99 rows evaluated, 100 needed" in caught.value.message
     assert "set bundle.support" in caught.value.remedy
     assert "have it evaluated by somebody else" in caught.value.remedy
 
@@ -183,8 +184,8 @@ def test_a_stricter_policy_of_ones_own(
     monkeypatch.chdir(project)
     evidence(project, onnx_model)
     text = Path(tiers.__file__).with_name("tiers.toml").read_text()
-    lax = text.replace("min_rows = 20 ", "min_rows = 1 ").replace('"intended_use"]', "]").replace(", ]", "]")
-    for name, content in (("strict", text.replace("min_rows = 20 ", "min_rows = 401 ")), ("lax", lax)):
+    lax = text.replace("min_rows = 100 ", "min_rows = 1 ").replace('"intended_use"]', "]").replace(", ]", "]")
+    for name, content in (("strict", text.replace("min_rows = 100 ", "min_rows = 401 ")), ("lax", lax)):
         Path(f"{name}.toml").write_text(content)
     order = (onnx_model, "--signed-at", str(T0), "--format", "json")
     assert sealpack("build", *order, "--tier-policy", "strict.toml", "--out", "s.sealpack") == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "specs" / "vectors" / "bundle"
-GROUPS = ("container", "signature", "json", "consistency", "trust", "model")
+GROUPS = ("container", "signature", "json", "consistency", "trust", "model", "evidence")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sealpack.verifier.report import Report
 from sealpack.verifier.tiers import TierPolicy
 
 TRUST = made.trust()
-PUBLISHED_V1 = "f6ae6fb347ed72b693e48f8fce8591f34e3230cdb124ae1f9b4837a883fbae2d"
+PUBLISHED_V1 = "368d02508671fe92a8e91cf6a271ae3112badb1af09bf4462540ec5a7eeda93f"
 GOOD = sealed().to_bytes()
 TEXT = Path(tiers.__file__).with_name("tiers.toml").read_text(encoding="utf-8")
 
@@ -53,7 +53,7 @@ def test_signed_evidence_is_verified_and_shown(tmp_path: Path) -> None:
     report = verify(tmp_path, GOOD)
     assert report.ok
     status, detail = line(report, "evidence")
-    assert status == "pass" and "bits_per_token 3.250000" in detail and "250 rows of letters" in detail
+    assert status == "pass" and "bits_per_token 3.250000" in detail and "1250 rows of letters" in detail
     (fact,) = report.facts["evidence"]
     assert fact["name"] == NAME and fact["signed"] and fact["verified"]
     assert fact["keyid"] == made.ASSESSOR.keyid and fact["evaluator"] == ASSESSOR_NAME
@@ -170,17 +170,23 @@ def at(**members: Any) -> bytes:
     [
         (b"{}", MET, {}, {"Verified/evidence"}),
         (at(issued_at=world.T0 + 1), MET, {}, {"Verified/age"}),
-        (at(issued_at=world.T0 - 730 * DAY), MET, {}, set()),
-        (at(issued_at=world.T0 - 730 * DAY - 1), MET, {}, {"Verified/age"}),
+        (at(issued_at=world.T0 - 365 * DAY), MET, {}, set()),
+        (at(issued_at=world.T0 - 365 * DAY - 1), MET, {}, {"Verified/age"}),
         (at(valid_until=world.T0), MET, {}, {"Verified/age"}),
-        (at(method__evaluated=20), MET, {}, set()),
-        (at(method__evaluated=19), MET, {}, {"Verified/rows"}),
+        (at(method__evaluated=100), MET, {}, set()),
+        (at(method__evaluated=99), MET, {}, {"Verified/rows"}),
         (at(), [], {}, {"Verified/metric"}),
         (at(), [{"metric": "bits_per_token", "max": "3.25"}], {}, set()),
         (at(), [{"metric": "bits_per_token", "max": "3.249999"}], {}, {"Verified/metric"}),
         (at(), [{"metric": "bits_per_token", "min": "1"}], {}, {"Verified/metric"}),
         (at(), [{"metric": "exact_match", "min": "0.750"}], {}, set()),
         (at(), [*MET, {"metric": "exact_match", "min": "0.76"}], {}, {"Verified/metric"}),
+        (at(), [{"metric": "bits_per_token", "max": "7.999999"}], {}, set()),
+        (at(), [{"metric": "bits_per_token", "max": "8"}], {}, {"Verified/metric"}),
+        (at(), [{"metric": "exact_match", "min": "0.000001"}], {}, set()),
+        (at(), [{"metric": "exact_match", "min": "0"}], {}, {"Verified/metric"}),
+        (at(), [*MET, {"metric": "exact_match", "min": "0"}], {}, set()),
+        (at(metrics__0__baseline=made.GONE), MET, {}, {"Verified/metric"}),
         (at(), [{"metric": "perplexity", "max": "9"}], {}, {"Verified/metric"}),
         (at(metrics__0__name="charm"), [{"metric": "charm", "max": "9"}], {}, {"Verified/metric"}),
         (at(samples__passed=2), MET, {}, {"Verified/samples"}),
@@ -215,14 +221,36 @@ def test_the_gates_of_enterprise_ready(tmp_path: Path) -> None:
         performance__peak_memory_bytes=made.GONE,
         performance__load_us=made.GONE,
         issued_at=world.T0 - 366 * DAY,
-        method__evaluated=199,
+        method__evaluated=999,
     ).to_bytes()
     report = verify(tmp_path, own, **claim("Enterprise-Ready"), intended_use="tests")
     wanted = {"evidence", "age", "rows", "memory", "load", "sbom", "support", "recertify_by", "license-terms"}
-    assert missing(report) == {f"Enterprise-Ready/{gate}" for gate in wanted}
-    past = FULL | {"recertify_by": "2026-09-21"}  # the day of signing is no day to come
-    report = verify(tmp_path, GOOD, **claim("Enterprise-Ready"), **past)
-    assert "Enterprise-Ready/recertify_by" in missing(report)
+    assert missing(report) == {"Verified/age"} | {f"Enterprise-Ready/{gate}" for gate in wanted}
+
+
+@pytest.mark.parametrize(
+    ("day", "met"), [("2026-09-21", False), ("2026-09-22", True), ("2027-09-21", True), ("2027-09-22", False)]
+)
+def test_recertification_is_due_within_a_year_of_the_day_of_signing(
+    tmp_path: Path, day: str, met: bool
+) -> None:
+    dated = FULL | {"recertify_by": day}
+    report = verify(tmp_path, GOOD, **claim("Enterprise-Ready"), **dated)
+    assert ("Enterprise-Ready/recertify_by" not in missing(report)) == met
+
+
+def test_bounds_of_one_metric_count_once() -> None:
+    policy = TierPolicy.from_bytes(TEXT.replace("min_thresholds = 1 ", "min_thresholds = 2 ").encode())
+    evidence, entry = open_evidence(sealed(), TRUST, "acme/tiny")
+    manifest = Manifest.from_bytes(made.spec().members()["manifest.json"])
+    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid)
+    signer = (world.ISSUER, world.CREATOR.keyid)
+    for second, met in (("bits_per_token", False), ("perplexity", False), ("exact_match", True)):
+        bound = Threshold(second, min="0.5") if met else Threshold(second, max="5")
+        bounds = (Threshold("bits_per_token", max="4"), bound)
+        standing = tiers.Standing(manifest, signer, world.T0, (proof,), (35, 50), bounds)
+        found = {gate.id: gate.ok for gate in tiers.judge((policy,), "Verified", standing)}
+        assert found["metric"] == met
 
 
 def test_the_best_document_counts(tmp_path: Path) -> None:
@@ -233,12 +261,12 @@ def test_the_best_document_counts(tmp_path: Path) -> None:
 
 
 def test_a_policy_of_the_creators_own_binds_too(tmp_path: Path) -> None:
-    strict = TEXT.replace("min_rows = 20 ", "min_rows = 251 ").replace('name = "sealpack"', 'name = "acme"')
+    strict = TEXT.replace("min_rows = 100 ", "min_rows = 1251 ").replace('name = "sealpack"', 'name = "acme"')
     own = TierPolicy.from_bytes(strict.encode())
     extra = {tiers.POLICY_NAME: ("evidence", "application/toml", strict.encode())}
     both = claim("Verified", None, PUBLISHED, own.sha256)
     assert missing(verify(tmp_path, GOOD, extra=extra, **both, **FULL)) == {"Verified/rows"}
-    more = at(method__evaluated=251)
+    more = at(method__evaluated=1251)
     report = verify(tmp_path, more, extra=extra, **both, **FULL)
     assert report.ok and "policy sealpack v1, acme v1" in line(report, "tier")[1]
     assert len(report.facts["evidence"]) == 1  # the policy is no evidence
@@ -254,9 +282,9 @@ def test_a_policy_of_the_creators_own_binds_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (("min_rows = 20 ", "min_row = 20 "), "min_row"),
-        (("min_rows = 20 ", "min_rows = 0 "), "min_rows"),
-        (("min_rows = 20 ", "min_rows = 2.5 "), "min_rows"),
+        (("min_rows = 100 ", "min_row = 100 "), "min_row"),
+        (("min_rows = 100 ", "min_rows = 0 "), "min_rows"),
+        (("min_rows = 100 ", "min_rows = 2.5 "), "min_rows"),
         (('"any" ', '"anybody" '), "evaluator"),
         (("[tiers.Verified]", "[tiers.Golden]"), "Golden"),
         (('"latency", "memory"', '"latency", "mood"'), "mood"),

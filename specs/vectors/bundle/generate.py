@@ -2,7 +2,7 @@
 
 Each case is `case.json` and `bundle.sealpack.gz`, gzip of a bundle to be verified, content and all: with
 the public key in `key` (and the ML-DSA key in `mldsa_key`) where given, else with the case's own
-`trust.json`, else with the one beside the cases. `group` is one of the six below (specs/verification.md,
+`trust.json`, else with the one beside the cases. `group` is one of the seven below (specs/verification.md,
 "Attack corpus"), `exit` the exit status, and `check`, where it stands, names the check that fails; `header`
 is `whole` where only a reader of whole ONNX headers can see the fault. The cases are in `corpus/`, a module
 per group; all keys are test keys.
@@ -20,7 +20,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from corpus import consistency, container, json_faults, model, signature, trust
+from corpus import consistency, container, evidence, json_faults, model, signature, trust
 from support import world
 from support.vectors import Cases
 
@@ -34,6 +34,7 @@ GROUPS = {
     "consistency": consistency.cases,
     "trust": trust.cases,
     "model": model.cases,
+    "evidence": evidence.cases,
 }
 
 

@@ -25,9 +25,9 @@ from sealpack.format.dsse import Envelope, Signature
 
 OPTIONAL = {
     "subject__bundle_id": GONE, "data__fields": GONE, "data__license": GONE, "data__source": GONE,
-    "metrics__0__unit": GONE, "performance__peak_memory_bytes": GONE, "performance__load_us": GONE,
-    "environment__cpu": GONE, "environment__cores": GONE, "method__metered": GONE, "method__context": GONE,
-    "notes": GONE,
+    "metrics__0__unit": GONE, "metrics__0__baseline": GONE, "metrics__1__baseline": GONE,
+    "performance__peak_memory_bytes": GONE, "performance__load_us": GONE, "environment__cpu": GONE,
+    "environment__cores": GONE, "method__metered": GONE, "method__context": GONE, "notes": GONE,
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _fields(add: Any) -> None:
         ("data-digest", "A short digest of the data.", "data__digest", "12"),
         ("data-format", "Data in a format that runs code.", "data__format", "pickle"),
         ("no-rows", "Data without a row.", "data__rows", 0),
-        ("evaluated-more", "More rows evaluated than there are.", "method__evaluated", 501),
+        ("evaluated-more", "More rows evaluated than there are.", "method__evaluated", 2001),
         ("no-metrics", "No figure.", "metrics", []),
         ("metric-twice", "A figure twice.", "metrics", [metric, metric]),
         ("metric-number", "A figure that is a number.", "metrics__0__value", 3),
@@ -85,6 +85,7 @@ def _fields(add: Any) -> None:
         ("metric-n", "A figure over no case.", "metrics__0__n", 0),
         ("metric-name", "A name with a space.", "metrics__0__name", "bits per token"),
         ("metric-direction", "No direction.", "metrics__0__higher_is_better", GONE),
+        ("metric-baseline", "A baseline with an exponent.", "metrics__0__baseline", "1e1"),
         ("latency-falls", "Percentiles that fall.", "performance__latency_us", latency),
         ("throughput", "A rate without a digit before the point.", "performance__throughput", ".5"),
         ("memory-zero", "A process without memory.", "performance__peak_memory_bytes", 0),

@@ -20,6 +20,8 @@ from support.vectors import Cases
 from sealpack.format import canonical
 
 MODEL = "payload/model.gguf"
+EIGHT = [f"{i:064x}" for i in range(8)]
+BOUND = {"metric": "mae", "max": "0.5"}
 GOOD: dict[str, Any] = json.loads(world.BundleSpec(model=world.tiny_gguf(8)).members()["manifest.json"])
 
 
@@ -49,7 +51,12 @@ def main(folder: Path) -> None:
     add("good", "One GGUF model with its chunk table.", "ok", changed(lambda v: None))
     add("good-full", "Every optional member.", "ok", changed(lambda v: v.update(FULL)))
     add("unknown-member", "A member of a later version.", "ok", changed(lambda v: v.update(mood="good")))
+    proof = {"quality_tier": "Verified", "tier_proof": {"policies": ["ab" * 32], "thresholds": [BOUND]}}
+    add("good-proof", "A claim that says how it was proven.", "ok", changed(lambda v: v.update(proof)))
+    bare = {"quality_tier": "Verified", "tier_proof": {"policies": EIGHT, "thresholds": []}}
+    add("good-proof-bare", "Eight policies, no threshold.", "ok", changed(lambda v: v.update(bare)))
     _members(bad)
+    _proof(bad)
     _files(bad)
     _io(add, bad)
     add(
@@ -110,6 +117,28 @@ def _members(bad: Any) -> None:
     ):  # fmt: skip
         bad(f"member-{name}", description, lambda v, members=members: v.update(members))
     bad("member-missing", "No bundle id.", lambda v: v.pop("bundle_id"))
+
+
+def _proof(bad: Any) -> None:
+    for name, description, members in (
+        ("text", "A proof that is text.", "by hand"),
+        ("no-policies", "A proof without policies.", {"thresholds": [BOUND]}),
+        ("policies-none", "A proof by no policy.", {"policies": []}),
+        ("policies-nine", "Nine policies.", {"policies": [f"{i:064x}" for i in range(9)]}),
+        ("policies-twice", "A policy twice.", {"policies": ["ab" * 32] * 2}),
+        ("policy-digest", "A digest in upper case.", {"policies": ["AB" * 32]}),
+        ("thresholds", "17 thresholds.", {"thresholds": [BOUND] * 17}),
+        ("metric", "A threshold without metric.", {"thresholds": [{"max": "1"}]}),
+        ("metric-name", "A metric with a space.", {"thresholds": [BOUND | {"metric": "bits per token"}]}),
+        ("no-bound", "A threshold without bound.", {"thresholds": [{"metric": "mae"}]}),
+        ("two-bounds", "A threshold with two bounds.", {"thresholds": [BOUND | {"min": "1"}]}),
+        ("bound-number", "A bound that is a number.", {"thresholds": [BOUND | {"max": 1}]}),
+        ("bound-exponent", "A bound with an exponent.", {"thresholds": [BOUND | {"max": "1e3"}]}),
+        ("bound-zeros", "A bound with a leading zero.", {"thresholds": [BOUND | {"max": "01"}]}),
+    ):  # fmt: skip
+        whole = {"policies": ["ab" * 32]}
+        value = whole | members if isinstance(members, dict) and name != "no-policies" else members
+        bad(f"proof-{name}", description, lambda v, value=value: v.update(tier_proof=value))
 
 
 def _files(bad: Any) -> None:

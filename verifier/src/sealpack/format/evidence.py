@@ -105,13 +105,17 @@ class DataSet:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure. `value` is a decimal string, `n` how many cases (rows, tokens) it was taken over."""
+    """One figure. `value` is a decimal string, `n` how many cases (rows, tokens) it was taken over.
+
+    `baseline` is the figure of an answer that knows no input, on the same rows: decimal.
+    """
 
     name: str
     value: str
     n: int
     higher_is_better: bool
     unit: str | None = None
+    baseline: str | None = None
 
     @classmethod
     def parse(cls, f: Fields) -> Metric:
@@ -122,6 +126,7 @@ class Metric:
             f.integer("n", lo=1),
             f.boolean("higher_is_better"),
             f.text("unit", max_len=32, default=None),
+            f.text("baseline", pattern=DECIMAL, default=None),
         )
 
     @property

@@ -20,6 +20,7 @@ from sealpack.format.evidence import Evidence
 from sealpack.format.fields import Fields
 from sealpack.format.io import TASKS
 from sealpack.format.manifest import TIERS, Manifest, Threshold
+from sealpack.format.statement import LAST_SECOND
 
 SCHEMA = "sealpack/tier-policy/v1"
 POLICY_NAME = "evidence/tier-policy.toml"  # where a creator's own policy rides along
@@ -238,26 +239,44 @@ def _age(gates: Gates, tier: str, evidence: Evidence, signed_at: int) -> Gate:
 
 def _metrics(policy: TierPolicy, tier: str, evidence: Evidence, thresholds: tuple[Threshold, ...]) -> Gate:
     known = policy.metrics[evidence.task]
-    counted = [t for t in thresholds if t.metric in known]
     need = policy.tiers[tier].min_thresholds
-    told = [_bound(threshold, evidence) for threshold in thresholds]
-    ok = len(counted) >= need and all(met for met, _ in told)
-    detail = "; ".join(text for _, text in told) or "no threshold is declared"
-    remedy = f"declare {need} of {', '.join(known)} under [evidence] thresholds, and reach it"
+    bounds = [_bound(threshold, evidence) for threshold in thresholds]
+    counted = {bound.metric for bound in bounds if bound.strict and bound.metric in known}
+    ok = len(counted) >= need and all(bound.met for bound in bounds)
+    detail = "; ".join(bound.detail for bound in bounds) or "no threshold is declared"
+    remedy = (
+        f"under [evidence] thresholds, declare a bound for {need} of {', '.join(known)} that the baseline "
+        "does not reach and the model does"
+    )
     return Gate(tier, "metric", ok, detail, remedy)
 
 
-def _bound(threshold: Threshold, evidence: Evidence) -> tuple[bool, str]:
-    """Whether the bound is met; one on the wrong side bounds nothing and is not."""
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A declared threshold, judged; `strict` when an answer that knows no input would not reach it."""
+
+    metric: str
+    met: bool
+    strict: bool
+    detail: str
+
+
+def _bound(threshold: Threshold, evidence: Evidence) -> _Bound:
+    """Judge one; a bound on the wrong side bounds nothing and is not met."""
     metric = evidence.metric(threshold.metric)
-    bound = threshold.min if threshold.min is not None else threshold.max or "0"
-    sign = ">=" if threshold.min is not None else "<="
     if metric is None:
-        return False, f"{threshold.metric} was not measured"
-    met = metric.number >= Decimal(bound) if sign == ">=" else metric.number <= Decimal(bound)
-    right_side = metric.higher_is_better == (sign == ">=")
-    note = "" if right_side else " (a bound on the wrong side)"
-    return met and right_side, f"{metric.name} {metric.value}, {sign} {bound} declared{note}"
+        return _Bound(threshold.metric, False, False, f"{threshold.metric} was not measured")
+    up = threshold.min is not None
+    bound = Decimal(threshold.min or threshold.max or "0")
+    right_side = metric.higher_is_better == up
+    met = right_side and (metric.number >= bound if up else metric.number <= bound)
+    base = None if metric.baseline is None else Decimal(metric.baseline)
+    strict = base is not None and (base < bound if up else base > bound)
+    note = "no baseline stated" if base is None else f"baseline {metric.baseline}"
+    note += "" if base is None or strict else " reaches it too"
+    note = note if right_side else "a bound on the wrong side"
+    said = f"{metric.name} {metric.value}, {'>=' if up else '<='} {bound} declared ({note})"
+    return _Bound(metric.name, met, strict, said)
 
 
 def _measured(gates: Gates, tier: str, evidence: Evidence) -> Iterator[Gate]:
@@ -283,18 +302,20 @@ def _bundle_gates(gates: Gates, tier: str, standing: Standing) -> Iterator[Gate]
             "fill in [sbom]; `sealpack inspect` says what is missing",
         )  # fmt: skip
     for name in gates.require:
-        ok, detail, remedy = _required(name, standing)
+        ok, detail, remedy = _required(name, standing, gates.max_age_days)
         yield Gate(tier, name, ok, detail, remedy)
 
 
-def _required(name: str, standing: Standing) -> tuple[bool, str, str]:
+def _required(name: str, standing: Standing, max_days: int) -> tuple[bool, str, str]:
     m = standing.manifest
     if name in ("card", "license-terms"):
         held = m.with_role(name)
         return bool(held), held[0].name if held else f"no {name}", "name it in sealpack.toml"
     if name == "recertify_by":
         day = m.recertify_by or ""
-        return day > _day(standing.signed_at), day or "no date", "set bundle.recertify_by to a day to come"
+        latest = _day(min(standing.signed_at + max_days * _DAY, LAST_SECOND))
+        ok = _day(standing.signed_at) < day <= latest
+        return ok, day or "no date", f"set bundle.recertify_by to a day to come, at latest {latest}"
     text = getattr(m, name) or ""
     return bool(text.strip()), text[:80] or f"no {name}", f"set bundle.{name}"
 
