@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from builder.conftest import Builder
 
 from sealpack.builder.describe import io_member, read_model
 from sealpack.builder.model import BaseRef, Port
 from sealpack.builder.sections import IoSection
+from sealpack.format.container import BundleReader
 from sealpack.format.errors import SealpackError
+from sealpack.format.manifest import Manifest
+from sealpack.format.trust import Trust
+from sealpack.verifier.checks import inspect_bundle
 
 
 def test_onnx_facts(onnx_model: Path) -> None:
@@ -85,6 +91,70 @@ def test_one_part_of_a_split_gguf_is_not_a_model(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(SealpackError, match="one of 3 parts") as caught:
+    with pytest.raises(SealpackError, match="one of 3 parts; missing: a-00002") as caught:
         read_model(tmp_path / "a-00001-of-00003.gguf")
-    assert caught.value.code == "MODEL_UNKNOWN"
+    assert caught.value.code == "MODEL_MISSING"
+
+
+def save_in_several_files(folder: Path) -> Path:
+    """y = x @ a @ b + c, each weight in a file of its own, one of them in a folder."""
+    np, onnx = pytest.importorskip("numpy"), pytest.importorskip("onnx")
+    h, T = onnx.helper, onnx.TensorProto
+    values = {"a": np.eye(4, dtype=np.float32) * 2, "b": np.eye(4, dtype=np.float32) * 3}
+    values["c"] = np.arange(4, dtype=np.float32)
+    weights = []
+    for name, location in (("a", "one.bin"), ("b", "more/two.bin"), ("c", "three.bin")):
+        tensor = onnx.numpy_helper.from_array(values[name], name)
+        onnx.external_data_helper.set_external_data(tensor, location)
+        weights.append(tensor)
+    nodes = [("MatMul", ["x", "a"], ["p"]), ("MatMul", ["p", "b"], ["q"]), ("Add", ["q", "c"], ["y"])]
+    graph = h.make_graph(
+        [h.make_node(*node) for node in nodes],
+        "net",
+        [h.make_tensor_value_info("x", T.FLOAT, ["batch", 4])],
+        [h.make_tensor_value_info("y", T.FLOAT, ["batch", 4])],
+        weights,
+    )
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)])
+    model.ir_version = 9
+    (folder / "more").mkdir(parents=True)
+    onnx.save(model, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def test_external_data_in_several_files(build: Builder, trust: Trust, tmp_path: Path) -> None:
+    """All are found, packed under their names, and used in place by the engine."""
+    model = save_in_several_files(tmp_path / "several")
+    names = [path.relative_to(model.parent).as_posix() for path in read_model(model).external]
+    assert names == ["more/two.bin", "one.bin", "three.bin"]
+    built = build(model, tmp_path / "b.sealpack")
+    report, _ = inspect_bundle(built.path, trust)
+    assert report.ok, report.failures
+    packed = {e.name: e.role for e in built.manifest.files if e.name.startswith("payload/")}
+    assert packed == {"payload/model.onnx": "model"} | {f"payload/{name}": "model-data" for name in names}
+    assert answers(built.path, built.manifest) == [[0.0, 7.0, 2.0, 3.0]]
+    (model.parent / "more/two.bin").unlink()
+    with pytest.raises(SealpackError, match=r"weights in more/two\.bin, which is missing") as caught:
+        build(model, tmp_path / "c.sealpack")
+    assert caught.value.code == "MODEL_MISSING"
+
+
+def answers(bundle: Path, manifest: Manifest) -> Any:
+    """What the engine computes from x = [0, 1, 0, 0] with the model in place inside the bundle."""
+    pytest.importorskip("onnxruntime")
+    from sealpack.runtime.engines import choose
+    from sealpack.runtime.engines.base import Infer, Options, Span, VerifiedModel
+
+    with BundleReader.open(bundle) as opened:
+        spans = {
+            e.name: Span(opened.entries[e.name].data_at, e.size, e.role)
+            for e in manifest.files
+            if e.name.startswith("payload/")
+        }
+        main = manifest.model.name
+        model = VerifiedModel(opened.file.fileno(), manifest.kind, main, spans, manifest.model_io, "net")
+        session = choose.load(model, Options(threads=1))
+        try:
+            return session.prepare(Infer({"x": [[0.0, 1.0, 0.0, 0.0]]})).run(None).value["outputs"]["y"]
+        finally:
+            session.close()
