@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ from builder.conftest import T0, Builder, sealpack
 from sealpack.builder import config
 from sealpack.builder.assemble import MarkOrder
 from sealpack.builder.watermark.vault import Vault
+from sealpack.format.container import BundleReader, Member, write_bundle
 from sealpack.format.keys import PrivateKey
+from sealpack.format.statement import SIG_NAME
 
 SEALPACK = str(Path(sys.executable).with_name("sealpack"))
 
@@ -103,6 +106,28 @@ def test_the_signature_must_be_the_given_keys(
     assert check(home, gguf_model, bundle) == 3
     assert "CONTAINER_" in capsys.readouterr().err
     assert check(home, gguf_model, tmp_path / "none.sealpack") == 1
+
+
+def test_the_signature_must_be_over_these_entries(
+    build: Builder, home: Path, gguf_model: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signature of the same key over another release is not good for standing beside these files."""
+    text = (home / "sealpack.toml").read_text()
+    (home / "other.toml").write_text(text.replace('version = "1', 'version = "2', 1))
+    other = build(gguf_model, bundle.with_name("o.sealpack"), config=config.load(home / "other.toml")).path
+    with BundleReader.open(bundle) as ours, BundleReader.open(other) as theirs:
+        digest = hashlib.sha256(ours.read("manifest.json")).hexdigest()
+        members = [Member.of_bytes(n, b"".join(ours.blocks(n))) for n in ours.signed_names]
+        members.append(Member.of_bytes(SIG_NAME, theirs.read(SIG_NAME)))
+    swapped = bundle.with_name("swapped.sealpack")
+    with swapped.open("wb") as file:
+        write_bundle(file, members)
+    assert check(home, gguf_model, swapped, "--format", "json") == 3
+    captured = capsys.readouterr()
+    said = json.loads(captured.out.partition("\n}\n")[0] + "}")
+    names = ["manifest.json", "sbom.cdx.json"]
+    assert said["differences"] == [f"META/model.sig: signs another {name}" for name in names]
+    assert said["bundle_digest"] == digest
 
 
 def test_a_marked_copy_is_made_again_from_its_record(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sealpack.builder.assemble import BuildOrder, contents
 from sealpack.format import canonical
 from sealpack.format.container import BundleReader, Member
 from sealpack.format.limits import LIMITS
-from sealpack.format.statement import Statement
+from sealpack.format.statement import SIG_NAME, Statement
 from sealpack.verifier.signature import GivenKeys, check_signature
 
 _SHOWN = 20  # differing JSON members named per file
@@ -50,8 +51,9 @@ def check(order: BuildOrder, path: Path) -> Comparison:
         said = _said(bundle, order)
         again = dataclasses.replace(order, signed_at=said.signed_at)
         with contents(again, Path(scratch)) as (_, members):
-            found = tuple(_differences(bundle, members))
-        return Comparison(said.manifest_sha256, said.signed_at, len(bundle.signed_names), found)
+            found = tuple(_differences(bundle, members, said))
+        digest = _sha256(bundle.blocks("manifest.json")) if "manifest.json" in bundle.entries else ""
+        return Comparison(digest, said.signed_at, len(bundle.signed_names), found)
 
 
 def _said(bundle: BundleReader, order: BuildOrder) -> Statement:
@@ -59,20 +61,28 @@ def _said(bundle: BundleReader, order: BuildOrder) -> Statement:
     return check_signature(bundle, GivenKeys(order.key.public, second)).statement
 
 
-def _differences(bundle: BundleReader, members: list[Member]) -> Iterator[str]:
+def _differences(bundle: BundleReader, members: list[Member], said: Statement) -> Iterator[str]:
+    """Entries against what is made again, and the signed digests against the entries."""
     ours = {member.name: member for member in members}
     theirs = set(bundle.signed_names)
     yield from (f"{name}: only in the bundle" for name in sorted(theirs - set(ours)))
     yield from (f"{name}: not in the bundle" for name in sorted(set(ours) - theirs))
+    found = {name: _sha256(bundle.blocks(name)) for name in sorted(theirs)}
     for name in sorted(theirs & set(ours)):
-        yield from _compare(bundle, ours[name])
+        yield from _compare(bundle, ours[name], found[name])
+    if said.manifest_sha256 != said.resources.get("manifest.json"):
+        yield f"{SIG_NAME}: names another manifest.json than it signs"
+    for name in sorted(found.keys() | said.resources.keys()):
+        if found.get(name) != said.resources.get(name):
+            yield f"{SIG_NAME}: signs another {name}"
 
 
-def _compare(bundle: BundleReader, member: Member) -> Iterator[str]:
-    size = bundle.entries[member.name].item.size
-    if size == member.size and _same_bytes(bundle, member):
-        return
+def _compare(bundle: BundleReader, member: Member, found: str) -> Iterator[str]:
+    with member.open() as file:
+        if found == _sha256(iter(partial(file.read, 1 << 20), b"")):
+            return
     if not member.name.endswith(".json"):
+        size = bundle.entries[member.name].item.size
         yield f"{member.name}: other content ({size} bytes in the bundle, {member.size} made again)"
         return
     with member.open() as file:
@@ -84,15 +94,11 @@ def _compare(bundle: BundleReader, member: Member) -> Iterator[str]:
         yield f"{member.name}: and {len(paths) - _SHOWN} more"
 
 
-def _same_bytes(bundle: BundleReader, member: Member) -> bool:
-    """Compare as streams: what the bundle holds, and what a build would write."""
-    ours, theirs = hashlib.sha256(), hashlib.sha256()
-    for block in bundle.blocks(member.name):
-        theirs.update(block)
-    with member.open() as file:
-        while block := file.read(1 << 20):
-            ours.update(block)
-    return ours.digest() == theirs.digest()
+def _sha256(blocks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _paths(there: Any, made: Any, path: str) -> Iterator[str]:
