@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.memory import peak_of
 from support.world import CREATOR, make_trust
 
 GIB = 1 << 30
@@ -31,19 +31,6 @@ def large_gguf(path: Path) -> None:
         file.write(b"MARK")
 
 
-def measured(arguments: list[str], cwd: Path) -> int:
-    """Run the command to a good end and return its peak resident memory in bytes."""
-    pid = os.posix_spawn(
-        SEALPACK,
-        [SEALPACK, *arguments],
-        os.environ | {"PWD": str(cwd)},
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
-    )
-    _, status, usage = os.wait4(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, arguments
-    return usage.ru_maxrss * 1024
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_five_gib_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,19 +42,17 @@ def test_five_gib_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("LICENSE.txt").write_text("Do as you please.\n")
     build = ["build", "m.gguf", "--id", "acme/large", "--bundle-version", "1.0.0", "--key", "k.pem"]
     build += ["--spdx", "MIT", "--license-text", "LICENSE.txt", "--out", "b.sealpack"]
-    peaks = {"build": measured(build, tmp_path)}
+    peaks = {"build": peak_of(*build)}
     Path("m.gguf").unlink()
     trust = ["--trust", "trust.json"]
-    peaks["verify"] = measured(["verify", "b.sealpack", *trust], tmp_path)
-    peaks["leaves"] = measured(["verify", "b.sealpack", "--leaves", *trust], tmp_path)
-    peaks["export"] = measured(["export", "b.sealpack", "--parts", "."], tmp_path)
+    peaks["verify"] = peak_of("verify", "b.sealpack", *trust)
+    peaks["leaves"] = peak_of("verify", "b.sealpack", "--leaves", *trust)
+    peaks["export"] = peak_of("export", "b.sealpack", "--parts", ".")
     parts = sorted(tmp_path.glob("b.sealpack.0*"))
     assert [p.stat().st_size < 1 << 32 for p in parts] == [True, True]
     listed = "b.sealpack.parts.sha256"
-    peaks["verify parts"] = measured(["verify", listed, "--leaves", *trust], tmp_path)
-    peaks["install parts"] = measured(
-        ["install", listed, *trust, "--state", str(tmp_path / "state")], tmp_path
-    )
+    peaks["verify parts"] = peak_of("verify", listed, "--leaves", *trust)
+    peaks["install parts"] = peak_of("install", listed, *trust, "--state", str(tmp_path / "state"))
     print({name: f"{peak >> 20} MiB" for name, peak in peaks.items()})
     assert max(peaks.values()) < RSS_LIMIT, peaks
     for part in parts:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
 import json
+import os
+import runpy
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import click
 import pytest
 from support import world
 from support.world import BundleSpec
 
 from sealpack.format.documents import Parcel
+from sealpack.format.errors import CODES
 from sealpack.format.words import fingerprint_words
 from sealpack.verifier.cli import main as cli
 
@@ -244,6 +253,107 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("sealpack.verifier.cli.support.load_trust", interrupt)
     assert cli.run(cli.make_cli(), ["trust", "show", "x"]) == 130
     assert capsys.readouterr().err.endswith("sealpack: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.bin"), "no space left on device (out.bin)"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error"),
+        (TimeoutError(), "timeouterror"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sealpack.verifier.cli.support.load_trust", fail)
+    assert cli.run(cli.make_cli(), ["trust", "show", "x"]) == CODES["IO_ERROR"].exit
+    done = capsys.readouterr()
+    assert done.out == "" and done.err.startswith(f"sealpack: error[IO_ERROR]: {line}; next: ")
+
+
+def test_a_file_click_cannot_open_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command
+    def command() -> None:
+        raise click.FileError("plan.yaml", "permission denied")
+
+    assert cli.run(command, []) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("sealpack: error[USAGE]: ") and "plan.yaml" in told and "permission denied" in told
+
+
+@pytest.mark.parametrize("write", [click.echo, print], ids=["written at once", "kept in a buffer"])
+def test_a_reader_that_went_away_ends_the_command(
+    write: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a message nor a second fault when the interpreter flushes what is left."""
+
+    @click.command
+    def command() -> None:
+        write("nobody reads this")
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe, Path(os.devnull).open("w") as sink:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:  # click ends the process itself where it meets the fault
+            sys.exit(cli.run(command, []))
+        sys.stdout.flush()
+        os.dup2(sink.fileno(), writer)  # for what a test's own `with` flushes
+    monkeypatch.undo()
+    assert ended.value.code == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module("sealpack.verifier.__main__")  # and does nothing when only imported
+    monkeypatch.setattr(sys, "argv", ["sealpack", "--version"])
+    with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # runpy's: it was imported just now
+        runpy.run_module("sealpack.verifier", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sealpack, version {importlib.metadata.version('sealpack')}\n"
+
+
+# --- verbs of parts that are not there ------------------------------------------------------------------
+
+
+@pytest.fixture
+def partly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs whose module, or whose library, is not installed; and one that is."""
+    modules = {"verify": "sealpack.verifier.cli.verify:verify", "run": "sealpack.nowhere.cli:run"}
+    modules["settle"] = "library_nobody_has:settle"
+    points = {name: EntryPoint(name, module, "sealpack.verbs") for name, module in modules.items()}
+    monkeypatch.setattr(cli, "_verbs", lambda group: points)
+
+
+@pytest.mark.usefixtures("partly")
+def test_a_packaging_may_leave_a_part_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(cli.make_cli(), ["run", "x"]) == 2
+    assert "error[USAGE]: No such command 'run'" in capsys.readouterr().err
+    assert cli.run(cli.make_cli(["verify", "run"]), ["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  verify " in out and "\n  run " not in out
+
+
+@pytest.mark.usefixtures("partly")
+def test_a_missing_library_is_named_with_the_way_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(cli.make_cli(), ["settle"]) == CODES["EXTRA_MISSING"].exit
+    told = capsys.readouterr().err
+    assert told.startswith("sealpack: error[EXTRA_MISSING]: `settle` needs library_nobody_has")
+    assert "next: pip install 'sealpack[all]'" in told
+
+
+def test_verbs_of_a_verb_are_one_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(cli.make_cli(), ["trust", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\nCommands:\n" in out and "Creators:" not in out
+    assert all(f"\n  {verb} " in out for verb in ("show", "pin", "rotate", "revoke"))
 
 
 def process(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
