@@ -23,6 +23,7 @@ from sealpack.format.license import BundleGrant
 from sealpack.format.manifest import Watermark
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import inspect_bundle, verify_bundle
+from sealpack.verifier.render.text import render
 from sealpack.verifier.report import Report
 
 TRUST = world.make_trust()
@@ -145,7 +146,7 @@ def rich() -> bytes:
 
 def test_the_rich_bundle_is_good(rich: bytes, bundle_file: Path) -> None:
     report, found = inspect_bundle_bytes(bundle_file, rich)
-    assert report.ok, report.to_text()
+    assert report.ok, report.failures
     assert found is not None and [li.license_id for li in found.licenses]
 
 
@@ -159,7 +160,7 @@ def test_one_flipped_byte_anywhere_is_exit_3(rich: bytes, bundle_file: Path) -> 
         changed = bytearray(rich)
         changed[at] ^= 1 << at % 8
         report = verify(bundle_file, bytes(changed))
-        assert report.exit_status == 3, (at, report.to_text())
+        assert report.exit_status == 3, (at, report.failures)
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_any_damage_is_a_report_with_exit_3(
     path = tmp_path_factory.getbasetemp() / "damaged.sealpack"
     report = verify(path, bytes(changed))
     assert report.exit_status == (0 if bytes(changed) == rich else 3)
-    assert report.to_text() and report.to_dict()["verdict"] == ("pass" if report.ok else "fail")
+    assert render(report) and report.to_dict()["verdict"] == ("pass" if report.ok else "fail")
 
 
 # --- signature and statement ----------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def test_schemes_are_required_with_a_key_too(bundle_file: Path) -> None:
 
 def test_the_last_second_has_a_date(bundle_file: Path) -> None:
     last = BundleSpec(statement={"signed_at": statement.LAST_SECOND}).build()
-    assert "9999-12-31" in verify(bundle_file, last).to_text()
+    assert "9999-12-31" in render(verify(bundle_file, last))
     beyond = BundleSpec(statement={"signed_at": statement.LAST_SECOND + 1}).build()
     assert outcome(bundle_file, beyond) == "SIG_STATEMENT"
 
@@ -457,5 +458,5 @@ def test_nothing_a_file_says_reaches_the_terminal_raw(bundle_file: Path) -> None
     )
     report = verify(bundle_file, BundleSpec().build(), trust)
     assert report.ok
-    assert all(line.isprintable() for line in report.to_text().split("\n"))
-    assert "\\x1b[2J\\u202e" in report.to_text()
+    assert all(line.isprintable() for line in render(report).split("\n"))
+    assert "\\x1b[2J\\u202e" in render(report)

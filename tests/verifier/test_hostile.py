@@ -29,6 +29,7 @@ from sealpack.format.statement import Statement
 from sealpack.format.terms import Terms
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import verify_bundle
+from sealpack.verifier.render.text import render
 
 VECTORS = Path(__file__).parents[2] / "specs/vectors"
 TRUST = world.make_trust()
@@ -208,7 +209,7 @@ def test_one_flipped_bit_anywhere_is_not_authentic(at: int, bit: int, tmp_path: 
     path.write_bytes(GOOD[:at] + bytes([GOOD[at] ^ 1 << bit]) + GOOD[at + 1 :])
     report = verify_bundle(path, TRUST)
     assert not report.ok and report.exit_status == 3
-    assert report.failures[0].code and report.to_text().startswith("FAIL")
+    assert report.failures[0].code and render(report).startswith("FAIL")
 
 
 @QUICK

@@ -18,6 +18,7 @@ from sealpack.verifier import excerpts
 from sealpack.verifier.checks import verify_bundle
 from sealpack.verifier.cli import main as cli
 from sealpack.verifier.render import text, wording
+from sealpack.verifier.render.text import render
 from sealpack.verifier.report import ORDER, Report
 
 
@@ -133,14 +134,14 @@ def test_a_failure_tells_both_values(folder: Path) -> None:
     (failure,) = report.failures
     assert (failure.expected, failure.found) == ("release 3 or newer", "release 1")
     assert failure.to_dict()["found"] == "release 1"
-    shown = report.to_text()
+    shown = render(report)
     assert "expected  release 3 or newer" in shown and "found     release 1" in shown
 
 
 def test_what_was_not_reached_is_named(folder: Path) -> None:
     bad = report_on(folder, "bad.sealpack")
     assert bad.unreached == ["sbom", "terms", "model", "evidence"]  # no tier is claimed
-    assert "not checked: sbom, terms, model, evidence" in bad.to_text()
+    assert "not checked: sbom, terms, model, evidence" in render(bad)
     assert report_on(folder).unreached == []
     key_only = report_on(folder, key=world.CREATOR.public)
     assert key_only.unreached == ["revocation"] and [c.id for c in key_only.skips] == ["trust"]
@@ -217,7 +218,7 @@ def test_since_when_a_key_is_trusted(folder: Path) -> None:
     entry = world.key_entry(world.CREATOR, ["bundle"]) | {"since": world.T0}
     keyring = world.make_keyring(entries=[entry])
     trust = Trust.from_envelopes(world.make_root(), keyring, world.make_revocations())
-    assert "since 2026-09-21; active" in verify_bundle(folder / "good.sealpack", trust).to_text()
+    assert "since 2026-09-21; active" in render(verify_bundle(folder / "good.sealpack", trust))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def passed(**facts: Any) -> Report:
 
 def test_text_of_a_report_without_facts() -> None:
     report = passed()
-    assert report.to_text().split("\n")[:2] == ["PASS  b.sealpack", "  ok   container  fine"]
+    assert render(report).split("\n")[:2] == ["PASS  b.sealpack", "  ok   container  fine"]
 
 
 @pytest.mark.parametrize(

@@ -150,12 +150,6 @@ class Report:
             **self.facts,
         }
 
-    def to_text(self) -> str:
-        """The form for a terminal."""
-        from sealpack.verifier.render import text  # the model does not need its views
-
-        return text.render(self)
-
 
 def tool() -> dict[str, str]:
     """Name and version of what verified."""

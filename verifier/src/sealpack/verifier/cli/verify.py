@@ -157,7 +157,10 @@ def _render(
 ) -> str:
     """The report in one of :data:`FORMATS`; only the form that is asked for is loaded."""
     if fmt == "text":
-        return _coloured(report.to_text()) if terminal else report.to_text()
+        from sealpack.verifier.render import text
+
+        shown = text.render(report)
+        return _coloured(shown) if terminal else shown
     if fmt == "json":
         return json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
     if fmt == "sarif":
