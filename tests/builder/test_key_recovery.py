@@ -130,6 +130,11 @@ def test_lost_then_stolen_license_key(device: Device, gguf_model: Path) -> None:
     assert device.takes(other) == "KEY_REVOKED"
     assert device.takes(good) == ""
     assert sealpack("license", "show", issue("L-3", "license-2")) == 0
+    device.capsys.readouterr()
+    assert sealpack("license", "list") == 0
+    rows = device.capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["L-1", "L-2", "L-3"]
+    assert [row.endswith("its key was revoked") for row in rows] == [False, True, False]
 
 
 def test_lost_root_key_of_three(device: Device, gguf_model: Path, capsys: Capture) -> None:

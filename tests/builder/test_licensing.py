@@ -223,6 +223,41 @@ def test_registry_keeps_every_line(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_what_a_revoked_key_signed_is_listed_as_such() -> None:
+    issued = [licensing.issue(drafted(license_id=f"L-{n}", devices=2), WHO) for n in (1, 2, 3)]
+    active = [licensing.activate(issued[0], WHO, request(n), now=T0) for n in (2, 1)]
+    lines = [*(each.line() for each in active), issued[1].line(), issued[2].line()]
+
+    def listed(trust: Trust) -> list[tuple[str, str | None, int]]:
+        found = licensing.registered(lines, trust)
+        return [(one.license.license_id, one.revoked, len(one.devices)) for one in found]
+
+    assert listed(TRUST) == [("L-1", None, 2), ("L-2", None, 0), ("L-3", None, 0)]
+    assert listed(make_trust(licenses=["L-2"]))[1] == ("L-2", "license", 0)
+    good = [issued[0].envelope.digest, issued[1].envelope.digest, active[0].line().activation.digest]  # type: ignore[union-attr]
+    revoked = make_trust(keys=[{"keyid": LICENSER.keyid, "good": sorted(good)}])
+    assert listed(revoked) == [("L-1", None, 1), ("L-2", None, 0), ("L-3", "key", 0)]
+    with pytest.raises(SealpackError) as caught:  # anything else that is wrong with a line is told
+        licensing.registered([RegistryLine(documents.seal("license", drafted().to_dict(), STRANGER))], TRUST)
+    assert caught.value.code == "LIC_KEY_UNTRUSTED"
+    stranger = documents.seal("activation", {"license_id": "L-1"}, STRANGER)
+    with pytest.raises(SealpackError) as caught:
+        licensing.registered([RegistryLine(issued[0].envelope, stranger)], TRUST)
+    assert caught.value.code == "SIG_KEY_UNKNOWN"
+
+
+def test_a_seat_stays_taken_when_the_key_that_gave_it_was_revoked() -> None:
+    """Under a new key the device asks again and keeps it; nobody else gets it meanwhile."""
+    issued = licensing.issue(drafted(devices=1), WHO)
+    lines = [licensing.activate(issued, WHO, request(1), now=T0).line()]
+    revoked = make_trust(keys=[{"keyid": LICENSER.keyid, "good": [issued.envelope.digest]}])
+    later = Issuer(LICENSER, revoked)
+    with pytest.raises(SealpackError) as caught:
+        licensing.activate(issued, later, request(2, revoked), now=T0, lines=lines)
+    assert caught.value.code == "DEVICE_LIMIT"
+    assert licensing.activate(issued, later, request(1, revoked), now=T0, lines=lines).device_id
+
+
 def test_a_damaged_registry_names_its_line(tmp_path: Path) -> None:
     registry = tmp_path / "registry.jsonl"
     line = licensing.issue(drafted(), WHO).line().to_bytes()

@@ -17,6 +17,8 @@ from sealpack.format import documents
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import BundleGrant
+from sealpack.format.registry import RegistryLine
+from sealpack.format.trust import Trust
 from sealpack.settlement import db, importing, parties, registry
 
 
@@ -83,6 +85,26 @@ def test_a_registry_line_brings_license_activation_and_bundle(books: Books) -> N
     (activation,) = books.rows(db.activations)
     assert (activation["device_id"], activation["device_label"]) == (device.id, "ward 3")
     assert [row["digest"] for row in books.rows(db.bundles)] == [BUNDLE.bundle_digest]
+
+
+def test_a_registry_outlives_the_keys_that_signed_in_it(books: Books) -> None:
+    """What a revoked key signed is left out and told; the lines before and after it are taken."""
+    first, lost, half = (Device(make_license(license_id=f"L-{n}"), number=n) for n in (1, 2, 3))
+    good = [first.license_envelope.digest, first.activation.digest, half.license_envelope.digest]
+    key = {"keyid": world.LICENSER.keyid, "good": sorted(good)}
+    books.learn()
+    books.take("trust.json", Trust.from_envelopes(
+        world.make_root(), world.make_keyring(), world.make_revocations(2, keys=[key])
+    ).to_bytes())  # fmt: skip
+    data = lost.line() + half.line() + first.line()
+    told = "3 registry lines; what a revoked key signed in 2 of them was left out"
+    assert books.take("registry.jsonl", data) == books.take("registry.jsonl", data) == told
+    assert sorted(row["license_id"] for row in books.rows(db.licenses)) == ["L-1", "L-3"]
+    assert [row["license_id"] for row in books.rows(db.activations)] == ["L-1"]
+    assert refused(books, "lost.license", Parcel((lost.license_envelope,)).to_bytes()) == "KEY_REVOKED"
+    stranger = documents.seal("license", make_license().to_dict(), world.STRANGER)
+    line = RegistryLine(stranger).to_bytes() + b"\n"
+    assert refused(books, "registry.jsonl", first.line() + line) == "LIC_KEY_UNTRUSTED"
 
 
 def test_a_license_file_brings_license_and_activation(books: Books) -> None:

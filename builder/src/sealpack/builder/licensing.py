@@ -254,15 +254,66 @@ def _check_request(request: ActivationRequest, license: License, trust: Trust) -
 
 
 def _other_devices(license: License, device_id: str, lines: Iterable[RegistryLine], trust: Trust) -> set[str]:
-    """Devices the registry shows activated under the license, the asking one left out."""
+    """Devices the registry shows activated under the license, the asking one left out.
+
+    A seat stays taken when the key that gave it was revoked: the device asks again and keeps it.
+    """
     found = set()
-    for line in lines:
-        if line.activation is None:
-            continue
-        activation = Activation.open(line.activation, trust)
-        if activation.license_id == license.license_id:
-            found.add(activation.device_id)
+    for envelope in (line.activation for line in lines if line.activation is not None):
+        _activation(envelope, trust)
+        f = documents.payload_fields(envelope, "activation")
+        if f.text("license_id") == license.license_id:
+            found.add(f.text("device_id"))
     return found - {device_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A license of the registry and the devices activated under it.
+
+    `revoked` is None while it counts; else what was revoked: "key", that signed it, or "license".
+    """
+
+    license: License
+    revoked: str | None
+    devices: tuple[str, ...] = ()
+
+
+def registered(lines: Iterable[RegistryLine], trust: Trust) -> tuple[Registered, ...]:
+    """Every license of a registry in the order of issue, also those of a revoked key: these unverified.
+
+    Every other fault of a document is raised: the codes of `open_license` and `Activation.open`.
+    """
+    found: dict[str, Registered] = {}
+    for line in lines:
+        one = _registered(line.license, trust)
+        one = found.setdefault(one.license.license_id, one)
+        made = None if line.activation is None else _activation(line.activation, trust)
+        if made is not None:
+            devices = tuple(sorted({*one.devices, made.device_id}))
+            found[one.license.license_id] = replace(one, devices=devices)
+    return tuple(found.values())
+
+
+def _registered(envelope: Envelope, trust: Trust) -> Registered:
+    try:
+        license = open_license(envelope, trust)
+    except SealpackError as error:
+        if error.code != "KEY_REVOKED":
+            raise
+        fields = documents.payload_fields(envelope, "license", "LIC_SCHEMA")
+        return Registered(License.parse(fields, envelope.digest), "key")
+    return Registered(license, "license" if license.license_id in trust.revocations.licenses else None)
+
+
+def _activation(envelope: Envelope, trust: Trust) -> Activation | None:
+    """None for one that a revoked key signed: devices refuse it."""
+    try:
+        return Activation.open(envelope, trust)
+    except SealpackError as error:
+        if error.code != "KEY_REVOKED":
+            raise
+        return None
 
 
 def parse_quota(text: str, base: Preset) -> Quota:

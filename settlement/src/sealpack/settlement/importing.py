@@ -79,9 +79,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _put_lines(connection: Any, data: bytes, name: str) -> str:
-    count = 0
-    for line in registry_format.read_lines(data, name):
-        registry.put_documents(connection, [e for e in (line.license, line.activation) if e is not None])
-        registry.put_bundles(connection, line.bundles)
-        count += 1
-    return f"{count} registry line{'s' * (count != 1)}"
+    trust = registry.load_trust(connection)
+    taken = [registry.put_line(connection, line, trust) for line in registry_format.read_lines(data, name)]
+    told = f"{len(taken)} registry line{'s' * (len(taken) != 1)}"
+    left = taken.count(False)
+    return f"{told}; what a revoked key signed in {left} of them was left out" if left else told

@@ -17,7 +17,7 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef, open_license
 from sealpack.format.limits import LIMITS
-from sealpack.format.registry import BundleFact
+from sealpack.format.registry import BundleFact, RegistryLine
 from sealpack.format.trust import ROOT_ROLES, Trust
 from sealpack.settlement import db
 from sealpack.settlement.plan import Plan
@@ -113,6 +113,24 @@ def put_documents(connection: sa.Connection, envelopes: Iterable[Envelope]) -> s
         put_activation(connection, envelope, trust)
     kept = [(kind, len(by_kind[kind])) for kind in ("license", "activation") if kind in by_kind]
     return ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in kept) or "trust documents"
+
+
+def put_line(connection: sa.Connection, line: RegistryLine, trust: Trust) -> bool:
+    """Take in what a registry line holds; False when a revoked key signed some of it, which is left out.
+
+    A registry only grows, so what was issued before a key was revoked stands in it for ever. Every other
+    error of a document that the trust does not vouch for is raised.
+    """
+    try:
+        put_license(connection, line.license, trust)
+        put_bundles(connection, line.bundles)
+        if line.activation is not None:
+            put_activation(connection, line.activation, trust)
+    except SealpackError as error:
+        if error.code != "KEY_REVOKED":
+            raise
+        return False
+    return True
 
 
 def put_bundles(connection: sa.Connection, facts: Iterable[BundleFact]) -> None:

@@ -351,29 +351,29 @@ def _day(seconds: int) -> str:
 @_project_options
 @support.format_option
 def list_(fmt: str, **options: Any) -> None:
-    """List every license in the project's registry, checked against the trust file."""
-    from sealpack.builder import license_files
-    from sealpack.format.activation import Activation
-    from sealpack.format.license import open_license
+    """List every license in the project's registry, checked against the trust file.
+
+    Revoked ones, and those that a revoked key signed, are listed as such.
+    """
+    from sealpack.builder import license_files, licensing
 
     place = _place(options)
-    rows: dict[str, dict[str, Any]] = {}
-    for line in license_files.read_registry(place.registry):
-        found = open_license(line.license, place.trust)
-        row = rows.setdefault(found.license_id, _summary(found) | {"active_devices": []})
-        if line.activation is not None:
-            device = Activation.open(line.activation, place.trust).device_id
-            row["active_devices"] = sorted({*row["active_devices"], device})
+    rows = [
+        _summary(one.license) | {"active_devices": list(one.devices), "revoked": one.revoked}
+        for one in licensing.registered(license_files.read_registry(place.registry), place.trust)
+    ]
     text = [f"{'license':<32} {'customer':<24} {'preset':<12} {'ends':<22} devices"]
-    text += [_row(row) for row in rows.values()]
-    result = {"schema": "sealpack/license-list/v1", "licenses": list(rows.values())}
+    text += [_row(row) for row in rows]
+    result = {"schema": "sealpack/license-list/v1", "licenses": rows}
     support.emit(result, "\n".join(text) if rows else "no license was issued yet", fmt)
 
 
 def _row(row: dict[str, Any]) -> str:
     ends = _day(row["exp"]) if "exp" in row else ("by first start" if "term_s" in row else "never")
     seats = f"{len(row['active_devices'])}/{row['devices'].get('max', 'any')}"
-    return f"{row['license_id']:<32} {row['customer']['name']:<24.24} {row['tier']:<12} {ends:<22} {seats}"
+    note = {None: "", "key": "  its key was revoked", "license": "  revoked"}[row["revoked"]]
+    start = f"{row['license_id']:<32} {row['customer']['name']:<24.24} {row['tier']:<12} {ends:<22}"
+    return f"{start} {seats}{note}"
 
 
 @license.command(short_help="Print a license file.")
