@@ -732,10 +732,26 @@ def load_trust(data: bytes) -> Trust:
     """A trust file: the root by its own signatures, the others by the root's."""
     value, kinds = load_object(data, "trust", "TRUST_INVALID", 4 * MIB), ("root", "keyring", "revocations")
     need(set(kinds) <= value.keys(), "TRUST_INVALID", "a document is missing")
+    older = value.get("roots", [])
+    need(isinstance(older, list) and len(older) <= 64, "TRUST_INVALID", "roots")
+    steps = [to_envelope(one) for one in [*older, value["root"]]]
     docs = [read_trust_doc(of_kind(to_envelope(value[kind]), kind)) for kind in kinds]
     for doc in docs:
         need(vouches(docs[0], doc.kind, doc.envelope), "TRUST_THRESHOLD", doc.kind)
+    try:
+        check_steps([read_trust_doc(of_kind(step, "root")) for step in steps])
+    except Fail as fail:
+        raise Fail("TRUST_INVALID", f"the roots do not lead on: {fail}") from None
     return Trust(*docs)
+
+
+def check_steps(roots: list[Doc]) -> None:
+    """Each root holds by itself, and the one before it vouches for it."""
+    for root in roots:
+        need(vouches(root, "root", root.envelope), "TRUST_THRESHOLD", f"root {root.version}")
+    for known, root in itertools.pairwise(roots):
+        need(root.version == known.version + 1, "TRUST_ROLLBACK", f"root {root.version}")
+        need(vouches(known, "root", root.envelope), "TRUST_THRESHOLD", f"root {root.version}")
 
 
 def update_trust(known: Trust, envelopes: Iterable[Envelope]) -> Trust:
@@ -1825,50 +1841,47 @@ def read_tier_policy(data: bytes) -> dict[str, Any]:
 
 def meets_evidence_gates(gates: dict[str, Any], metrics: dict[str, Any], proof: Proof, claim: Claim) -> bool:
     """The gates that one document must meet together."""
-    body, proofs = proof.body, claim.manifest["tier_proof"].get("thresholds", [])
-    samples, known = len(claim.manifest["io"].get("samples", [])), metrics.get(body["task"], [])
-    other_key = proof.keyid != claim.signer["keyid"]
-    other = {
-        "any": True,
-        "separate-key": other_key,
-        "other-issuer": other_key and proof.issuer != claim.signer["issuer"],
-    }
-    age = claim.signed_at - body["issued_at"]
-    have = {"latency": True} | {
-        "memory": "peak_memory_bytes" in body["performance"],
-        "load": "load_us" in body["performance"],
-    }
+    body, signer, age = proof.body, claim.signer, claim.signed_at - proof.body["issued_at"]
+    samples, other_key = len(claim.manifest["io"].get("samples", [])), proof.keyid != signer["keyid"]
+    other_issuer = other_key and proof.issuer != signer["issuer"]
+    evaluators = {"any": True, "separate-key": other_key, "other-issuer": other_issuer}
+    figures = {"latency": "latency_us", "memory": "peak_memory_bytes", "load": "load_us"}
+    thresholds, measured = (
+        claim.manifest["tier_proof"].get("thresholds", []),
+        {m["name"]: m for m in body["metrics"]},
+    )
+    judged = [(one["metric"], *judge_threshold(one, measured.get(one["metric"]))) for one in thresholds]
+    counted = {name for name, _, counts in judged if counts and name in metrics.get(body["task"], [])}
     return (
-        other[gates["evaluator"]]
+        evaluators[gates["evaluator"]]
         and 0 <= age <= gates["max_age_days"] * 86400
         and claim.signed_at < body["valid_until"]
         and body["method"]["evaluated"] >= gates["min_rows"]
-        and sum(one["metric"] in known for one in proofs) >= gates["min_thresholds"]
-        and all(meets_threshold(one, body["metrics"]) for one in proofs)
-        and body["samples"]["passed"] == body["samples"]["total"] == samples
-        and samples >= gates["min_samples"]
-        and all(have[name] for name in gates.get("measured", []))
+        and len(counted) >= gates["min_thresholds"]
+        and all(met for _, met, _ in judged)
+        and body["samples"]["passed"] == body["samples"]["total"] == samples >= gates["min_samples"]
+        and all(figures[name] in body["performance"] for name in gates.get("measured", []))
     )
 
 
-def meets_threshold(threshold: dict[str, Any], metrics: list[dict[str, Any]]) -> bool:
-    """Is the figure there, on the right side of the bound, and is it the side that means better?"""
-    least = "min" in threshold
-    bound = Decimal(threshold["min" if least else "max"])
-    for metric in metrics:
-        if metric["name"] == threshold["metric"]:
-            value = Decimal(metric["value"])
-            return metric["higher_is_better"] == least and (value >= bound if least else value <= bound)
-    return False
+def judge_threshold(threshold: dict[str, str], metric: dict[str, Any] | None) -> tuple[bool, bool]:
+    """Is it met, on the side that means better; and does it count: is the stated baseline worse?"""
+    if metric is None:
+        return False, False
+    sign = 1 if "min" in threshold else -1
+    bound, value = sign * Decimal(threshold["min" if sign > 0 else "max"]), sign * Decimal(metric["value"])
+    met = value >= bound and metric["higher_is_better"] == (sign > 0)
+    return met, "baseline" in metric and sign * Decimal(metric["baseline"]) < bound
 
 
 def meets_bundle_gates(gates: dict[str, Any], claim: Claim) -> bool:
     """The gates that speak of the bundle itself."""
     manifest = claim.manifest
-    day = datetime.datetime.fromtimestamp(claim.signed_at, datetime.UTC).date().isoformat()
+    signed = datetime.datetime.fromtimestamp(claim.signed_at, datetime.UTC).date()
     have = {role: any(f["role"] == role for f in manifest["files"]) for role in ("card", "license-terms")}
     have |= {name: bool(manifest.get(name, "").strip()) for name in ("intended_use", "support")}
-    have["recertify_by"] = manifest.get("recertify_by", "") > day
+    due = datetime.date.fromisoformat(manifest.get("recertify_by", "0001-01-01"))
+    have["recertify_by"] = 0 < (due - signed).days <= gates["max_age_days"]
     present, applicable = sbom_completeness(claim.sbom, manifest) if "min_sbom_percent" in gates else (0, 0)
     enough = 100 * present >= gates.get("min_sbom_percent", 0) * applicable
     return enough and all(have[name] for name in gates.get("require", []))

@@ -132,6 +132,12 @@ def _files(add: Any) -> None:
         root=resealed(root, roles=roles | {"root": roles["root"] | {"threshold": 0}}),
     )
     bad(
+        "root-role-empty",
+        "A role of nobody: no revocations could ever follow.",
+        "TRUST_INVALID",
+        root=resealed(root, roles=roles | {"revocations": {"threshold": 1, "keyids": []}}),
+    )
+    bad(
         "root-threshold-too-high",
         "A threshold above the number of keys.",
         "TRUST_INVALID",

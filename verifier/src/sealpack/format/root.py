@@ -143,4 +143,6 @@ def _read_role(f: Fields, by_id: dict[str, PublicKey]) -> tuple[int, frozenset[s
     keyids = f.texts("keyids", pattern=DIGEST, max_items=64)
     if len(set(keyids)) != len(keyids) or not set(keyids) <= set(by_id):
         raise SealpackError("TRUST_INVALID", f"{f.what}.keyids names an unknown key or one twice")
-    return f.integer("threshold", lo=1, hi=max(1, len(keyids))), frozenset(keyids)
+    if not keyids:
+        raise f.fail("keyids", "names no key")
+    return f.integer("threshold", lo=1, hi=len(keyids)), frozenset(keyids)
