@@ -87,6 +87,25 @@ def test_from_pin_to_export(shell: Shell) -> None:
     assert len(list((site.folder / "out").glob("*.summary.*"))) == 2
 
 
+def test_a_parcel_of_newer_trust_says_what_became_newer(shell: Shell) -> None:
+    pinned(shell)
+    parcel = shell.site.folder / "update.parcel"
+    parcel.write_bytes(Parcel((world.make_keyring(2), world.make_revocations(3))).to_bytes())
+    told = shell("activate", "install", parcel)
+    assert told == "trust is newer now: keyring version 2, revocations version 3\n"
+    assert "nothing new" in shell("activate", "install", parcel)
+    parcel.write_bytes(Parcel((world.make_revocations(4),)).to_bytes())
+    result = shell.json("activate", "install", parcel)
+    assert result["trust"] == [{"kind": "revocations", "version": 4}] and result["licenses"] == []
+    parcel.write_bytes(Parcel((world.make_revocations(2),)).to_bytes())  # older: left alone
+    assert shell.json("activate", "install", parcel)["trust"] == []
+    stick = shell.site.folder / "stick"
+    stick.mkdir()
+    (stick / "update.parcel").write_bytes(Parcel((world.make_keyring(5),)).to_bytes())
+    (stick / "update.license").write_bytes(Parcel((world.make_keyring(5),)).to_bytes())
+    assert "trust is newer now: keyring version 5\n" in shell("sync", stick)
+
+
 def test_pin_shows_the_words_and_waits_for_a_yes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     trust = shell.site.folder / "trust.json"
     trust.write_bytes(shell.site.trust.to_bytes())

@@ -93,12 +93,16 @@ def believed(db: sqlite3.Connection) -> list[Trust]:
     return [newest for _, newest in _anchors(db)]
 
 
-def ratchet(db: sqlite3.Connection, envelopes: Iterable[Envelope]) -> None:
-    """Take over every newer trust document that a known root vouches for; others are left alone."""
-    _ratchet(db, [e for e in envelopes if documents.kind_of(e) in _TRUST_KINDS])
+def ratchet(db: sqlite3.Connection, envelopes: Iterable[Envelope]) -> list[Envelope]:
+    """Take over every newer trust document that a known root vouches for; others are left alone.
+
+    Returns what was taken over.
+    """
+    return _ratchet(db, [e for e in envelopes if documents.kind_of(e) in _TRUST_KINDS])
 
 
-def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
+def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> list[Envelope]:
+    taken: list[Envelope] = []
     conflict: SealpackError | None = None
     fits = not envelopes
     for anchor, known in _anchors(db) if envelopes else ():
@@ -112,11 +116,14 @@ def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> None:
             continue  # another vendor's chain: nothing this root says anything about
         fits = True
         if newer != known:
-            _remember(db, anchor, known, _accepted(known, newer, envelopes))
+            accepted = _accepted(known, newer, envelopes)
+            _remember(db, anchor, known, accepted)
+            taken += accepted
         if newer.root.version != known.root.version:
             timekeeper.restart(db)
     if conflict is not None and not fits:  # with several vendors, each one's chain conflicts with the others'
         raise conflict
+    return taken
 
 
 def _accepted(known: Trust, newer: Trust, envelopes: list[Envelope]) -> list[Envelope]:

@@ -41,6 +41,7 @@ class Taken:
     leases: list[str] = field(default_factory=list)
     acknowledgements: list[str] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
+    trust: list[tuple[str, int]] = field(default_factory=list)  # kind and version of what became newer
     known: int = 0  # documents that were here already, or are older
     others: int = 0  # documents for other devices or logs
 
@@ -95,7 +96,8 @@ class _Import:
                 self._acknowledge(envelope)
 
     def _ratchet(self, envelopes: Iterable[Envelope]) -> None:
-        anchors.ratchet(self._db, envelopes)
+        newer = anchors.ratchet(self._db, envelopes)
+        self.taken.trust += [(documents.kind_of(envelope), _version(envelope)) for envelope in newer]
         self._trusts = anchors.current(self._db)
 
     def _under(self, use: Callable[[Trust], T]) -> T:
@@ -248,6 +250,11 @@ class _Import:
 
 def _is(envelope: Envelope, kind: str) -> bool:
     return documents.kind_of(envelope) == kind
+
+
+def _version(envelope: Envelope) -> int:
+    """Of a trust document that was verified."""
+    return documents.payload_fields(envelope, documents.kind_of(envelope)).integer("version")
 
 
 def _is_old(old: License, new: License) -> bool:

@@ -80,5 +80,6 @@ def _merge(total: Taken, more: Taken) -> None:
     total.leases += more.leases
     total.acknowledgements += more.acknowledgements
     total.statements += more.statements
+    total.trust += more.trust
     total.known += more.known
     total.others += more.others

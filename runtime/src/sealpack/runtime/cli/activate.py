@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.cli.common import open_state, state_option
+from sealpack.runtime.cli.common import open_state, state_option, trust_lines, trust_rows
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
@@ -80,8 +80,14 @@ def install(file: str, state_dir: str | None, fmt: str) -> None:
         if not taken.count and not taken.known and taken.others:
             raise _for_another(state, parcel)
         licenses = _licenses(state, sorted({*taken.licenses, *taken.activations, *taken.leases}))
-    result = {"schema": "sealpack/activated/v1", "licenses": licenses, "known": taken.known}
+    result = {
+        "schema": "sealpack/activated/v1",
+        "licenses": licenses,
+        "trust": trust_rows(taken),
+        "known": taken.known,
+    }
     lines = [f"license {entry['license_id']} for {entry['customer']}, {entry['ends']}" for entry in licenses]
+    lines += trust_lines(taken)
     support.emit(result, "\n".join(lines) or "nothing new: this file was taken before", fmt)
 
 

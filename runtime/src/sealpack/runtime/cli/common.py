@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from sealpack.runtime.admission import Warning
+    from sealpack.runtime.imports import Taken
     from sealpack.runtime.state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,3 +44,14 @@ def warn(warnings: tuple[Warning, ...]) -> None:
     """Tell warnings on stderr."""
     for warning in warnings:
         click.echo(f"sealpack: warning[{warning.code}]: {warning.message}", err=True)
+
+
+def trust_rows(taken: Taken) -> list[dict[str, Any]]:
+    """The trust documents that became newer, for JSON."""
+    return [{"kind": kind, "version": version} for kind, version in taken.trust]
+
+
+def trust_lines(taken: Taken) -> list[str]:
+    """The same for people: one line, or none."""
+    newer = ", ".join(f"{kind} version {version}" for kind, version in taken.trust)
+    return [f"trust is newer now: {newer}"] if newer else []

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.cli.common import open_state, state_option
+from sealpack.runtime.cli.common import open_state, state_option, trust_lines, trust_rows
 from sealpack.runtime.cli.receipts import exported_row
 from sealpack.runtime.words import plural
 from sealpack.verifier.cli import support
@@ -37,6 +37,7 @@ def sync(folder: str, state_dir: str | None, fmt: str) -> int:
         "leases": taken.leases,
         "acknowledgements": taken.acknowledgements,
         "statements": taken.statements,
+        "trust": trust_rows(taken),
         "known": taken.known,
         "others": taken.others,
         "refused": {name: error.to_dict() for name, error in done.refused.items()},
@@ -48,6 +49,7 @@ def sync(folder: str, state_dir: str | None, fmt: str) -> int:
         f" {len(done.refused)} refused)",
         f"exported {plural(count, 'receipt')} in {plural(len(done.exported), 'file')}",
     ]
+    lines += trust_lines(taken)
     for name, error in done.refused.items():
         support.note(f"sealpack: {name}: {error}; next: {error.remedy}")
     support.emit(result, "\n".join(lines), fmt)
