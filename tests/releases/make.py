@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +24,7 @@ CONFIG = """
 id = "sealpack-test/digits"
 version = "1.0.0"
 release_index = 1
-quality_tier = "Experimental"
+intended_use = "Reading single digits in the tests of later versions"
 
 [license]
 spdx = "Apache-2.0"
@@ -38,11 +39,19 @@ task = "classification"
 pre = {kind = "tensor"}
 post = {kind = "labels", output = "probabilities", labels = ["0","1","2","3","4","5","6","7","8","9"]}
 
+[[io.samples]]
+input = {inputs = {pixels = [%(pixels)s]}}
+expect = {label = "%(label)s"}
+
 [card]
 file = "card.md"
 
+[evidence]
+files = ["evidence/digits.json"]
+thresholds = [{metric = "accuracy", min = "0.9"}]
+
 [keys]
-bundle = "keys/bundle.pem"
+bundle = "keys/hybrid.pem"
 license = "keys/license.pem"
 
 [trust]
@@ -68,9 +77,16 @@ def make(work: Path, target: Path) -> None:
     project, stick = work / "p", work / "stick"
     stick.mkdir()
     run("init", project, "--publisher", "sealpack-test")
-    (project / "sealpack.toml").write_text(CONFIG)
     models.make_digits_onnx(work / "digits.onnx")
-    models.write_digits_samples(work / "samples.jsonl", 3)
+    models.write_digits_samples(work / "samples.jsonl")
+    samples = [json.loads(line) for line in (work / "samples.jsonl").read_text().splitlines()]
+    first = {"pixels": samples[0]["input"]["pixels"], "label": samples[0]["label"]}
+    (project / "sealpack.toml").write_text(CONFIG % first)
+    advance_trust(run, project)
+    run("evaluate", work / "digits.onnx", "--config", project / "sealpack.toml",
+        "--data", work / "samples.jsonl",
+        "--key", project / "keys" / "evidence.pem", "--valid-days", "3650",
+        "--out", project / "evidence" / "digits.json")  # fmt: skip
     bundle = stick / "digits.sealpack"
     run("build", work / "digits.onnx", "--config", project / "sealpack.toml", "--out", bundle)
     run("trust", "pin", project / "trust" / "trust.json", "--yes")
@@ -81,8 +97,8 @@ def make(work: Path, target: Path) -> None:
         "--devices", "1", "--bundle", bundle, "--allowance", "calls=100", "--plan", "edge-pro/1",
         "--request", stick / "device.request", "--out", stick / "sample.license")  # fmt: skip
     run("activate", "install", stick / "sample.license")
-    for line in (work / "samples.jsonl").read_text().splitlines():
-        pixels = {"pixels": [json.loads(line)["input"]["pixels"]]}
+    for sample in samples[:3]:
+        pixels = {"pixels": [sample["input"]["pixels"]]}
         (work / "input.json").write_text(json.dumps(pixels))
         run("run", "sealpack-test/digits", "--input", work / "input.json")
     run("receipts", "export", "--out", stick)
@@ -96,7 +112,8 @@ def make(work: Path, target: Path) -> None:
     shutil.copyfile(project / "trust" / "trust.json", target / "trust.json")
     shutil.copyfile(registry, target / "registry.jsonl")
     shutil.copyfile(project / "plans" / "plan.yaml", target / "plan.yaml")
-    shutil.copyfile(project / "keys" / "bundle.pub.pem", target / "creator.pub.pem")
+    shutil.copyfile(project / "keys" / "hybrid.pub.pem", target / "creator.pub.pem")
+    shutil.copyfile(project / "keys" / "hybrid.mldsa.pub.pem", target / "creator.mldsa.pub.pem")
     for source, name in (
         (bundle, "bundle.sealpack"),
         (stick / "sample.license", "sample.license"),
@@ -107,6 +124,18 @@ def make(work: Path, target: Path) -> None:
         shutil.copyfile(source, target / name)
     sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in sorted(target.iterdir())]
     (target / "SHA256SUMS").write_text("".join(f"{line}\n" for line in sums))
+
+
+def advance_trust(run: Callable[..., None], project: Path) -> None:
+    """A second root, a bundle key with an ML-DSA key beside it, a key for evidence: what trust may hold."""
+    keys, trust = project / "keys", ("--trust", project / "trust" / "trust.json")
+    run("key", "new", keys / "root2.pem")
+    run("trust", "rotate", "--new-root", keys / "root2.pem", "--root-key", keys / "root.pem", *trust)
+    again = ("--root-key", keys / "root2.pem", *trust)
+    run("key", "new", keys / "hybrid.pem", "--with-mldsa")
+    run("trust", "add", "--key", keys / "hybrid.pub.pem", "--role", "bundle", "--mldsa", *again)
+    run("key", "new", keys / "evidence.pem")
+    run("trust", "add", "--key", keys / "evidence.pub.pem", "--role", "evidence", *again)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,11 @@ def test_the_bundle_verifies(release: Path, trust: Trust) -> None:
     report, verified = inspect_bundle(release / "bundle.sealpack", trust)
     assert report.ok, report.failures
     assert verified is not None and verified.manifest.model_io.task == "classification"
+    assert report.facts["tier"]["proven"] == ("Experimental" if release.name == "0.2.0" else "Verified")
     key = PublicKey.from_pem((release / "creator.pub.pem").read_text())
-    assert inspect_bundle(release / "bundle.sealpack", key=key)[0].ok
+    beside = release / "creator.mldsa.pub.pem"
+    mldsa = PublicKey.from_pem(beside.read_text()) if beside.exists() else None
+    assert inspect_bundle(release / "bundle.sealpack", key=key, mldsa_key=mldsa)[0].ok
 
 
 def test_the_license_opens(release: Path, trust: Trust) -> None:

@@ -137,8 +137,8 @@ def rotate(
     """Replace one key: `--key KEYID --with NEW.pub.pem`, or the root: `--new-root NEW.pem`.
 
     A replaced key is retired: what it signed stays good. A stolen one has to be revoked as well. A new root
-    is signed by the old and the new root keys; machines that pinned the old one follow when they get
-    update-N.parcel, which holds every root step, with `sealpack sync` or `sealpack activate install`.
+    is signed by the old and the new root keys; machines that pinned the old one follow with the next bundle,
+    license or update-N.parcel that is brought to them: each holds every root step.
     """
     from sealpack.builder import keyfiles, trust_changes, trust_files
 
