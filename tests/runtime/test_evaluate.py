@@ -59,6 +59,10 @@ def values(evidence: Evidence) -> dict[str, str]:
     return {metric.name: metric.value for metric in evidence.metrics}
 
 
+def baselines(evidence: Evidence) -> dict[str, str | None]:
+    return {metric.name: metric.baseline for metric in evidence.metrics}
+
+
 # --- figures --------------------------------------------------------------------------------------------
 
 
@@ -69,6 +73,8 @@ def test_classification(tiny_models: Models, tmp_path: Path) -> None:
     found = measured(tiny_models, "classifier", classifier(tiny_models), path, batch=2)
     # truths a 3, b 2; answers a 2, b 3; both right 2: F1 of each is 4/5
     assert values(found) == {"accuracy": "0.800000", "f1_macro": "0.800000", "f1_micro": "0.800000"}
+    # always "a": three of five right; F1 of a is 2 * 3 / (3 + 5), of b nothing
+    assert baselines(found) == {"accuracy": "0.600000", "f1_macro": "0.375000", "f1_micro": "0.600000"}
     assert (found.metrics[0].n, found.data.rows, found.method.evaluated) == (5, 5, 5)
     assert (found.performance.calls, found.method.batch, found.method.warmup) == (3, 2, 1)
     assert (found.samples.passed, found.samples.total) == (2, 2)
@@ -117,6 +123,16 @@ def test_top_five() -> None:
         "f1_micro": "0.333333",
         "top5_accuracy": "0.666667",
     }
+    measure.take([row(label=7, x=[0])] * 4, {"outputs": {"y": [[7, 6, 5, 4, 3, 2, 1]] * 4}})
+    measure.take([row(label=5, x=[0])] * 3, {"outputs": {"y": [[7, 6, 5, 4, 3, 2, 1]] * 3}})
+    measure.take([row(label=3, x=[0])] * 2, {"outputs": {"y": [[7, 6, 5, 4, 3, 2, 1]] * 2}})
+    # 12 rows of six classes, 4 3 2 1 1 1: the five most frequent are all but one row
+    assert {m.name: m.baseline for m in measure.figures()} == {
+        "accuracy": "0.333333",
+        "f1_macro": tasks.decimal(2 * 4 / (4 + 12) / 6),
+        "f1_micro": "0.333333",
+        "top5_accuracy": "0.916667",
+    }
 
 
 def test_regression(tiny_models: Models, tmp_path: Path) -> None:
@@ -124,6 +140,9 @@ def test_regression(tiny_models: Models, tmp_path: Path) -> None:
     rows = [{"x": [1, 0, 0], "target": [-4, 4]}, {"x": [0, 1, 0], "target": [4, -1]}]
     found = measured(tiny_models, "classifier", scores, jsonl(tmp_path / "r.jsonl", rows))
     assert values(found) == {"mae": "0.750000", "rmse": "1.500000"}
+    # targets -4 4 4 -1: median 1.5, mean 0.75
+    rmse = tasks.decimal(math.sqrt((4.75**2 + 2 * 3.25**2 + 1.75**2) / 4))
+    assert baselines(found) == {"mae": "3.250000", "rmse": rmse}
     assert found.metrics[0].n == 4 and not found.metrics[0].higher_is_better
 
 
@@ -137,13 +156,17 @@ def test_retrieval_triplets_and_similarity(tiny_models: Models, tmp_path: Path) 
     found = measured(tiny_models, "embedder", embedder(tiny_models), jsonl(tmp_path / "r.jsonl", rows))
     assert set(values(found)) == {"retrieval_top1", "retrieval_top5", "mrr"}
     assert values(found)["retrieval_top5"] == "1.000000"
+    by_chance = {"retrieval_top1": "0.333333", "retrieval_top5": "1.000000", "mrr": "0.611111"}
+    assert baselines(found) == by_chance
     assert [f.name for f in found.subject.files] == ["payload/model.onnx", "payload/vocab.txt"]
     triplets = [{"query": "hello", "positive": "hello", "negative": "!"}] * 3
     found = measured(tiny_models, "embedder", embedder(tiny_models), jsonl(tmp_path / "t.jsonl", triplets))
     assert values(found) == {"triplet_accuracy": "1.000000"}
+    assert baselines(found) == {"triplet_accuracy": "0.500000"}
     scored = [{"a": "hello", "b": "hello", "score": 5}, {"a": "hello", "b": "!", "score": "1"}]
     found = measured(tiny_models, "embedder", embedder(tiny_models), jsonl(tmp_path / "s.jsonl", scored))
     assert values(found) == {"spearman": "1.000000"}
+    assert baselines(found) == {"spearman": "0.000000"}
 
 
 def test_ranks_count_ties_against_the_query() -> None:
@@ -186,7 +209,12 @@ def test_perplexity_is_that_of_the_binding(tiny_models: Models, tmp_path: Path) 
             rows = llama_cpp.Llama.logits_to_logprobs(llm.scores[: len(window)])
             total += sum(float(rows[i, window[i + 1]]) for i in range(len(window) - 1))
             count += len(window) - 1
+    even = {
+        "bits_per_token": tasks.decimal(math.log2(llm.n_vocab())),
+        "perplexity": f"{llm.n_vocab()}.000000",
+    }
     llm.close()
+    assert baselines(found) == even
     assert found.metrics[0].n == count
     assert float(values(found)["bits_per_token"]) == pytest.approx(-total / count / math.log(2), abs=1e-4)
     assert float(values(found)["perplexity"]) == pytest.approx(math.exp(-total / count), rel=1e-4)

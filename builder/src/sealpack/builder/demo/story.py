@@ -28,8 +28,9 @@ PROMPTS = ("THE SOFTWARE IS PROVIDED", "This program is free software")
 ALLOWANCE = 6  # calls before the demo's license wants to see a settlement
 CUSTOMER = "Hospital North"
 NOTES = {
-    "minilm": "two dozen pairs of sentences, written for this demo",
-    "tinylm": "a license text that the model was trained on: shows how well it recites, nothing else",
+    "minilm": "142 pairs of sentences of one meaning, written for this demo by the creator",
+    "tinylm": "windows of the Apache-2.0 text, on which the model was trained: shows how well it recites, "
+    "nothing else; on CC0-1.0, held out of training, it needs 11 bits a token, more than guessing (10)",
 }
 
 Say = Callable[[str], None]

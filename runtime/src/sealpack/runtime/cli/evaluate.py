@@ -15,7 +15,7 @@ from sealpack.runtime.cli.common import license_option, state_option
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
-    from sealpack.format.evidence import Evidence
+    from sealpack.format.evidence import Evidence, Metric
     from sealpack.format.keys import PrivateKey
     from sealpack.format.trust import Trust
     from sealpack.runtime.evaluation.data import Data
@@ -172,13 +172,17 @@ def _sealed(evidence: Evidence, key: PrivateKey, trust: Trust | None) -> Any:
     return envelope
 
 
+def _baseline(metric: Metric) -> str:
+    return "" if metric.baseline is None else f", baseline {metric.baseline}"
+
+
 def _text(out: str, evidence: Evidence) -> str:
     said, speed = evidence.data, evidence.performance
     p = speed.latency_us
     lines = [
         f"evidence  {out}, by {evidence.evaluator}",
         f"data      {said.name}: {evidence.method.evaluated:,} of {said.rows:,} rows",
-        *(f"{m.name:<18}{m.value} (n = {m.n:,})" for m in evidence.metrics),
+        *(f"{m.name:<18}{m.value} (n = {m.n:,}{_baseline(m)})" for m in evidence.metrics),
         f"samples   {evidence.samples.passed} of {evidence.samples.total} as expected",
         f"latency   p50 {p.p50:,} us, p90 {p.p90:,} us, p99 {p.p99:,} us; {speed.throughput} items/s",
         f"memory    peak {speed.peak_memory_bytes or 0:,} bytes; loaded in {speed.load_us or 0:,} us",

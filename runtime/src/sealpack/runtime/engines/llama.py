@@ -127,6 +127,7 @@ class LlamaSession:
         """Engine, version, context length and what the model says of itself."""
         facts = {
             "context": self._context,
+            "vocabulary": self._llm.n_vocab(),
             "architecture": self._llm.metadata.get("general.architecture", ""),
         }
         return Description("llama.cpp", llama_cpp.__version__, self._io.task, self._threads, facts=facts)

@@ -58,7 +58,8 @@ def evaluate(
     INPUT_INVALID names a bad row; ENGINE_FAILED, or whatever refuses a metered call.
     """
     described = loaded.model.describe()
-    measure = tasks.choose(plan.measure, loaded.io, described.inputs, data)
+    vocabulary = described.facts.get("vocabulary")
+    measure = tasks.choose(plan.measure, loaded.io, described.inputs, data, vocabulary)
     rows = data.sample(plan.limit, plan.seed)
     batch = plan.batch if measure.batched else 1
     groups = [rows[start : start + batch] for start in range(0, len(rows), batch)]

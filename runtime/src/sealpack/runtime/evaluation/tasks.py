@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
+from statistics import median
 from typing import Any
 
 from sealpack.format.errors import SealpackError
@@ -39,9 +40,10 @@ class Measure(ABC):
 
     batched = True
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
+    def __init__(self, io: ModelIo, inputs: tuple[str, ...], vocabulary: int | None = None) -> None:
         self.io = io
         self.inputs = inputs  # the model's own input names
+        self.vocabulary = vocabulary  # tokens it can say, where it says any
 
     @abstractmethod
     def call(self, rows: Sequence[Row]) -> Call:
@@ -56,14 +58,14 @@ class Measure(ABC):
         """The figures over everything taken."""
 
 
-def higher(name: str, value: float, n: int) -> Metric:
+def higher(name: str, value: float, n: int, baseline: float) -> Metric:
     """A figure of which more is better."""
-    return Metric(name, decimal(value), n, True)
+    return Metric(name, decimal(value), n, True, None, decimal(baseline))
 
 
-def lower(name: str, value: float, n: int, unit: str | None = None) -> Metric:
+def lower(name: str, value: float, n: int, baseline: float | None, unit: str | None = None) -> Metric:
     """A figure of which less is better."""
-    return Metric(name, decimal(value), n, False, unit)
+    return Metric(name, decimal(value), n, False, unit, None if baseline is None else decimal(baseline))
 
 
 class _Inputs(Measure):
@@ -121,8 +123,8 @@ class _Inputs(Measure):
 class Classification(_Inputs):
     """Accuracy, F1 (macro over the classes that occur), and top-5 where scores are given."""
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._pairs: list[tuple[str, str]] = []  # (truth, found)
         self._top5 = 0
         self._classes = 0  # of a scores output
@@ -162,13 +164,15 @@ class Classification(_Inputs):
         classes = sorted(truths.keys() | founds.keys())
         f1 = [2 * right[c] / (truths[c] + founds[c]) for c in classes]
         accuracy = right.total() / n
+        usual = [count / n for _, count in truths.most_common(5)]
+        usual_f1 = 2 * usual[0] / (1 + usual[0]) / len(truths)
         made = [
-            higher("accuracy", accuracy, n),
-            higher("f1_macro", math.fsum(f1) / len(f1), n),
-            higher("f1_micro", accuracy, n),  # equal where every row has exactly one class
+            higher("accuracy", accuracy, n, usual[0]),
+            higher("f1_macro", math.fsum(f1) / len(f1), n, usual_f1),
+            higher("f1_micro", accuracy, n, usual[0]),  # equal where every row has exactly one class
         ]
         if self._classes > 5:
-            made.append(higher("top5_accuracy", self._top5 / n, n))
+            made.append(higher("top5_accuracy", self._top5 / n, n, math.fsum(usual)))
         return tuple(made)
 
 
@@ -182,9 +186,10 @@ class Regression(_Inputs):
 
     truth = "target"
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._errors: list[float] = []
+        self._wanted: list[float] = []
 
     def truth_of(self, row: Row) -> list[float]:
         return _numbers(row, row.values.get(self.truth))
@@ -195,14 +200,17 @@ class Regression(_Inputs):
             if len(wanted) != len(found):
                 row.fail(f"{self.truth} has {len(wanted)} numbers, the model gives {len(found)}")
             self._errors += [a - b for a, b in zip(wanted, found, strict=True)]
+            self._wanted += wanted
 
     def figures(self) -> tuple[Metric, ...]:
         n = len(self._errors)
-        square = math.fsum(e * e for e in self._errors) / n
+        middle, mean = median(self._wanted), math.fsum(self._wanted) / n
+        spread = math.sqrt(math.fsum((x - mean) ** 2 for x in self._wanted) / n)
         return (
-            lower("mae", math.fsum(map(abs, self._errors)) / n, n),
-            lower("rmse", math.sqrt(square), n),
-        )
+            lower("mae", math.fsum(map(abs, self._errors)) / n, n,
+                  math.fsum(abs(x - middle) for x in self._wanted) / n),
+            lower("rmse", math.sqrt(math.fsum(e * e for e in self._errors) / n), n, spread),
+        )  # fmt: skip
 
 
 def _numbers(row: Row, value: Any) -> list[float]:
@@ -241,8 +249,8 @@ class Retrieval(_Texts):
 
     names = ("query", "positive")
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._queries: list[list[float]] = []
         self._positives: list[list[float]] = []
         self._texts: list[str] = []
@@ -256,11 +264,12 @@ class Retrieval(_Texts):
 
     def figures(self) -> tuple[Metric, ...]:
         ranks = list(self._ranks())
-        n = len(ranks)
+        n, choices = len(ranks), len(set(self._texts))
+        by_chance = math.fsum(1 / rank for rank in range(1, choices + 1)) / choices
         return (
-            higher("retrieval_top1", sum(rank == 1 for rank in ranks) / n, n),
-            higher("retrieval_top5", sum(rank <= 5 for rank in ranks) / n, n),
-            higher("mrr", math.fsum(1 / rank for rank in ranks) / n, n),
+            higher("retrieval_top1", sum(rank == 1 for rank in ranks) / n, n, 1 / choices),
+            higher("retrieval_top5", sum(rank <= 5 for rank in ranks) / n, n, min(5, choices) / choices),
+            higher("mrr", math.fsum(1 / rank for rank in ranks) / n, n, by_chance),
         )
 
     def _ranks(self) -> list[int]:
@@ -289,8 +298,8 @@ class Triplets(_Texts):
 
     names = ("query", "positive", "negative")
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._right: list[bool] = []
 
     def keep(self, row: Row, vectors: list[list[float]]) -> None:
@@ -299,7 +308,7 @@ class Triplets(_Texts):
 
     def figures(self) -> tuple[Metric, ...]:
         n = len(self._right)
-        return (higher("triplet_accuracy", sum(self._right) / n, n),)
+        return (higher("triplet_accuracy", sum(self._right) / n, n, 0.5),)
 
 
 class Similarity(_Texts):
@@ -307,8 +316,8 @@ class Similarity(_Texts):
 
     names = ("a", "b")
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._pairs: list[tuple[float, float]] = []
 
     def call(self, rows: Sequence[Row]) -> Call:
@@ -328,7 +337,7 @@ class Similarity(_Texts):
         if not spread:
             raise SealpackError("INPUT_INVALID", "all pairs have one score: there is nothing to correlate")
         together = math.fsum((x - mean) * (y - mean) for x, y in zip(found, given, strict=True))
-        return (higher("spearman", together / spread, n),)
+        return (higher("spearman", together / spread, n, 0),)
 
 
 def _score(row: Row) -> float:
@@ -361,8 +370,8 @@ class Perplexity(Measure):
 
     batched = False
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._logprob, self._tokens = 0.0, 0
 
     def call(self, rows: Sequence[Row]) -> Call:
@@ -373,10 +382,11 @@ class Perplexity(Measure):
         self._tokens += answer["tokens"]
 
     def figures(self) -> tuple[Metric, ...]:
-        nats = -self._logprob / self._tokens
+        nats, n = -self._logprob / self._tokens, self._tokens
+        choices = self.vocabulary
         return (
-            lower("bits_per_token", nats / math.log(2), self._tokens, "bit"),
-            lower("perplexity", math.exp(min(nats, 700.0)), self._tokens),
+            lower("bits_per_token", nats / math.log(2), n, choices and math.log2(choices), "bit"),
+            lower("perplexity", math.exp(min(nats, 700.0)), n, choices),
         )
 
 
@@ -385,8 +395,8 @@ class Completion(Measure):
 
     batched = False
 
-    def __init__(self, io: ModelIo, inputs: tuple[str, ...]) -> None:
-        super().__init__(io, inputs)
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
         self._right: list[bool] = []
 
     def call(self, rows: Sequence[Row]) -> Call:
@@ -404,7 +414,7 @@ class Completion(Measure):
 
     def figures(self) -> tuple[Metric, ...]:
         n = len(self._right)
-        return (higher("exact_match", sum(self._right) / n, n),)
+        return (higher("exact_match", sum(self._right) / n, n, 0),)
 
 
 # Measure -> (the class, the model's tasks it fits, the fields its rows have besides an input).
@@ -419,16 +429,18 @@ MEASURES: dict[str, tuple[type[Measure], tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def choose(wanted: str | None, io: ModelIo, inputs: tuple[str, ...], data: Data) -> Measure:
+def choose(
+    wanted: str | None, io: ModelIo, inputs: tuple[str, ...], data: Data, vocabulary: int | None = None
+) -> Measure:
     """The measure that was asked for, else the first that fits model and data; USAGE says what would."""
     fitting = {name: row for name, row in MEASURES.items() if io.task in row[1]}
     if wanted is not None:
         if wanted not in fitting:
             raise SealpackError("USAGE", f"a model for {io.task} is evaluated by {', '.join(fitting)}")
-        return fitting[wanted][0](io, inputs)
+        return fitting[wanted][0](io, inputs, vocabulary)
     for made, _, fields in fitting.values():
         if set(fields) <= set(data.rows[0].values):
-            return made(io, inputs)
+            return made(io, inputs, vocabulary)
     rules = "; ".join(f"{name}: {', '.join(fields)}" for name, (_, _, fields) in fitting.items())
     raise SealpackError(
         "INPUT_INVALID",
