@@ -16,7 +16,7 @@ from support.world import CREATOR, T0
 from sealpack.builder import sbom, sections
 from sealpack.builder.model import BaseRef, ModelDescription, Port
 from sealpack.builder.sbom_check import check, check_expression
-from sealpack.builder.sbom_components import SbomInput
+from sealpack.builder.sbom_input import SbomInput
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import FileEntry

@@ -414,11 +414,12 @@ def _metadata_part(name: str, role: str, data: bytes) -> _Part:
 
 
 def _sbom_part(facts: _Facts, parts: list[_Part], merged_from: tuple[PartDigest, ...]) -> _Part:
-    from sealpack.builder import sbom, sbom_components
+    from sealpack.builder import sbom
+    from sealpack.builder.sbom_input import SbomInput
 
     order = facts.order
     entries = [p.entry for p in parts if p.entry.role != "chunk-table"]
-    given = sbom_components.SbomInput(
+    given = SbomInput(
         bundle=order.config.bundle,
         model=facts.model.description,
         files=tuple(sorted(entries, key=lambda entry: entry.name)),

@@ -23,7 +23,7 @@ from cyclonedx.schema import SchemaVersion
 from sealpack.builder import sbom_components as parts
 from sealpack.builder import sbom_members
 from sealpack.builder.sbom_check import check, invalid
-from sealpack.builder.sbom_components import SbomInput
+from sealpack.builder.sbom_input import SbomInput
 from sealpack.format import canonical
 
 SERIAL_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sealpack:sbom:v1")

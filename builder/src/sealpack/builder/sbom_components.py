@@ -6,10 +6,8 @@ Source: specs/sbom.md, "Content". Every function takes the facts and returns a c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from importlib import metadata
-from typing import Any
 from urllib.parse import quote
 
 from cyclonedx.model import (
@@ -36,11 +34,10 @@ from cyclonedx.model.license import DisjunctiveLicense, License, LicenseExpressi
 from packageurl import PackageURL
 
 from sealpack.builder import sbom_system
-from sealpack.builder.model import ModelDescription
 from sealpack.builder.sbom_check import invalid
-from sealpack.builder.sections import BundleSection, Dataset, SbomSection
+from sealpack.builder.sbom_input import SbomInput
+from sealpack.builder.sections import Dataset
 from sealpack.builder.spdx import is_expression, known_id
-from sealpack.format.gguf_split import PartDigest
 from sealpack.format.keys import ECDSA, ML_DSA, PublicKey
 from sealpack.format.manifest import FileEntry
 
@@ -50,29 +47,6 @@ ENGINE_LIBRARIES = {
 }
 CORE_LIBRARIES = ("click", "cryptography", "rfc8785")
 _MLDSA_KEY_BITS = 1952 * 8
-
-
-@dataclass(frozen=True, slots=True)
-class SbomInput:
-    """Everything the SBOM states. `license_expression` is SPDX or a LicenseRef; times in seconds."""
-
-    bundle: BundleSection
-    model: ModelDescription
-    files: tuple[FileEntry, ...]
-    sbom: SbomSection
-    signed_at: int
-    keys: tuple[PublicKey, ...]
-    task: str | None = None
-    license_expression: str | None = None
-    license_id: str | None = None
-    licensee: str | None = None
-    marked: bool = False
-    merged_from: tuple[PartDigest, ...] = ()
-    io: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_role(self, *roles: str) -> tuple[FileEntry, ...]:
-        """The files with one of `roles`, in their order."""
-        return tuple(fact for fact in self.files if fact.role in roles)
 
 
 def supplier(given: SbomInput) -> OrganizationalEntity:

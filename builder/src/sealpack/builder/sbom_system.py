@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from sealpack.builder.sbom_input import SbomInput
 from sealpack.verifier.completeness import WAIVER
-
-if TYPE_CHECKING:
-    from sealpack.builder.sbom_components import SbomInput
 
 ENGINES = {"onnx": "ONNX Runtime", "gguf": "llama.cpp"}
 PROCESSORS = {"onnx": "CPU", "gguf": "CPU (x86-64 needs AVX2)"}
