@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import struct
@@ -235,6 +236,32 @@ def test_evidence_about_the_parts_is_about_the_bundle(
     second.unlink()
     assert sealpack("evaluate", parts, *again) == 2
     assert not (tmp_path / "no.json").exists()
+
+
+def test_no_room_to_merge_in(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluating needs the merged model as a file; where there is no place for one, nothing is left."""
+    from sealpack.runtime.engines.base import Options
+    from sealpack.runtime.evaluation import subject
+
+    def code() -> str:
+        project = subject.Project({}, ())
+        with pytest.raises(SealpackError) as caught, subject.open_model(parts, project, Options()):
+            pass
+        return caught.value.code
+
+    before = sorted(parts.parent.iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subject.shutil, "copyfileobj", full)
+        assert code() == "STORE_FULL"
+    with monkeypatch.context() as patch:  # a folder that cannot be written to: the temporary one is asked
+        patch.setattr(subject.os, "access", lambda *_: False)
+        patch.setattr(subject.tempfile, "tempdir", str(tmp_path / "none"))
+        assert code() == "FILE_MISSING"
+    assert sorted(parts.parent.iterdir()) == before
 
 
 def _part(path: Path, number: int, name: str, size: int) -> None:
