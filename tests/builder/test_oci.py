@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -117,6 +118,22 @@ def _drop(name: str) -> Callable[[dict[str, Any]], None]:
     return drop
 
 
+def _replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def _endless(folder: Path) -> Callable[[dict[str, Any]], object]:
+    """A blob that never ends, of a size that nobody waits for."""
+
+    def change(value: dict[str, Any]) -> None:
+        layer = value["layers"][0]
+        layer.update(size=1 << 50)
+        _replaced(blob(folder, layer["digest"]), lambda path: path.symlink_to("/dev/zero"))
+
+    return change
+
+
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: (d / "index.json").unlink(), "FILE_MISSING"),
     (lambda d: (d / "index.json").write_text("[]"), "OCI_INVALID"),
@@ -137,6 +154,9 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: _edit(d, _drop("mimetype")), "CONTAINER_TAIL"),
     (lambda d: blob(d, artifact(d)["layers"][2]["digest"]).write_bytes(b"other"), "DIGEST_MISMATCH"),
     (lambda d: blob(d, artifact(d)["layers"][2]["digest"]).unlink(), "FILE_MISSING"),
+    (lambda d: _replaced(d / "index.json", os.mkfifo), "IO_ERROR"),
+    (lambda d: _replaced(blob(d, artifact(d)["layers"][2]["digest"]), os.mkfifo), "IO_ERROR"),
+    (lambda d: _edit(d, _endless(d)), "IO_ERROR"),
 ]
 
 

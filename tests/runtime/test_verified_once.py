@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.site import INPUT, Site
+from support.site import INPUT, T0, Site
 
 import sealpack.runtime
 from sealpack.format import chunks
 from sealpack.format.container import BundleReader
+from sealpack.format.errors import SealpackError
+from sealpack.runtime import store
 
 ASSET = "payload/table.bin"
 SIZE = 24 << 20
@@ -48,3 +51,25 @@ def test_a_start_hashes_and_reads_no_payload(site: Site, monkeypatch: pytest.Mon
         assert bytes_read() - before < SIZE // 8
         assert runtime.infer(INPUT).receipt.meters["calls"] == 1
     assert "manifest.json" in names and not [n for n in names if n.startswith("payload/")]
+
+
+@pytest.mark.parametrize("more", [b"", b"\0"], ids=["shorter", "longer"])
+def test_a_source_that_changes_its_size_while_it_is_copied(
+    site: Site, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    """No more is copied than the file held when it was opened: one that grows would fill the disk."""
+    path = site.pin().bundle()
+    data = path.read_bytes()
+    read: list[int] = []
+
+    def blocks(_: Path) -> Iterator[bytes]:
+        yield data[:-1]
+        for number in range(3 * len(more)):
+            read.append(number)
+            yield b"xx"
+
+    monkeypatch.setattr(store, "whole_blocks", blocks)
+    with site.state() as state:
+        with pytest.raises(SealpackError, match=r"IO_ERROR.*changed while it was copied"):
+            store.install(state, path, T0)
+        assert list(state.home.store.iterdir()) == [] and read == [0] * len(more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_files_that_make_no_or_too_many_parts(tmp_path: Path, stick: Path, size:
     assert caught.value.code == "USAGE" and list(stick.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["my model.bin", "möbel.bin", "n" * 201])
+def test_a_name_that_no_list_holds_is_refused_before_anything_is_written(
+    tmp_path: Path, stick: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SealpackError) as caught:
+        parts.split(tmp_path / name, stick)
+    assert caught.value.code == "USAGE" and list(stick.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"]
+)
+def test_a_part_that_is_no_file_is_not_waited_for(whole: Path, stick: Path, make) -> None:  # type: ignore[no-untyped-def]
+    """A stick may hold names of things that block, or that never end."""
+    listed = parts.split(whole, stick, MIN_PART)
+    (stick / "m.bin.004").unlink()
+    make(stick / "m.bin.004")
+    assert code_of(listed) == "IO_ERROR"
+    with pytest.raises(SealpackError, match="IO_ERROR"):
+        PartList.load(listed).open()
+
+
 def test_nothing_stays_when_a_part_is_in_the_way(whole: Path, stick: Path) -> None:
     (stick / "m.bin.003").write_bytes(b"mine")
     with pytest.raises(SealpackError) as caught:
@@ -195,7 +219,7 @@ def test_a_stick_that_fails_while_it_is_read(
             raise OSError(errno.EIO, "Input/output error")
 
     listed = parts.split(whole, stick, MIN_PART)
-    monkeypatch.setattr(parts, "_open", lambda path: Worn())
+    monkeypatch.setattr(parts, "open_regular", lambda path: Worn())
     with pytest.raises(SealpackError, match="IO_ERROR"):
         b"".join(parts.whole_blocks(whole))
     assert code_of(listed) == "IO_ERROR"

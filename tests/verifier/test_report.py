@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,29 @@ def test_json_is_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 # --- wording --------------------------------------------------------------------------------------------
+
+
+def test_json_holds_no_character_that_steers_a_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"name": "a\x9b31mb\u202ec\U000e0041", "support": "\x7f\x85", "description": "Grüße, 模型"}
+    (tmp_path / "h").write_bytes(reports.rich(said=said))
+    for verb, trust in (("verify", ["--trust", folder / "trust.json"]), ("inspect", [])):
+        status, out, _ = call(capsys, verb, tmp_path / "h", *trust, "--format", "json")
+        assert status == 0 and all(line.isprintable() for line in out.split("\n"))
+        assert "Grüße, 模型" in out
+        found = json.loads(out)
+        assert said.items() <= found.get("manifest", found).items()
+
+
+def test_a_hostile_file_name(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name is chosen by whoever made the stick; it may be no text at all."""
+    path = tmp_path / os.fsdecode(b"x\xff\x1b[31m\xc2\x9b2J.sealpack")
+    path.write_bytes(b"junk")
+    for form in ("text", "json", "sarif", "html"):
+        status, out, err = call(capsys, "verify", path, "--trust", folder / "trust.json", "--format", form)
+        assert status == 3 and "CONTAINER_TRUNCATED" in err
+        assert all(line.isprintable() for line in (out + err).split("\n")), form
 
 
 def passed(**facts: Any) -> Report:

@@ -26,7 +26,7 @@ from sealpack.format import statement
 from sealpack.format.container import BundleReader, Member, check_name, order_key, write_bundle
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.files import atomic_writer, io_error, read_bounded
+from sealpack.format.files import atomic_writer, io_error, open_regular
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import FileEntry, Manifest
 from sealpack.format.statement import Statement
@@ -240,7 +240,10 @@ def _layers(folder: Path) -> list[Blob]:
 
 
 def _read(path: Path, digest: str | None = None) -> Fields:
-    data = read_bounded(path, _MAX_JSON)
+    with open_regular(path) as file:
+        data = file.read(_MAX_JSON + 1)
+    if len(data) > _MAX_JSON:
+        raise SealpackError("OCI_INVALID", f"{path} is larger than {_MAX_JSON} bytes")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise SealpackError("DIGEST_MISMATCH", f"{path.name} is not what its name says")
     try:
@@ -254,7 +257,7 @@ def _member(folder: Path, blob: Blob, progress: Progress) -> Member:
     path = folder / "blobs/sha256" / blob.sha256
     digest, crc, size = hashlib.sha256(), 0, 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while size <= blob.size and (block := file.read(_BLOCK)):
                 digest.update(block)
                 crc = zlib.crc32(block, crc)
@@ -268,4 +271,4 @@ def _member(folder: Path, blob: Blob, progress: Progress) -> Member:
 
 
 def _opener(path: Path) -> Callable[[], BinaryIO]:
-    return lambda: path.open("rb")
+    return lambda: open_regular(path)

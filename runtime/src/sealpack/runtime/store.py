@@ -129,11 +129,11 @@ def install(
     """
     trusts = anchors.load(state)
     with BundleReader.open(source) as bundle:  # structure first: junk is refused before it is copied
-        size = bundle.size
+        size = bundle.size  # and no more than that is copied, whatever becomes of the source meanwhile
     _remove_leftovers(state.home.store)
     part = state.home.store / f".{os.getpid()}.install"
     try:
-        digest = _copy(Path(source), part, progress)
+        digest = _copy(Path(source), part, size, progress)
         found = _verify(part, trusts, source)
         made = _describe(found, part, size, digest, now)
         carried = _carried_trust(part)
@@ -168,15 +168,21 @@ def _remove_leftovers(folder: Path) -> None:
             continue
 
 
-def _copy(source: Path, part: Path, progress: Progress) -> str:
-    digest = hashlib.sha256()
+def _copy(source: Path, part: Path, size: int, progress: Progress) -> str:
+    """Copy `size` bytes and return their SHA-256; IO_ERROR when the source has another size by now."""
+    digest, left = hashlib.sha256(), size
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         for block in whole_blocks(source):
+            left -= len(block)
+            if left < 0:
+                break
             digest.update(block)
             out.write(block)
             progress(len(block))
+        if left:
+            raise SealpackError("IO_ERROR", f"{source} changed while it was copied")
         out.flush()
         os.fsync(out.fileno())
     return digest.hexdigest()
@@ -192,7 +198,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _verify(part: Path, trusts: list[Trust], source: str | os.PathLike[str]) -> Verified:
     def check(trust: Trust) -> Verified:
-        report, verified = inspect_bundle(part, trust, leaves_only=True)
+        report, verified = inspect_bundle(part, trust)
         if verified is None:
             first = report.failures[0]
             raise SealpackError(first.code or "BUNDLE_INVALID", f"{os.fspath(source)}: {first.detail}")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,25 @@ def io_error(error: OSError, path: str | os.PathLike[str], doing: str) -> Sealpa
     }.get(error.errno or 0, "IO_ERROR")
     reason = error.strerror or type(error).__name__
     return SealpackError(code, f"cannot {doing} {os.fspath(path)}: {reason.lower()}")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; FILE_MISSING, IO_ERROR.
+
+    For names that a stick or a folder from elsewhere chose: a pipe would be waited for, a device has no end.
+    """
+    try:
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115 - handed on open; Path has no opener
+    except OSError as error:
+        raise io_error(error, path, "read") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise SealpackError("IO_ERROR", f"{os.fspath(path)} is not a regular file")
+    return file
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:

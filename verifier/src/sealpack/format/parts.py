@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write, atomic_writer, io_error, read_bounded
+from sealpack.format.files import atomic_write, atomic_writer, io_error, open_regular, read_bounded
 
 LIST_SUFFIX = ".parts.sha256"
 FAT32_PART = (4 << 30) - (1 << 20)  # bytes: whole MiB below the 4 GiB that FAT32 cannot store
 MIN_PART = 1 << 20  # bytes
 MAX_PARTS = 999
-_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]{1,200})\.([0-9]{3})")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_NAME.pattern})\.([0-9]{{3}})")
 _BLOCK = 1 << 20
 
 Progress = Callable[[int], None]
@@ -58,7 +59,7 @@ class PartList:
         """The joined file's bytes; FILE_MISSING, or DIGEST_MISMATCH naming the part to copy again."""
         for path, digest in self.parts:
             found = hashlib.sha256()
-            with _open(path) as part:
+            with open_regular(path) as part:
                 for block in _blocks(part, path):
                     found.update(block)
                     yield block
@@ -68,7 +69,7 @@ class PartList:
 
 def open_whole(path: Path) -> BinaryIO:
     """The file at `path` or, where that is a list of parts, all parts as one stream; FILE_MISSING."""
-    return PartList.load(path).open() if is_list(path) else _open(path)
+    return PartList.load(path).open() if is_list(path) else open_regular(path)
 
 
 def whole_blocks(path: Path) -> Iterator[bytes]:
@@ -76,7 +77,7 @@ def whole_blocks(path: Path) -> Iterator[bytes]:
     if is_list(path):
         yield from PartList.load(path).blocks()
         return
-    with _open(path) as file:
+    with open_regular(path) as file:
         yield from _blocks(file, path)
 
 
@@ -90,10 +91,12 @@ def split(
 ) -> Path:
     """Write `source` as parts of at most `part_size` bytes into `folder` and return the list's path.
 
-    OUTPUT_EXISTS, USAGE (too many or too small parts), IO errors; after a failure no part stays. The list
-    is written last: a folder without it is not a finished copy.
+    OUTPUT_EXISTS, USAGE (too many or too small parts, a name no list holds), IO errors; after a failure no
+    part stays. The list is written last: a folder without it is not a finished copy.
     """
     size = source.stat().st_size
+    if not _NAME.fullmatch(source.name):
+        raise SealpackError("USAGE", f"{source.name} has characters that no list of parts holds: rename it")
     if part_size < MIN_PART:
         raise SealpackError("USAGE", f"parts of {part_size} bytes are smaller than {MIN_PART}")
     count = -(-size // part_size)
@@ -104,7 +107,7 @@ def split(
         raise SealpackError("OUTPUT_EXISTS", f"{target} already exists")
     with contextlib.ExitStack() as undo:
         lines = []
-        with _open(source) as file:
+        with open_regular(source) as file:
             for number in range(1, count + 1):
                 path = folder / f"{source.name}.{number:03}"
                 digest = _write_part(_blocks(file, source, part_size), path, progress)
@@ -123,13 +126,6 @@ def _write_part(blocks: Iterator[bytes], path: Path, progress: Progress) -> str:
             out.write(block)
             progress(len(block))
     return digest.hexdigest()
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise io_error(error, path, "read") from None
 
 
 def _blocks(file: BinaryIO, path: Path, left: int = sys.maxsize) -> Iterator[bytes]:
@@ -151,7 +147,7 @@ class _Joined(io.RawIOBase):
         self._size = 0
         with contextlib.ExitStack() as stack:
             for path in paths:
-                file = stack.enter_context(_open(path))
+                file = stack.enter_context(open_regular(path))
                 self._files.append((self._size, file))
                 self._size += os.fstat(file.fileno()).st_size
             self._close_all = stack.pop_all().close

@@ -6,7 +6,6 @@ the entry-point group `sealpack.verbs`.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -18,7 +17,7 @@ from typing import Any
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.verifier.cli.support import Session
+from sealpack.verifier.cli.support import Session, json_text
 
 READERS: dict[str, tuple[str, ...]] = {
     "Creators": ("init", "build", "key", "license", "vault", "watermark", "export", "import"),
@@ -129,7 +128,7 @@ def _report(error: SealpackError, session: Session, cause: BaseException | None 
     if session.verbose and cause is not None:
         traceback.print_exception(cause)
     if session.format == "json":
-        click.echo(json.dumps(error.to_dict(), indent=2, ensure_ascii=False))
+        click.echo(json_text(error.to_dict()))
     click.echo(f"sealpack: {error}; next: {error.remedy}", err=True)
     return error.spec.exit
 

@@ -64,7 +64,13 @@ def format_option(command: F) -> F:
 
 def emit(result: dict[str, Any], text: str, fmt: str) -> None:
     """Print the result: `text` for people, or `result` as one JSON object."""
-    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if fmt == "json" else text)
+    click.echo(json_text(result) if fmt == "json" else text)
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON in which characters that steer a terminal, or hide, are written as escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def refuse_existing(output: str | None, force: bool) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sealpack.format.errors import SealpackError
+from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import read_bounded
 from sealpack.format.keys import ECDSA, PrivateKey, PublicKey
 from sealpack.verifier.cli import support
@@ -84,7 +84,6 @@ def verify(
 
     Exit status: 0 pass, 3 not authentic or not intact, 4 withdrawn, revoked or against the policy.
     """
-    from sealpack.verifier import policy
     from sealpack.verifier.checks import verify_bundle
 
     if (trust_file is None) == (key_file is None):
@@ -95,7 +94,7 @@ def verify(
     _check_output(output, force, bundle, trust_file, key_file, mldsa_file, policy_file, sign_key)
     trust = support.load_trust(trust_file) if trust_file else None
     key, mldsa_key = _public(key_file), _public(mldsa_file)
-    rules = policy.load(policy_file) if policy_file else None
+    judge = _policy(policy_file) if policy_file else None
     size = support.existing(bundle).stat().st_size
     with support.progress_bar("hashing", 0 if sample else size) as bar:
         report = verify_bundle(
@@ -108,15 +107,23 @@ def verify(
             progress=bar.update,
         )
     report.verified_at = support.now()
-    if rules is not None:
-        policy.apply(report, rules, report.verified_at)
+    if judge is not None:
+        judge(report, report.verified_at)
     if report.ok or fmt != "svr":
         shown = _render(report, fmt, signer, verifier_id, terminal=output is None)
         support.write_result(shown, output, force)
     if not report.ok:
         first = report.failures[0]
-        support.note(f"sealpack: error[{first.code}]: {bundle}: {first.detail}")
+        support.note(f"sealpack: error[{first.code}]: {printable(bundle)}: {first.detail}")
     return report.exit_status
+
+
+def _policy(policy_file: str) -> Callable[[Report, int], None]:
+    """The rules of a policy file, read before anything is hashed; without one its modules are not loaded."""
+    from sealpack.verifier import policy
+
+    rules = policy.load(policy_file)
+    return lambda report, moment: policy.apply(report, rules, moment)
 
 
 def _signer(
@@ -162,7 +169,7 @@ def _render(
         shown = text.render(report)
         return _coloured(shown) if terminal else shown
     if fmt == "json":
-        return json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+        return support.json_text(report.to_dict())
     if fmt == "sarif":
         from sealpack.verifier.render import sarif
 

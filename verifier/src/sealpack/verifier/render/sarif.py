@@ -110,7 +110,9 @@ def _result(report: Report, finding: _Finding, index: int) -> dict[str, Any]:
         "level": finding.level,
         "message": {"text": finding.message},
         "locations": [{"physicalLocation": place}],
-        "partialFingerprints": {"sealpackCheck/v1": hashlib.sha256(same.encode()).hexdigest()},
+        "partialFingerprints": {
+            "sealpackCheck/v1": hashlib.sha256(same.encode("utf-8", "surrogateescape")).hexdigest()
+        },
     }
     return result | ({"properties": finding.properties} if finding.properties else {})
 
