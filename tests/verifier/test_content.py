@@ -63,6 +63,7 @@ def test_exactly_one_sbom(tmp_path: Path) -> None:
         b'"type":"machine-learning-model"}],"specVersion":"1.6"}',
         b"[" * 100_000,
         b"1" * 10_000,
+        sbom_for(hashlib.sha256(tiny_gguf()).hexdigest())[:-1] + b',"size":1e999}',  # infinite
         sbom_for("0" * 64),
         sbom_for(hashlib.sha256(tiny_gguf()).hexdigest()).decode().encode("utf-16"),
         json.dumps({"bomFormat": "SPDX", "specVersion": "1.6", "components": []}).encode(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sealpack.format import gguf_header
 from sealpack.format.errors import SealpackError
 from sealpack.format.gguf_header import GgufHeader, Summary, read_gguf_header
 from sealpack.format.gguf_types import FILE_TYPES, TENSOR_TYPES
+from sealpack.format.limits import LIMITS
 from sealpack.format.model_header import read_model_header, sniff_model
 
 TINYLM = Path(__file__).parents[2] / "builder/src/sealpack/builder/demo/data/tinylm-q8_0.gguf"
@@ -267,3 +270,12 @@ def test_a_changed_byte_in_the_real_header_never_surprises(place: int, value: in
     data = bytearray(TINYLM.read_bytes())
     data[place] = value
     only_named_errors(read_gguf_header, bytes(data))
+
+
+def test_a_header_longer_than_any_model_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [*PAIRS, pair("toy.scores", ARRAY, struct.pack("<IQ", 0, 5000) + bytes(5000))]
+    monkeypatch.setattr(gguf_header, "LIMITS", replace(LIMITS, model_header_bytes=6000))
+    assert read(gguf(long)).metadata["toy.scores"] == Summary("[UINT8]", 5000)
+    monkeypatch.setattr(gguf_header, "LIMITS", replace(LIMITS, model_header_bytes=5000))
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*header is longer than 5000 bytes"):
+        read(gguf(long))

@@ -6,7 +6,8 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sealpack.format import chunks
 from sealpack.format.chunks import CHUNK_SIZE, LEAF_SIZE, ReadInto
 from sealpack.format.container import BundleReader
 from sealpack.format.errors import SealpackError
+from sealpack.format.manifest import FileEntry
 from sealpack.verifier import hashing
 from sealpack.verifier.checks import verify_bundle
 from sealpack.verifier.cli import main as cli
@@ -241,6 +243,32 @@ def test_an_interrupt_ends_it(path: Path, machine: int, mode: dict[str, Any]) ->
     with pytest.raises(KeyboardInterrupt):
         verify_bundle(path, TRUST, progress=progress, **mode)
     assert seen <= 8
+
+
+def test_when_one_file_fails_no_other_is_read_to_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "cores", lambda: 8)
+    monkeypatch.setattr(hashing, "_LARGE", CHUNK_SIZE)
+    checks, told, real = [], [], BundleReader.read_into
+
+    class Check(hashing._Check):
+        def failures(self, files: Sequence[FileEntry]) -> Iterator[SealpackError]:
+            checks.append(self)
+            return super().failures(files)
+
+    def read_into(self: BundleReader, name: str, offset: int, view: memoryview) -> None:
+        if name == "payload/model.gguf":
+            raise OSError(5, "Input/output error")
+        if name == "payload/vocab.txt":
+            deadline = time.monotonic() + 30
+            while not checks[0]._stopped and time.monotonic() < deadline:
+                time.sleep(0.001)
+        real(self, name, offset, view)
+
+    monkeypatch.setattr(hashing, "_Check", Check)
+    monkeypatch.setattr(BundleReader, "read_into", read_into)
+    with pytest.raises(SealpackError, match="IO_ERROR"):
+        verify_bundle(path, TRUST, progress=told.append)
+    assert checks[0]._stopped and told == []
 
 
 # --- command line ---------------------------------------------------------------------------------------

@@ -99,6 +99,16 @@ def test_other_curves_are_refused(key: Any) -> None:
     assert code_of(PrivateKey.from_pem, pem) in ("KEY_MALFORMED", "KEY_UNREADABLE")
 
 
+def test_a_curve_nobody_knows_is_refused() -> None:
+    """cryptography tells it by an exception of its own, which is no ValueError."""
+    der = base64.b64decode(body(PEM))
+    p256 = bytes.fromhex("2a8648ce3d030107")
+    assert der.count(p256) == 1
+    unknown = der.replace(p256, p256[:-1] + b"\x63")
+    with pytest.raises(SealpackError, match=r"KEY_MALFORMED.*unsupported key: Curve"):
+        PublicKey.from_pem(spelled(base64.b64encode(unknown).decode()))
+
+
 def test_rsa_is_refused() -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     assert code_of(PublicKey.from_pem, pem_of(key)) == "KEY_MALFORMED"

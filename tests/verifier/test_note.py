@@ -174,3 +174,18 @@ def test_cosignatures_of_another_size_or_past_all_time(tail: bytes, message: str
     line = b"\xe2\x80\x94 w " + base64.b64encode(blob) + b"\n"
     with refused(message):
         open_cosignature(sign_checkpoint(POINT, DEVICE) + line, "w", WITNESS.public)
+
+
+@pytest.mark.parametrize(
+    ("blob", "message"),
+    [
+        (b"", "signature is empty"),
+        (bytes(4), "signature is empty"),
+        (note.key_id(POINT.origin, note.ED25519_NOTE, DEVICE.public) + bytes(63), "63 bytes, not 64"),
+        (note.key_id(POINT.origin, note.ED25519_NOTE, DEVICE.public) + bytes(65), "65 bytes, not 64"),
+    ],
+)
+def test_signatures_of_another_size(blob: bytes, message: str) -> None:
+    line = f"\n— {POINT.origin} {base64.b64encode(blob).decode()}\n"
+    with refused(message):
+        open_checkpoint((POINT.text + line).encode(), DEVICE.public)

@@ -458,6 +458,41 @@ def test_tensors_are_counted_wherever_they_lie(monkeypatch: pytest.MonkeyPatch) 
         read(model(*outer, tensor("d", rest=RAW), nodes=(inner,)))
 
 
+def test_names_of_nested_graphs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_header, "_MAX_SCOPE", 40)
+    inner = block(1, "b" * 20) + block(6, graph(tensor("k", rest=RAW)))
+    (ref,) = read(model(nodes=(node("If", attribute=inner, name="n" * 10),))).tensors
+    assert ref.name == f"{'n' * 10}.{'b' * 20}/k"
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*nested graphs are longer than 40"):
+        read(model(nodes=(node("If", attribute=inner, name="n" * 20),)))
+
+
+def test_text_held_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protobuf, "_MAX_KEPT_BYTES", 1000)
+    assert read(model(nodes=(node("O" * 900),))).node_count == 1
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*names and texts are more than 1000 bytes"):
+        read(model(nodes=(node("A" * 500), node("B" * 500))))
+
+
+def test_sizes_may_be_packed_and_are_not_more_than_any_tensor_has() -> None:
+    def packed(*dims: int) -> bytes:
+        return block(1, b"".join(map(varint, dims))) + number(2, 1) + block(8, "w")
+
+    (ref,) = read(model(packed(1, 2) + RAW)).tensors
+    assert ref.shape == (1, 2)
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*more than 64 elements"):
+        read(model(packed(*[1] * 65) + RAW))
+    with pytest.raises(SealpackError, match=r"MODEL_UNSAFE.*has sizes \[-1\]"):
+        read(model(packed(-1) + RAW))
+
+
+def test_values_that_functions_give_their_attributes_are_recorded() -> None:
+    default = block(1, "bias") + block(5, tensor("t", rest=RAW))
+    header = read(model(rest=block(25, block(1, "F") + block(10, "acme") + block(11, default))))
+    assert header.functions == ("acme::F",)
+    assert [t.name for t in header.tensors] == ["acme::F.bias/t"]
+
+
 @pytest.mark.parametrize("member", [22, 23], ids=["one", "list"])
 def test_sparse_tensors_in_attributes_are_recorded(member: int) -> None:
     indices = tensor("i", (1,), 7, block(9, struct.pack("<q", 0)))

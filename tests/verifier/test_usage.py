@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sealpack.format import canonical, limits, records, usage_reader
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.format.logcheck import MAX_FINDINGS, LogState
+from sealpack.format.logcheck import MAX_FINDINGS, Finding, LogState
 from sealpack.format.merkle import Frontier, leaf_hash, root_of
 from sealpack.format.note import Checkpoint, open_checkpoint, sign_checkpoint
 from sealpack.format.records import Registers, encode, make
@@ -124,6 +124,11 @@ def test_blocks_are_cut_at_multiples_of_256_of_the_log(start: int) -> None:
     assert ends == [end for end in (256, 512) if end > start] + ([600] if start < 600 else [])
 
 
+def test_a_log_of_whole_blocks_has_no_empty_one_behind_them() -> None:
+    blocks = list(sign_blocks(Frontier(), ORIGIN, log(512), DEVICE))
+    assert [len(block.leaves) for block in blocks] == [256, 256]
+
+
 def test_two_halves_are_one_log() -> None:
     first = verify_usage(_cut(700, 300), DEVICE.public)
     assert first.ok and first.state is not None
@@ -173,6 +178,12 @@ def test_known_registers_show_what_a_file_alone_cannot() -> None:
 def test_a_state_of_another_size_is_not_used() -> None:
     state = verify_usage(_cut(700, 200), DEVICE.public).state
     assert verify_usage(file_of(700, 300), DEVICE.public, state=state).ok
+
+
+def test_findings_say_where_they_are_when_they_know() -> None:
+    assert Finding("USAGE_TORN", "ends").to_dict() == {"code": "USAGE_TORN", "message": "ends"}
+    known = Finding("RECEIPT_ORDER", "moved", 7).to_dict()
+    assert known == {"code": "RECEIPT_ORDER", "message": "moved", "position": 7}
 
 
 def test_each_tally_that_differs_is_reported_once() -> None:
