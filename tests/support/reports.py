@@ -116,7 +116,7 @@ def evidence_facts() -> dict[str, Any]:
                 "task": "embedding",
                 "data": {"name": "STS", "digest": "cd" * 32, "format": "jsonl", "rows": 20},
                 "method": {"evaluated": 20},
-                "metrics": [{"name": "accuracy", "value": "0.91", "n": 20}],
+                "metrics": [{"name": "accuracy", "value": "0.91", "n": 20, "baseline": "0.5"}],
                 "issued_at": world.T0,
                 "valid_until": world.T0 + 10,
             },

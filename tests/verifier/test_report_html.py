@@ -173,7 +173,7 @@ def test_a_page_with_evidence_tier_and_policy(tmp_path: Path) -> None:
     page = check(html.render(report))
     for told in (
         "Lab (test)",
-        "0.91 (over 20)",
+        "0.91 (over 20; baseline 0.5)",
         "20 rows of STS",
         "Valid until2026-09-21",
         "20 of 10 rows",

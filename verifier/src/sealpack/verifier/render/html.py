@@ -245,7 +245,7 @@ def _evidence(facts: dict[str, Any]) -> Iterator[Html]:
         names = ", ".join(f"{p['name']} v{p['version']}" for p in tier.get("policies", ()))
         yield element("h3", f"Gates of {tier['claimed']} (policy {names})")
         rows = ((_MARKS["pass" if g["ok"] else "fail"], g["tier"], g["id"], g["detail"]) for g in gates)
-        yield table(("Result", "Tier", "Gate", "What was compared"), rows, class_="checks")
+        yield table(("Result", "Tier", "Gate", "What was compared"), rows, class_="gates")
 
 
 def _document(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -263,8 +263,13 @@ def _document(document: dict[str, Any]) -> list[tuple[str, str]]:
     for label, key in (("Issued", "issued_at"), ("Valid until", "valid_until")):
         if key in document:
             rows.append((label, wording.day(document[key])))
-    rows += [(m["name"], f"{m['value']} (over {m['n']})") for m in document.get("metrics", ()) if "n" in m]
+    rows += [(m["name"], _figure(m)) for m in document.get("metrics", ()) if "n" in m]
     return rows
+
+
+def _figure(metric: dict[str, Any]) -> str:
+    baseline = f"; baseline {metric['baseline']}" if "baseline" in metric else ""
+    return f"{metric['value']} (over {metric['n']}{baseline})"
 
 
 def _sbom(facts: dict[str, Any]) -> Iterator[Html]:
