@@ -243,7 +243,7 @@ def test_bounds_of_one_metric_count_once() -> None:
     policy = TierPolicy.from_bytes(TEXT.replace("min_thresholds = 1 ", "min_thresholds = 2 ").encode())
     evidence, entry = open_evidence(sealed(), TRUST, "acme/tiny")
     manifest = Manifest.from_bytes(made.spec().members()["manifest.json"])
-    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid)
+    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid, sealed().digest)
     signer = (world.ISSUER, world.CREATOR.keyid)
     for second, met in (("bits_per_token", False), ("perplexity", False), ("exact_match", True)):
         bound = Threshold(second, min="0.5") if met else Threshold(second, max="5")
@@ -323,7 +323,7 @@ def test_every_gate_met_is_the_highest_tier() -> None:
     value = canonical.loads(spec.members()["manifest.json"]) | FULL
     manifest = Manifest.from_bytes(canonical.dumps(value))
     evidence, entry = open_evidence(sealed(), TRUST, "acme/tiny")
-    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid)
+    proof = tiers.Proof(NAME, evidence, entry.issuer, entry.key.keyid, sealed().digest)
     signer = (world.ISSUER, world.CREATOR.keyid)
     bounds = (Threshold("bits_per_token", max="4"),)
     good = tiers.Standing(manifest, signer, world.T0, (proof,), (35, 50), bounds)

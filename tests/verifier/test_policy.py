@@ -29,7 +29,9 @@ KEYID = "ab" * 32
 
 
 def evidence(**members: Any) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
     return {
+        "digest": digest,
         "name": "evidence/a.json", "signed": True, "verified": True, "evaluator": "Lab", "issued_at": T0,
         "valid_until": NOW + 1, "task": "classification", "metrics": [{"name": "accuracy", "value": "0.9"}],
     } | members  # fmt: skip
@@ -130,6 +132,10 @@ def test_every_rule_at_its_boundary(section: str, good: str, bad: str) -> None:
         ('[bundle]\nrecertification = "required"', "recertify_by", "2026-12-30", "2026-12-29"),
         ('[bundle]\nrecertification = "not-overdue"', "recertify_by", "2026-12-30", "2026-12-29"),
         ("[evidence]\nunexpired = true", "evidence", [evidence()], [evidence(valid_until=NOW)]),
+        ("[evidence]\nunexpired = true", "evidence", [evidence(issued_at=NOW + DAY)],
+         [evidence(issued_at=NOW + DAY + 1, valid_until=NOW + 9 * DAY)]),
+        ("[evidence]\nminimum = 2", "evidence", [evidence(), evidence(metrics=[])],
+         [evidence(), evidence() | {"name": "evidence/again.json"}]),
         ("[evidence]\nminimum = 1", "evidence", [evidence()], [evidence(verified=False)]),
         ("[signer]\nmax_age_days = 0", "signed_at", NOW, NOW - 1),
         ("[signer]\nmax_age_days = 0", "signed_at", NOW + DAY, NOW + DAY + 1),

@@ -106,6 +106,8 @@ def test_properties_say_no_more_than_was_checked(folder: Path) -> None:
     more = report_on(folder)
     more.facts |= reports.evidence_facts() | {"content_mode": "sample"}
     del more.facts["custom_operators"], more.facts["license_terms"]  # header and terms not read
+    assert "SEALPACK_EVIDENCE_VERIFIED" not in properties(more)  # it has expired
+    more.facts["evidence"][0]["valid_until"] = NOW + 1
     assert properties(more) - full == {
         "SEALPACK_CONTENT_SAMPLED",
         "SEALPACK_EVIDENCE_VERIFIED",

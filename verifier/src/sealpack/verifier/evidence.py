@@ -56,7 +56,7 @@ def read(name: str, envelope: Envelope, trust: Trust, bundle_id: str) -> Proof:
         evidence, entry = open_evidence(envelope, trust, bundle_id)
     except SealpackError as error:
         raise SealpackError(error.code, f"{name}: {error.message}", remedy=error.remedy) from None
-    return Proof(name, evidence, entry.issuer, entry.key.keyid)
+    return Proof(name, evidence, entry.issuer, entry.key.keyid, envelope.digest)
 
 
 def check_subject(proof: Proof, manifest: Manifest) -> None:
@@ -75,7 +75,8 @@ def check_subject(proof: Proof, manifest: Manifest) -> None:
 def _fact(proof: Proof) -> dict[str, Any]:
     said = proof.evidence
     members: dict[str, Any] = plain(said, leave_out=("subject",))
-    return {"name": proof.name, "signed": True, "verified": True, "keyid": proof.keyid, **members}
+    known = {"name": proof.name, "signed": True, "verified": True, "keyid": proof.keyid}
+    return known | {"digest": proof.digest} | members
 
 
 def _line(proofs: list[Proof], facts: list[dict[str, Any]]) -> str:

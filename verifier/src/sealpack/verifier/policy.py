@@ -192,8 +192,9 @@ def _check_tier(rules: TierRules, facts: Mapping[str, Any]) -> Iterator[Finding]
 
 
 def _check_evidence(rules: EvidenceRules, facts: Mapping[str, Any], now: int) -> Iterator[Finding]:
-    """Documents that verified, narrowed by each rule: what the last one sees meets all before it."""
-    left = [fact for fact in facts.get("evidence", ()) if fact.get("verified") is True]
+    """Documents that verified, each once, narrowed by each rule: the last one sees what meets all before."""
+    verified = [fact for fact in facts.get("evidence", ()) if fact.get("verified") is True]
+    left = list({fact["digest"]: fact for fact in verified if "digest" in fact}.values())
     if rules.evaluators is not None:
         allowed = rules.evaluators
         told = f"by {', '.join(allowed)}"
@@ -207,7 +208,7 @@ def _check_evidence(rules: EvidenceRules, facts: Mapping[str, Any], now: int) ->
         )
         yield found
     if rules.unexpired:
-        left, found = _narrowed("unexpired", left, "still valid", lambda d: d.get("valid_until", 0) > now)
+        left, found = _narrowed("unexpired", left, "valid now", lambda d: _holds(d, now))
         yield found
     if rules.tasks is not None:
         yield _each("tasks", rules.tasks, [d.get("task") for d in left])
@@ -216,6 +217,13 @@ def _check_evidence(rules: EvidenceRules, facts: Mapping[str, Any], now: int) ->
     if rules.minimum is not None:
         told = f"{len(left)} evidence documents count; {rules.minimum} needed"
         yield Finding("evidence.minimum", len(left) >= rules.minimum, told)
+
+
+def _holds(document: Mapping[str, Any], now: int) -> bool:
+    issued_at, valid_until = document.get("issued_at"), document.get("valid_until")
+    if not isinstance(issued_at, int) or not isinstance(valid_until, int):
+        return False
+    return issued_at - CLOCK_SKEW <= now < valid_until
 
 
 def _narrowed(

@@ -126,12 +126,16 @@ def published() -> tuple[TierPolicy, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Evidence that verified, fits the bundle, and was signed by this key of this issuer."""
+    """Evidence that verified, fits the bundle, and was signed by this key of this issuer.
+
+    `digest` is that of the signed payload: a second signature over it makes no second document.
+    """
 
     name: str
     evidence: Evidence
     issuer: str
     keyid: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ def _properties(report: Report) -> Iterator[str]:
         yield "SEALPACK_TERMS_OK"
     if "custom_operators" in facts:  # only a header that was read has this fact
         yield "SEALPACK_MODEL_HEADER_OK"
-    if any(document.get("verified") for document in facts.get("evidence", ())):
+    verified = [document for document in facts.get("evidence", ()) if document.get("verified")]
+    if any(document["valid_until"] > (report.verified_at or 0) for document in verified):
         yield "SEALPACK_EVIDENCE_VERIFIED"
     proven = facts.get("tier", {}).get("proven", "Experimental")
     if proven != "Experimental":
