@@ -101,6 +101,21 @@ def test_the_bundle_of_the_parts_is_the_bundle_of_the_whole(
     assert said(split.path, PROMPT) == said(whole.path, PROMPT) != ""
 
 
+def test_llama_cpp_reads_the_parts_as_we_do(build: Builder, parts: Path, tmp_path: Path) -> None:
+    """What llama.cpp makes of the parts themselves is what it makes of the merged file."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    merged = tmp_path / "merged.gguf"
+    merged.write_bytes(packed(build(parts, tmp_path / "split.sealpack").path))
+    told = []
+    for path in (parts, merged):
+        model = llama_cpp.Llama(str(path), n_ctx=64, n_threads=1, verbose=False)
+        answer = model.create_completion(PROMPT, max_tokens=12, temperature=0)
+        told.append((model.metadata.get("split.count"), answer["choices"][0]["text"]))
+        model.close()
+    assert [count for count, _ in told] == ["3", None]
+    assert told[0][1] == told[1][1] != ""
+
+
 def test_the_sbom_names_the_published_files(build: Builder, parts: Path, tmp_path: Path) -> None:
     model = sbom(build(parts, tmp_path / "split.sealpack").path)
     files = sorted(parts.parent.iterdir())
