@@ -732,10 +732,10 @@ def load_trust(data: bytes) -> Trust:
     """A trust file: the root by its own signatures, the others by the root's."""
     value, kinds = load_object(data, "trust", "TRUST_INVALID", 4 * MIB), ("root", "keyring", "revocations")
     need(set(kinds) <= value.keys(), "TRUST_INVALID", "a document is missing")
-    older = value.get("roots", [])
+    parts, older = [to_envelope(value[kind]) for kind in kinds], value.get("roots", [])
     need(isinstance(older, list) and len(older) <= 64, "TRUST_INVALID", "roots")
-    steps = [to_envelope(one) for one in [*older, value["root"]]]
-    docs = [read_trust_doc(of_kind(to_envelope(value[kind]), kind)) for kind in kinds]
+    steps = [*map(to_envelope, older), parts[0]]
+    docs = [read_trust_doc(of_kind(part, kind)) for part, kind in zip(parts, kinds, strict=True)]
     for doc in docs:
         need(vouches(docs[0], doc.kind, doc.envelope), "TRUST_THRESHOLD", doc.kind)
     try:
@@ -964,14 +964,15 @@ def rank(name: str) -> tuple[int, int, bytes]:
 
 
 def check_names(names: list[str]) -> None:
-    """Step 3: names, uniqueness in any case, order."""
+    """Step 3: names, uniqueness in any case, places in META, order, no file that is a folder too."""
     for name in names:
         check_name(name)
     lower = [name.lower() for name in names]
-    folders = {name[:i] for name in lower for i, char in enumerate(name) if char == "/"}
-    need(len(set(lower)) == len(names) and not folders & set(lower), "CONTAINER_DUPLICATE")
+    need(len(set(lower)) == len(names), "CONTAINER_DUPLICATE")
     ranks = [rank(name) for name in names]
     need(ranks == sorted(ranks), "CONTAINER_ORDER")
+    folders = {name[:i] for name in lower for i, char in enumerate(name) if char == "/"}
+    need(not folders & set(lower), "CONTAINER_DUPLICATE")
 
 
 def lay_out(files: Iterable[tuple[str, int, int]]) -> tuple[list[Entry], int]:
@@ -1213,10 +1214,12 @@ def take_carried_trust(bundle: Bundle, trust: Trust | None) -> Trust | None:
     carried = []
     for name in (name for name in bundle.entries if name.startswith("META/trust/")):
         envelope = read_envelope(bundle.read(name))
-        kind = name.removeprefix("META/trust/").split(".")[0]
+        kind, version, *_ = name.removeprefix("META/trust/").split(".")
         need(envelope.type == f"application/vnd.sealpack.{kind}+json", "CONTAINER_META", name)
-        doc = read_trust_doc(envelope)
-        need(kind != "root" or name == f"META/trust/root.{doc.version}.json", "CONTAINER_META", name)
+        if kind == "root":
+            stated = load_object(envelope.payload, kind, "TRUST_INVALID", crit=(ML_DSA,)).get("version")
+            need(type(stated) is int and stated >= 0, "TRUST_INVALID", "version")
+            need(stated == int(version), "CONTAINER_META", name)
         carried.append(envelope)
     return trust and update_trust(trust, carried)
 
@@ -1846,10 +1849,8 @@ def meets_evidence_gates(gates: dict[str, Any], metrics: dict[str, Any], proof: 
     other_issuer = other_key and proof.issuer != signer["issuer"]
     evaluators = {"any": True, "separate-key": other_key, "other-issuer": other_issuer}
     figures = {"latency": "latency_us", "memory": "peak_memory_bytes", "load": "load_us"}
-    thresholds, measured = (
-        claim.manifest["tier_proof"].get("thresholds", []),
-        {m["name"]: m for m in body["metrics"]},
-    )
+    thresholds = claim.manifest["tier_proof"].get("thresholds", [])
+    measured = {metric["name"]: metric for metric in body["metrics"]}
     judged = [(one["metric"], *judge_threshold(one, measured.get(one["metric"]))) for one in thresholds]
     counted = {name for name, _, counts in judged if counts and name in metrics.get(body["task"], [])}
     return (

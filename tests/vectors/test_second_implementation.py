@@ -139,6 +139,68 @@ def test_trust_updates() -> None:
     assert differ == {} and passed > 10
 
 
+def test_mutated_trust_files() -> None:
+    """A trust file with roots that led to its own, and one member of it or of a document inside changed."""
+    roots = [make_root(version, random.Random(version)) for version in (1, 2, 3)]
+    envelopes = [
+        documents.seal("root", root, *set(signers(root, "root") + signers(old, "root")))
+        for root, old in zip(roots, [roots[0], *roots], strict=False)
+    ]
+    newest = [make_doc(kind, roots[2], random.Random(1)) for kind in ("keyring", "revocations")]
+    whole = json.loads(Trust.from_envelopes(envelopes[2], *newest).after(envelopes[:2]).to_bytes())
+    differ, passed = {}, 0
+    for seed in range(80):
+        data = canonical.dumps(mutate_json(whole, random.Random(seed)))
+        codes = [code_of(Trust.load, data), code_of(second.load_trust, data)]
+        passed += codes == ["ok", "ok"]
+        if codes[0] != codes[1]:
+            differ[seed] = codes
+    assert differ == {} and 0 < passed < 80
+
+
+def code_of(read: Any, *arguments: Any) -> str:
+    try:
+        read(*arguments)
+    except (SealpackError, second.Fail) as error:
+        return error.code
+    return "ok"
+
+
+# --- samples of earlier versions --------------------------------------------------------------------------
+
+RELEASES = sorted(path.parent for path in (Path(__file__).parents[1] / "releases").glob("*/trust.json"))
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_what_an_earlier_version_made(release: Path) -> None:
+    trust = second.load_trust((release / "trust.json").read_bytes())
+    pair = second.given_pair((release / "creator.pub.pem").read_text())
+    bundle = (release / "bundle.sealpack").read_bytes()
+    assert second.verify_bundle(bundle, trust) == second.verify_bundle(bundle, None, pair)
+    manifest = second.verify_bundle(bundle, trust)
+    opened = {}
+    for envelope in second.read_parcel((release / "sample.license").read_bytes()):
+        kind = envelope.type.removeprefix("application/vnd.sealpack.").removesuffix("+json")
+        openers = {
+            "license": second.open_license,
+            "activation": second.open_activation,
+            "lease": second.open_lease,
+        }
+        if kind in openers:
+            opened[kind] = openers[kind](envelope, trust)
+    [request] = second.read_parcel((release / "device.request").read_bytes())
+    device = second.open_request(request)
+    assert {opened["activation"]["device_id"], opened["lease"]["device_id"]} == {device}
+    digest = opened["activation"]["license_digest"]
+    assert second.license_covers(opened["license"], manifest["bundle_id"], manifest["version"], digest)
+    usage = second.Usage((release / "sample.usage.gz").read_bytes())
+    [acknowledgement] = second.read_parcel((release / "sample.ack").read_bytes())
+    said = second.open_acknowledgement(acknowledgement, trust)
+    assert (usage.codes, usage.tree.size, usage.tree.root().hex()) == ([], said["size"], said["root"])
+    for line in (release / "registry.jsonl").read_bytes().splitlines():
+        second.read_registry_line(line)
+
+
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, trust = tmp_path / "x.sealpack", tmp_path / "trust.json"
     bundle.write_bytes(BundleSpec().build())

@@ -7,6 +7,7 @@ another name evidence. A claim that cannot be judged is no failure (specs/tiers.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from support import evidence as made
@@ -14,7 +15,7 @@ from support import world
 from support.evidence import ASSESSOR, DAY, FULL, GONE, PUBLISHED, claim, sealed
 from support.world import CREATOR, LICENSER, STRANGER, T0
 
-from corpus.base import Add
+from corpus.base import Add, terms_for
 from sealpack.format import canonical, documents
 from sealpack.format.dsse import Envelope
 from sealpack.format.encryption import EncryptedFile, EncryptionHeader
@@ -55,6 +56,7 @@ def cases(add: Add) -> None:
     _documents(case)
     _claims(case)
     _gates(case)
+    _enterprise(case)
     _policies(case)
 
 
@@ -204,6 +206,92 @@ def _claimed(
     if not card:
         spec.extra["card.md"] = ("asset", "text/markdown", b"# Tiny\n")
     return made.bundle(spec, **(FULL | claim("Verified", bounds) | (manifest or {})))
+
+
+def _enterprise(case: Add) -> None:
+    """Each gate that Enterprise-Ready adds, at its bound."""
+
+    def bad(name: str, description: str, **changes: Any) -> None:
+        case(f"tier-enterprise-{name}", description, "TIER_UNPROVEN", _ready(**changes), "tier")
+
+    case("tier-enterprise-good", "Enterprise-Ready: 35 of 50 elements of an SBOM, 1,000 rows, three samples.",
+         "ok", _ready())  # fmt: skip
+    case("tier-enterprise-day", "Re-certification is due the day after the signing.", "ok",
+         _ready(manifest={"recertify_by": "2026-09-22"}))  # fmt: skip
+    bad("sbom", "34 of 50 elements of an SBOM.", sbom=_rich_sbom("description"))
+    bad("rows", "999 rows.", method__evaluated=999)
+    bad("creator", "Evidence by the creator's own key.", key=CREATOR, evaluator=world.ISSUER)
+    bad("samples", "Two samples.", io=2)
+    bad("memory", "The memory was not measured.", performance__peak_memory_bytes=GONE)
+    bad("load", "The time to load was not measured.", performance__load_us=GONE)
+    bad("support", "No support address.", manifest={"support": ""})
+    bad("terms", "No license terms.", terms=False)
+    bad("today", "Re-certification is due on the day of signing.", manifest={"recertify_by": "2026-09-21"})
+    bad(
+        "late", "Re-certification is due 366 days after the signing.", manifest={"recertify_by": "2027-09-22"}
+    )
+    bad("no-day", "No day of re-certification.", manifest={"recertify_by": GONE})
+
+
+def _ready(
+    sbom: bytes | None = None,
+    io: int = 3,
+    manifest: dict[str, Any] | None = None,
+    terms: bool = True,
+    key: Any = ASSESSOR,
+    **members: Any,
+) -> bytes:
+    """Enterprise-Ready is claimed, and proven unless something is changed."""
+    spec = made.spec()
+    spec.io = made.IO | {"samples": [made.SAMPLE] * io}
+    spec.extra["sbom.cdx.json"] = ("sbom", "application/vnd.cyclonedx+json", sbom or _rich_sbom())
+    if terms:
+        text = b"text"
+        said_terms = terms_for(hashlib.sha256(text).hexdigest())
+        spec.extra["license/terms.json"] = ("license-terms", "application/json", said_terms)
+        spec.extra["license/LICENSE"] = ("license-text", "text/plain", text)
+    changes = {"method__evaluated": 1000, "samples": {"passed": io, "total": io}} | members
+    data = said(key, subject__io_sha256=made.io_digest(spec.io), **changes)
+    spec.extra[made.NAME] = ("evidence", "application/json", data)
+    day = {"recertify_by": "2027-09-21"}
+    stated = FULL | claim("Enterprise-Ready") | day | (manifest or {})
+    return made.bundle(spec, **{name: value for name, value in stated.items() if value is not GONE})
+
+
+def _rich_sbom(without: str = "") -> bytes:
+    """An SBOM with 35 of the 50 minimum elements; `without` is a member of its model."""
+
+    def properties(*names: str) -> list[dict[str, str]]:
+        return [{"name": f"sealpack:{name}", "value": "x"} for name in names]
+
+    bundle = {
+        "type": "application", "name": "tiny", "version": "1.0.0", "supplier": {"name": "Acme"},
+        "properties": properties(
+            "built-at", "data-flow", "data-usage", "io:task", "intended-use", "security-control"
+        ),
+    }  # fmt: skip
+    model = {
+        "type": "machine-learning-model", "name": "m", "purl": "pkg:generic/m@1", "version": "1",
+        "properties": properties("model-date"), "supplier": {"name": "Acme"}, "description": "a model",
+        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(world.tiny_gguf()).hexdigest()}],
+        "modelCard": {
+            "modelParameters": {"modelArchitecture": "llama", "approach": {"type": "supervised"}},
+            "properties": properties("model:context-length"),
+        },
+        "licenses": [{"license": {"id": "MIT"}}],
+        "externalReferences": [{"type": "documentation", "url": "card.md"}],
+    }  # fmt: skip
+    model.pop(without, None)
+    return json.dumps({
+        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "metadata": {
+            "timestamp": "2026-09-21T00:00:00Z", "component": bundle, "authors": [{"name": "Acme"}],
+            "lifecycles": [{"phase": "build"}],
+            "tools": {"components": [{"type": "application", "name": "hand", "version": "1"}]},
+        },
+        "components": [model, {"type": "library", "name": "engine"}, {"type": "device", "name": "CPU"}],
+        "dependencies": [{"ref": "tiny", "dependsOn": ["m"]}],
+    }).encode()  # fmt: skip
 
 
 def _policies(case: Add) -> None:

@@ -417,6 +417,8 @@ def _members(add: Add) -> None:
     many = [{"name": f"{n:04}", "algorithm": "sha256", "digest": "0" * 64} for n in range(4097)]
     bad("resources-4097", "4,097 resources.", "SIG_STATEMENT", lambda v: v["predicate"].update(
         resources=many))  # fmt: skip
+    bad("resource-traversal", "A file outside the bundle.", "SIG_STATEMENT",
+        lambda v: v["predicate"]["resources"][0].update(name="../card.md"))  # fmt: skip
     bad("digest-short", "A digest of 62 characters.", "SIG_STATEMENT",
         lambda v: v["predicate"]["resources"][0].update(digest="0" * 62))  # fmt: skip
     bad("symlinks", "Links are allowed.", "SIG_STATEMENT",

@@ -271,6 +271,8 @@ def _lists(add: Add) -> None:
         packed(trust__root_2_json=make_keyring(2).to_bytes()))  # fmt: skip
     add("carried-license-as-keyring", "A license under the name of a keyring.", "CONTAINER_META",
         packed(trust__keyring_json=documents.seal("license", LICENSE, LICENSER).to_bytes()))  # fmt: skip
+    add("carried-other-tool", "A document of another tool under the name of a keyring.", "CONTAINER_META",
+        packed(trust__keyring_json=dsse.sign("application/json", b"{}", ROOT).to_bytes()))  # fmt: skip
     add("carried-revocations-as-license", "Revocations under the name of a license.", "DOC_TYPE",
         packed(license__L_1_json=junk))  # fmt: skip
 

@@ -8,6 +8,7 @@ own members sit in one extra predicate member, `x-sealpack`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -29,6 +30,7 @@ SCHEMA = "sealpack/signature/v1"
 SIG_NAME = "META/model.sig"
 MLDSA_NAME = "META/model.mldsa65.sig"
 LAST_SECOND = 253_402_300_799  # 9999-12-31, the last day that has a calendar date
+ENTRY_NAME = re.compile(r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _SERIALIZATION: dict[str, Any] = {
     "method": "files",
     "hash_type": "sha256",
@@ -115,7 +117,8 @@ def _ordered(names: Mapping[str, str]) -> list[str]:
 def _read_resources(predicate: Fields) -> dict[str, str]:
     def read(f: Fields) -> tuple[str, str]:
         f.choice("algorithm", ("sha256",))
-        return f.text("name", max_len=LIMITS.entry_name_bytes), f.text("digest", pattern=DIGEST)
+        name = f.text("name", max_len=LIMITS.entry_name_bytes, pattern=ENTRY_NAME)
+        return name, f.text("digest", pattern=DIGEST)
 
     pairs = predicate.objects("resources", read, max_items=LIMITS.entries)
     resources = dict(pairs)

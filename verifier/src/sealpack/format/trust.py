@@ -91,8 +91,8 @@ class Trust:
         """
         steps = tuple(older)[-LIMITS.older_roots :]
         for step, following in itertools.pairwise((*steps, self.root.envelope)):
-            if documents.kind_of(step) != "root":
-                raise SealpackError("TRUST_INVALID", f"an older root is a {documents.kind_of(step)}")
+            if step.payload_type != documents.payload_type("root"):
+                raise SealpackError("TRUST_INVALID", "an older root is another kind of document")
             try:
                 Root.parse(step).accepts_next(following)
             except SealpackError as error:

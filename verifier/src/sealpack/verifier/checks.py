@@ -292,8 +292,8 @@ def _trust_member(bundle: BundleReader, name: str) -> Envelope:
     envelope = _envelope(bundle, name)
     stem = name.removeprefix("META/trust/").removesuffix(".json")
     kind, _, version = stem.partition(".")
-    if documents.kind_of(envelope) != kind:
-        raise SealpackError("CONTAINER_META", f"{name} holds a {documents.kind_of(envelope)}")
+    if envelope.payload_type != documents.payload_type(kind):
+        raise SealpackError("CONTAINER_META", f"{name} holds another kind of document")
     if version and documents.payload_fields(envelope, kind, "TRUST_INVALID").integer("version") != int(
         version
     ):
