@@ -16,6 +16,7 @@ from sealpack.format.container import MIMETYPE, BundleReader
 from sealpack.format.encryption import EncryptedFile, EncryptionHeader
 from sealpack.format.errors import SealpackError
 from sealpack.format.terms import Terms
+from sealpack.verifier import hashing
 from sealpack.verifier.checks import verify_bundle
 from sealpack.verifier.report import Report
 
@@ -234,3 +235,44 @@ def test_a_disk_that_fails_midway_is_no_verdict(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(SealpackError) as caught:
         verify_bundle(path, TRUST)
     assert caught.value.code == "IO_ERROR" and "x.sealpack" in caught.value.message
+
+
+# --- a file that changes --------------------------------------------------------------------------------
+
+SAME_CRC = 0x1DB710641  # the polynomial: bytes changed by it have the checksum they had
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("card.md", "content"),
+        ("sbom.cdx.json", "sbom"),
+        ("license/terms.json", "terms"),
+        ("evidence/own.json", "evidence"),
+    ],
+)
+def test_facts_are_never_taken_from_bytes_swapped_in_after_hashing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: str
+) -> None:
+    terms = Terms("MIT", "license/LICENSE.txt", hashlib.sha256(b"Test license.\n").hexdigest(), None)
+    extra: Files = LICENSE | {
+        "license/terms.json": ("license-terms", "application/json", terms.to_bytes()),
+        "evidence/own.json": ("evidence", "application/json", b'{"accuracy": "0.91"}'),
+    }
+    path = tmp_path / "x.sealpack"
+    path.write_bytes(BundleSpec(extra=extra).build())
+    with BundleReader.open(path) as bundle:
+        at = bundle.entries[name].data_at
+
+    def hashed_then_swapped(*args: Any) -> hashing.Content:
+        found = hash_all(*args)
+        with path.open("r+b") as file:
+            file.seek(at)
+            changed = int.from_bytes(file.read(5), "little") ^ SAME_CRC
+            file.seek(at)
+            file.write(changed.to_bytes(5, "little"))
+        return found
+
+    hash_all = hashing.check_content
+    monkeypatch.setattr(hashing, "check_content", hashed_then_swapped)
+    assert failure(verify_bundle(path, TRUST)) == (step, "DIGEST_MISMATCH")

@@ -17,7 +17,7 @@ from sealpack.format.container import MIMETYPE, BundleReader
 from sealpack.format.encryption import PREFIX_SIZE
 from sealpack.format.errors import SealpackError
 from sealpack.format.gguf_header import GgufHeader
-from sealpack.format.manifest import Manifest
+from sealpack.format.manifest import FileEntry, Manifest
 from sealpack.format.model_header import read_model_header
 from sealpack.format.onnx_header import OnnxHeader
 from sealpack.format.terms import ENTRY_NAME, Terms
@@ -26,6 +26,16 @@ from sealpack.verifier.completeness import assess
 
 MIMETYPE_SHA256 = hashlib.sha256(MIMETYPE).hexdigest()
 Look = Callable[[BundleReader, Manifest, dict[str, Any]], str]
+
+
+def read(bundle: BundleReader, entry: FileEntry) -> bytes:
+    """A file outside payload once more, and still the signed one: the bundle may be written to meanwhile."""
+    data = bundle.read(entry.name)
+    found = hashlib.sha256(data).hexdigest()
+    if found != entry.sha256:
+        told = f"{entry.name} changed while it was read"
+        raise SealpackError("DIGEST_MISMATCH", told, expected=entry.sha256, found=found)
+    return data
 
 
 def _number(text: str) -> float:
@@ -49,7 +59,7 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
         raise SealpackError("SBOM_INVALID", f"the bundle has {len(entries)} SBOMs, exactly 1 is expected")
     try:
         document = json.loads(
-            bundle.read(entries[0].name).decode("utf-8"),
+            read(bundle, entries[0]).decode("utf-8"),
             object_pairs_hook=_no_duplicates,
             parse_float=_number,
             parse_constant=_number,
@@ -75,7 +85,7 @@ def sbom(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str
 def card(bundle: BundleReader, manifest: Manifest) -> dict[str, Any]:
     """The fact `card`: the first model card's text; nothing is judged."""
     cards = manifest.with_role("card")
-    return {"card": excerpts.card(cards[0].name, bundle.read(cards[0].name))} if cards else {}
+    return {"card": excerpts.card(cards[0].name, read(bundle, cards[0]))} if cards else {}
 
 
 def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> str:
@@ -85,7 +95,7 @@ def terms(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
         return "no machine-readable terms"
     if set(entries) != {ENTRY_NAME}:
         raise SealpackError("TERMS_MISMATCH", f"terms stand in {', '.join(entries)}, not {ENTRY_NAME}")
-    said = Terms.from_bytes(bundle.read(ENTRY_NAME))
+    said = Terms.from_bytes(read(bundle, entries[ENTRY_NAME]))
     texts = {e.name: e.sha256 for e in manifest.with_role("license-text")}
     if texts.get(said.text) != said.text_sha256:
         raise SealpackError("TERMS_MISMATCH", f"the terms speak of another text than {said.text}")

@@ -18,7 +18,7 @@ from sealpack.format.evidence import Evidence, is_document, open_evidence
 from sealpack.format.manifest import Manifest
 from sealpack.format.trust import Trust
 from sealpack.format.values import plain
-from sealpack.verifier import tiers
+from sealpack.verifier import content, tiers
 from sealpack.verifier.report import Report
 from sealpack.verifier.tiers import Gate, Proof, Standing, TierPolicy
 
@@ -47,7 +47,7 @@ def check(bundle: BundleReader, manifest: Manifest, trust: Trust | None, report:
 
 
 def _documents(bundle: BundleReader, manifest: Manifest) -> dict[str, bytes]:
-    return {entry.name: bundle.read(entry.name) for entry in manifest.with_role("evidence")}
+    return {entry.name: content.read(bundle, entry) for entry in manifest.with_role("evidence")}
 
 
 def read(name: str, envelope: Envelope, trust: Trust, bundle_id: str) -> Proof:
