@@ -1061,10 +1061,7 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     """Members, then the rules between them."""
     bad = "MANIFEST_INVALID"
     body = load_object(data, "manifest", bad, 16 * MIB, ("encryption", "watermark"))
-    listed = body.get("files")
-    for entry in listed if isinstance(listed, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            check_name(entry["name"])
+    check_file_names(body)
     fits("manifest", body, bad)
     present = {"encryption", "watermark"} & body.keys()
     need(sorted(present) == sorted(body.get("crit", [])), bad, "crit is not what is present")
@@ -1080,6 +1077,13 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     if "encryption" in body:
         check_encryption(body["encryption"], body["files"])
     return body
+
+
+def check_file_names(value: Any) -> None:
+    """Names in a list `files` are entry names: looked at before the rest, as their code is another."""
+    for file in objects_in(value.get("files")) if isinstance(value, dict) else ():
+        if isinstance(file.get("name"), str):
+            check_name(file["name"])
 
 
 def check_date(value: str) -> None:
@@ -1729,11 +1733,7 @@ def open_evidence(envelope: Envelope, trust: Trust, bundle_id: str) -> dict[str,
     entry = trust.open(envelope, ["evidence"], [bundle_id])
     bad = "DOC_SCHEMA"
     body = load_object(envelope.payload, "evidence", bad)
-    subject = body.get("subject")
-    listed = subject.get("files") if isinstance(subject, dict) else None
-    for file in listed if isinstance(listed, list) else ():
-        if isinstance(file, dict) and isinstance(file.get("name"), str):
-            check_name(file["name"])
+    check_file_names(body.get("subject"))
     fits("evidence", body, bad)
     names = [file["name"] for file in body["subject"]["files"]]
     need(names == sorted(set(names)), bad, "files unsorted or repeated")
@@ -1798,7 +1798,7 @@ def check_evidence(bundle: Bundle, manifest: dict[str, Any], trust: Trust) -> li
 
 TIERS = ("Experimental", "Verified", "Enterprise-Ready")
 TIER_POLICY = "evidence/tier-policy.toml"
-PUBLISHED = Path(__file__).resolve().parents[2] / "verifier/src/sealpack/verifier/tiers.toml"
+PUBLISHED = [Path(__file__).resolve().parents[2] / "verifier/src/sealpack/verifier/tiers.toml"]
 
 
 @dataclass(frozen=True)
@@ -1818,7 +1818,7 @@ def check_tier(bundle: Bundle, claim: Claim) -> None:
     rank, proof = TIERS.index(manifest["quality_tier"]), manifest.get("tier_proof")
     if not rank or proof is None or "encryption" in manifest:
         return
-    own = {sha256(PUBLISHED.read_bytes()).hex(): PUBLISHED.read_bytes()}
+    own = {sha256(data).hex(): data for data in (path.read_bytes() for path in PUBLISHED if path.exists())}
     held = {f["sha256"]: f["name"] for f in manifest["files"] if f["role"] == "evidence"}
     if not set(proof["policies"]) <= own.keys() | held.keys() or not set(proof["policies"]) & own.keys():
         return
@@ -2073,13 +2073,12 @@ def read_note(note: bytes) -> Checkpoint:
     control = any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in decoded)
     need(len(note) <= 8000 and not control and decoded.endswith("\n"), bad, "size, controls or end")
     body, blank, signatures = decoded.rpartition("\n\n")
-    match = re.fullmatch(r"([!-*,-~]{1,400})\n(0|[1-9][0-9]{0,15})\n(.*)", body)
-    lines = [re.fullmatch(r"— ([^ +]+) ([^ ]+)", line) for line in signatures.split("\n")[:-1]]
-    need(blank and match and 1 <= len(lines) <= 16 and all(lines), bad, "lines")
-    assert match is not None
+    match = matched(r"([!-*,-~]{1,400})\n(0|[1-9][0-9]{0,15})\n(.*)", body, bad, "text")
+    lines = [matched(r"— ([^ +]+) ([^ ]+)", line, bad, "line") for line in signatures.split("\n")[:-1]]
+    need(blank and 1 <= len(lines) <= 16, bad, "lines")
     size, root = int(match[2]), read_base64(match[3], bad)
     need(size <= MAX and len(root) == 32, bad, "size or root")
-    pairs = tuple((line[1], read_base64(line[2], bad)) for line in lines if line)
+    pairs = tuple((line[1], read_base64(line[2], bad)) for line in lines)
     need(all(len(data) > 4 for _, data in pairs), bad, "signature line")
     return Checkpoint(match[1], size, root, (body + "\n").encode(), pairs)
 
@@ -2350,10 +2349,6 @@ def case_dsse(folder: Path, case: Case) -> None:
     verify_signature(read_key(case["key"]), envelope.signatures[0][1], envelope.signed)
 
 
-def case_container(folder: Path, _case: Case) -> None:
-    Bundle(case_bytes(folder, "bundle.sealpack.gz"))
-
-
 def case_bundle(folder: Path, case: Case) -> None:
     given = given_pair(case["key"], case.get("mldsa_key")) if "key" in case else None
     verify_bundle(case_bytes(folder, "bundle.sealpack.gz"), None if given else trust_of(folder), given)
@@ -2391,18 +2386,6 @@ def case_activation(folder: Path, case: Case) -> None:
         open_activation(envelope, trust_of(folder))
     else:
         open_lease(envelope, trust_of(folder))
-
-
-def case_acknowledgement(folder: Path, _case: Case) -> None:
-    open_acknowledgement(read_envelope(case_bytes(folder, "acknowledgement.json")), trust_of(folder))
-
-
-def case_manifest(folder: Path, _case: Case) -> None:
-    read_manifest(case_bytes(folder, "manifest.json"))
-
-
-def case_encryption(folder: Path, _case: Case) -> None:
-    check_encryption(load_json(case_bytes(folder, "header.json")), None)
 
 
 def case_terms(folder: Path, case: Case) -> None:
@@ -2456,18 +2439,20 @@ def case_usage(folder: Path, case: Case) -> None:
     need(not usage.codes, usage.codes[0] if usage.codes else "")
 
 
-CASES: dict[str, Callable[[Path, Case], None]] = {
-    "acknowledgement": case_acknowledgement,
+CASES: dict[str, Callable[[Path, Case], object]] = {
+    "acknowledgement": lambda folder, _: open_acknowledgement(
+        read_envelope(case_bytes(folder, "acknowledgement.json")), trust_of(folder)
+    ),
     "activation": case_activation,
     "bundle": case_bundle,
     "canonical-json": case_canonical,
     "checkpoint": case_checkpoint,
-    "container": case_container,
+    "container": lambda folder, _: Bundle(case_bytes(folder, "bundle.sealpack.gz")),
     "dsse": case_dsse,
-    "encryption": case_encryption,
+    "encryption": lambda folder, _: check_encryption(load_json(case_bytes(folder, "header.json")), None),
     "evidence": case_evidence,
     "license": case_license,
-    "manifest": case_manifest,
+    "manifest": lambda folder, _: read_manifest(case_bytes(folder, "manifest.json")),
     "merkle": case_merkle,
     "registry-line": case_registry,
     "terms": case_terms,
