@@ -62,7 +62,9 @@ def test_the_bundles_verify(demo: Demo, sealpack: Run) -> None:
     for name in ("minilm", "tinylm"):
         done = sealpack("verify", demo.bundle(name), "--trust", demo.trust, "--format", "json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["verdict"] == "pass"
+        report = json.loads(done.stdout)
+        assert report["verdict"] == "pass" and report["tier"]["proven"] == "Verified"
+        assert report["evidence"][0]["method"]["evaluated"] >= 100
 
 
 @pytest.fixture(scope="module")
