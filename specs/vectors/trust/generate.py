@@ -89,6 +89,7 @@ def main(folder: Path) -> None:
     _files(add)
     _thresholds(add)
     _updates(add)
+    _steps(add)
     _signers(add)
     _mldsa_keyrings(add)
     _mldsa_roots(add)
@@ -374,6 +375,39 @@ def _updates(add: Any) -> None:
         trust(**rotated), make_root(), keyring)  # fmt: skip
     add("ancestor-unlinked", "A root 1 that did not sign root 2: left out, not believed.", "ok",
         trust(**of(R1, version=2)), make_root(), make_keyring(), versions=[2, 1, 1])  # fmt: skip
+
+
+def _steps(add: Any) -> None:
+    """Trust files that carry the roots that led to theirs."""
+    one, two = make_root(1, (R1,)), make_root(2, (R1,))
+    three, alone = make_root(3, (R2,), signers=(R1, R2)), make_root(3, (R2,))
+    rest = {"keyring": resealed(make_keyring(), R2), "revocations": resealed(make_revocations(), R2)}
+
+    def case(
+        name: str, description: str, code: str, roots: Any, newest: Envelope = three, **more: Any
+    ) -> None:
+        listed = [e.to_dict() if isinstance(e, Envelope) else e for e in roots] if roots != 1 else 1
+        value = json.loads(trust(newest, **rest)) | {"roots": listed}
+        add(f"steps{name}", description, code, canonical.dumps(value), **more)
+
+    foreign = dsse.sign("application/json", one.payload, R1)
+    case("", "Every root since the first.", "ok", [one, two], versions=[3, 1, 1])
+    case("-some", "Older ones are no longer kept.", "ok", [two], versions=[3, 1, 1])
+    case("-none", "An empty list.", "ok", [], versions=[3, 1, 1])
+    for name, description, roots in (
+        ("-skip", "One is left out.", [one]),
+        ("-order", "The newest first.", [two, one]),
+        ("-twice", "One stands twice.", [one, one, two]),
+        ("-own", "The file's own root among them.", [one, two, three]),
+        ("-unsigned", "The first is signed by a stranger.", [make_root(1, (R1,), signers=(STRANGER,)), two]),
+        ("-other-kind", "A keyring among them.", [rest["keyring"]]),
+        ("-other-tool", "A document of another tool.", [foreign, two]),
+        ("-many", "65 of them.", [one] * 65),
+        ("-number", "A number.", 1),
+    ):
+        case(name, description, "TRUST_INVALID", roots)
+    case("-unlinked", "The last does not vouch for the file's root.", "TRUST_INVALID", [one, two], alone)
+    case("-not-an-envelope", "A number among them.", "DSSE_INVALID", [1])
 
 
 def _signers(add: Any) -> None:
