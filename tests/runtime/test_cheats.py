@@ -24,7 +24,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, Quota, Rate
 from sealpack.format.trust import Trust
-from sealpack.runtime import anchors, api, device, imports, log, machine, owners, receipts, timekeeper
+from sealpack.runtime import anchors, api, device, imports, log, machine, owners, receipts, store, timekeeper
 from sealpack.runtime.api import Runtime
 from sealpack.runtime.clock import Reading
 from sealpack.runtime.log import Writer
@@ -381,6 +381,24 @@ def other_vendor() -> Trust:
         seal("keyring", world.make_keyring()),
         seal("revocations", world.make_revocations()),
     )
+
+
+def test_a_bundle_of_the_second_vendor_with_its_trust_inside(tmp_path: Path) -> None:
+    """What rides along conflicts with the first vendor's chain, which says nothing of this bundle."""
+    ours, other = world.make_trust(), other_vendor()
+    names = ("root.1", "keyring", "revocations")
+    meta = {f"META/trust/{n}.json": e.to_bytes() for n, e in zip(names, ours.envelopes, strict=True)}
+    path = tmp_path / "b.sealpack"
+    path.write_bytes(world.BundleSpec(meta=meta).build())
+    for trusts in ([ours, other], [other, ours]):
+        assert store._verify(path, trusts, path).manifest.bundle_id == "acme/tiny"
+    withdrawn = ours.update(
+        [world.make_revocations(version=2, keys=[{"keyid": world.CREATOR.keyid, "good": []}])]
+    )
+    for trusts, code in (([other], "TRUST_CONFLICT"), ([other, withdrawn], "KEY_REVOKED")):
+        with pytest.raises(SealpackError) as caught:
+            store._verify(path, trusts, path)
+        assert caught.value.code == code
 
 
 def test_two_vendors_in_one_frozen_runtime_do_not_disturb_each_other(

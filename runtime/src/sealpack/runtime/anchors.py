@@ -29,7 +29,8 @@ ROOTS_SCHEMA = "sealpack/roots/v1"
 ROOTS_FILE = "roots.json"
 _TRUST_KINDS = ("root", "keyring", "revocations")
 # Failures that mean "not this vendor", so that another root may still vouch for the document.
-_OTHER_VENDOR = frozenset({"SIG_KEY_UNKNOWN", "LIC_KEY_UNTRUSTED"})
+_UNKNOWN = frozenset({"SIG_KEY_UNKNOWN", "LIC_KEY_UNTRUSTED"})
+_OTHER_CHAIN = frozenset({"TRUST_CONFLICT", "TRUST_THRESHOLD", "TRUST_ROLLBACK"})  # of what rides along
 
 T = TypeVar("T")
 
@@ -167,15 +168,19 @@ def _anchors(db: sqlite3.Connection) -> list[tuple[str, Trust]]:
 
 
 def under_any(trusts: Iterable[Trust], use: Callable[[Trust], T]) -> T:
-    """The result of `use` under the first root that knows the signer; else the last failure."""
+    """The result of `use` under the first root that knows the signer, and the trust that rides along.
+
+    Else the first failure that says more than that nobody knows the signer.
+    """
     failure: SealpackError | None = None
     for trust in trusts:
         try:
             return use(trust)
         except SealpackError as error:
-            if error.code not in _OTHER_VENDOR:
+            if error.code not in _UNKNOWN | _OTHER_CHAIN:
                 raise
-            failure = error
+            if failure is None or failure.code in _UNKNOWN:
+                failure = error
     raise failure or SealpackError("TRUST_UNPINNED", "no trust root is pinned in this state directory")
 
 
