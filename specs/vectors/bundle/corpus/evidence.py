@@ -298,10 +298,16 @@ def _policies(case: Add) -> None:
     """Policies: unknown, of one's own, weaker and stricter, broken."""
     good, bounds = said(), [BITS, MATCH]
 
-    def held(policy: bytes, evidence: bytes = good, published: bool = True) -> bytes:
+    def held(
+        policy: bytes,
+        evidence: bytes = good,
+        published: bool = True,
+        bounds: list[dict[str, str]] = bounds,
+        name: str = tiers.POLICY_NAME,
+    ) -> bytes:
         own = hashlib.sha256(policy).hexdigest()
         names = (PUBLISHED, own) if published else (own,)
-        extra = {tiers.POLICY_NAME: ("evidence", "application/toml", policy)}
+        extra = {name: ("evidence", "application/toml", policy)}
         return bundle(evidence, extra=extra, **claim("Verified", bounds, *names))
 
     case("policy-unknown", "A policy nobody knows beside the published one.", "ok",
@@ -309,10 +315,18 @@ def _policies(case: Add) -> None:
     case("policy-alone", "Only a policy of one's own.", "ok", held(OWN % (b"any", 1), published=False))
     case("policy-alone-unmet", "Only a policy of one's own, which is not met either.", "ok",
          held(OWN % (b"any", 9999), published=False))  # fmt: skip
+    case("policy-alone-not-toml", "Only a policy of one's own, which nobody can read.", "ok",
+         held(b"x = [", published=False))  # fmt: skip
     case("policy-own", "A stricter policy of one's own, met.", "ok", held(OWN % (b"other-issuer", 1250)))
     case("policy-lax", "A policy weaker than the published one, which is met.", "ok", held(OWN % (b"any", 1)))
+    two = OWN.replace(b"thresholds = 1", b"thresholds = 2").replace(b'= ["', b'= ["bits_per_token", "')
+    case("policy-own-metrics", "A policy of one's own asks for two metrics.", "ok", held(two % (b"any", 1)))
     own = said(CREATOR, evaluator=world.ISSUER)
     for name, description, data in (
+        ("own-metrics-one", "A policy of one's own asks for two metrics: two bounds of one are one.",
+         held(two % (b"any", 1), bounds=[BITS, BITS | {"max": "5"}])),
+        ("own-name", "A stricter policy of one's own rides along under another name.",
+         held(OWN % (b"any", 1251), name="evidence/gates.toml")),
         ("own-rows", "A stricter policy of one's own asks for one row more.", held(OWN % (b"any", 1251))),
         ("own-evaluator", "A stricter policy of one's own asks for another key.",
          held(OWN % (b"separate-key", 1), own)),
