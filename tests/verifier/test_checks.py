@@ -18,8 +18,10 @@ from support.world import CREATOR, LICENSER, STRANGER, BundleSpec
 from sealpack.format import canonical, documents, statement
 from sealpack.format.chunks import CHUNK_SIZE
 from sealpack.format.container import MIMETYPE, BundleReader
+from sealpack.format.dsse import Envelope, Signature
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import BundleGrant
+from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Watermark
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import inspect_bundle, verify_bundle
@@ -277,6 +279,16 @@ def test_newer_revocations_in_the_bundle_count(bundle_file: Path) -> None:
     newer = world.make_revocations(2, keys=[{"keyid": CREATOR.keyid, "good": []}]).to_bytes()
     data = BundleSpec(meta={"META/trust/revocations.json": newer}).build()
     assert outcome(bundle_file, data) == "KEY_REVOKED"
+
+
+def test_no_more_trust_is_read_than_a_trust_file_holds(bundle_file: Path) -> None:
+    """Whoever carries a bundle can add to META: thousands of documents would be read for minutes."""
+    envelope = Envelope(documents.payload_type("root"), b" " * 200_000, (Signature("0" * 64, b"x"),))
+    meta = {f"META/trust/root.{n}.json": envelope.to_bytes() for n in range(2, 18)}
+    assert sum(map(len, meta.values())) > LIMITS.parcel_bytes
+    assert outcome(bundle_file, BundleSpec(meta=meta).build()) == "CONTAINER_LIMIT"
+    meta.popitem()
+    assert outcome(bundle_file, BundleSpec(meta=meta).build()) == "JSON_INVALID"
 
 
 def test_a_bundle_stays_good_over_two_new_roots(bundle_file: Path) -> None:

@@ -120,7 +120,12 @@ class _Run:
 
     def _carried_trust(self, bundle: BundleReader) -> None:
         self.step = "trust"
-        carried = [_trust_member(bundle, n) for n in bundle.entries if n.startswith("META/trust/")]
+        names = [n for n in bundle.entries if n.startswith("META/trust/")]
+        total = sum(bundle.entries[n].item.size for n in names)
+        if total > LIMITS.parcel_bytes:  # nobody has vouched for them: read no more than of a trust file
+            told = f"trust documents of {total} bytes, limit {LIMITS.parcel_bytes}"
+            raise SealpackError("CONTAINER_LIMIT", told)
+        carried = [_trust_member(bundle, n) for n in names]
         if self.trust is None:
             self.report.skipped("trust", "no trust file given: only the one public key is checked")
             return
