@@ -20,6 +20,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey, PublicKey
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import verify_usage
+from sealpack.verifier.checks import verify_bundle
 
 
 def test_it_needs_the_standard_library_only() -> None:
@@ -199,6 +200,16 @@ def test_what_an_earlier_version_made(release: Path) -> None:
     assert (usage.codes, usage.tree.size, usage.tree.root().hex()) == ([], said["size"], said["root"])
     for line in (release / "registry.jsonl").read_bytes().splitlines():
         second.read_registry_line(line)
+
+
+@pytest.mark.parametrize(("more", "code"), [(0, "ok"), (1, "CONTAINER_LIMIT")])
+def test_a_file_outside_payload_has_a_bound(more: int, code: str, tmp_path: Path) -> None:
+    data = BundleSpec(extra={"a.bin": ("asset", "application/x", bytes((16 << 20) + more))}).build()
+    (tmp_path / "x").write_bytes(data)
+    found = code_of(verify_bundle(tmp_path / "x", world.make_trust()).raise_first)
+    assert (
+        found == code_of(second.verify_bundle, data, second.load_trust(world.make_trust().to_bytes())) == code
+    )
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,10 @@ def check_tier(
 
 def unproven(tier: str, missing: list[Gate]) -> SealpackError:
     """TIER_UNPROVEN, naming each gate that is not met and, as remedy, how to meet it."""
-    what = "; ".join(f"{gate.id} ({gate.tier}): {gate.detail}" for gate in missing)
+    asked: dict[tuple[str, str], list[str]] = {}
+    for gate in missing:  # tiers ask for much the same: each gate is told once
+        asked.setdefault((gate.id, gate.detail), []).append(gate.tier)
+    what = "; ".join(f"{name} ({', '.join(by)}): {detail}" for (name, detail), by in asked.items())
     how = "; ".join(dict.fromkeys(gate.remedy for gate in missing if gate.remedy))
     return SealpackError(
         "TIER_UNPROVEN",
@@ -157,18 +160,18 @@ def _policies(
         return (), "the model is encrypted, and evidence speaks of what is inside"
     own = {policy.sha256: policy for policy in tiers.published()}
     carried = {hashlib.sha256(data).hexdigest(): (name, data) for name, data in documents.items()}
-    found = []
-    for digest in manifest.tier_proof.policies:
-        if digest in own:
-            found.append(own[digest])
-        elif digest in carried:
-            name, data = carried[digest]
-            found.append(TierPolicy.from_bytes(data, name, "TIER_UNPROVEN"))
-        else:
+    named = manifest.tier_proof.policies
+    for digest in named:
+        if digest not in own and digest not in carried:
             return (), f"this version does not know the tier policy {digest[:16]}"
-    if not any(policy.sha256 in own for policy in found):
+    if not any(digest in own for digest in named):
         return (), "no published tier policy is named"
-    return tuple(found), ""
+    return tuple(own.get(digest) or _carried(*carried[digest]) for digest in named), ""
+
+
+def _carried(name: str, data: bytes) -> TierPolicy:
+    """The creator's own policy; one that nobody can read proves nothing."""
+    return TierPolicy.from_bytes(data, name, "TIER_UNPROVEN")
 
 
 def _standing(manifest: Manifest, proofs: tuple[Proof, ...], facts: dict[str, Any]) -> Standing:
