@@ -428,6 +428,22 @@ def test_fingerprint_words() -> None:
     assert len(seen) == 65536
 
 
+def test_a_new_root_brings_no_old_list_back() -> None:
+    """A stays, B goes: what only B signed is vouched for no more, and what A signed long ago still is."""
+    withdrawn = revocations(5, B, keys=[{"keyid": world.CREATOR.keyid, "good": []}])
+    known = Trust.from_envelopes(world.make_root(keys=(A, B)), keyring(1, A), revocations(1, A)).update(
+        [withdrawn]
+    )
+    plain = canonical.loads(world.make_root(2, (A, D), signers=(A, B, D)).payload) | {"issued_at": T0 + 1}
+    following = documents.seal("root", {k: v for k, v in plain.items() if k != "schema"}, A, B, D)
+    stepped = known.update([following, revocations(1, A)])
+    assert stepped.root.version == 2 and stepped.revocations == known.revocations
+    made_with_it = revocations(6, A, D, issued_at=T0 + 1)
+    assert stepped.update([made_with_it]).revocations.version == 6
+    blocked = known.update([revocations(2**53 - 1, B)])  # stolen keys cannot keep the way shut
+    assert blocked.update([following, revocations(1, A), made_with_it]).revocations.version == 6
+
+
 def test_the_known_root_is_checked_again_where_it_is_carried() -> None:
     """The same payload under a stranger's signature is no root, even though its content is known."""
     trust = world.make_trust()

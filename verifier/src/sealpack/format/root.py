@@ -29,6 +29,7 @@ class Root:
     mldsa: dict[str, PublicKey]  # keyid of a key -> the ML-DSA key that signs beside it
     roles: dict[str, tuple[int, frozenset[str]]]  # role -> (threshold, keyids)
     envelope: Envelope = field(repr=False)
+    issued_at: int = 0  # Unix seconds; 0 where it is not stated
 
     @classmethod
     def parse(cls, envelope: Envelope) -> Root:
@@ -44,7 +45,9 @@ class Root:
             raise SealpackError("TRUST_INVALID", "root lists one key twice")
         given = f.sub("roles")
         roles = {name: _read_role(given.sub(name), by_id) for name in ROOT_ROLES}
-        root = cls(f.integer("version", lo=1), keys, mldsa, roles, envelope)
+        root = cls(
+            f.integer("version", lo=1), keys, mldsa, roles, envelope, f.integer("issued_at", default=0)
+        )
         root.require("root", envelope)
         return root
 

@@ -208,7 +208,8 @@ def _newer(known: Versioned, envelope: Envelope, root: Root, earlier: list[Root]
     """`known`, or what is in `envelope` if it is newer; TRUST_THRESHOLD if no root vouches for it.
 
     A root step resets the versions: once `root` no longer vouches for `known`, the first document it does
-    vouch for takes its place, so that stolen keys cannot block the way with a very high version.
+    vouch for takes its place, so that stolen keys cannot block the way with a very high version. One that is
+    older than `root` does not: keys that stayed on once signed lists which lack what was revoked since.
     """
     try:
         new = type(known).parse(envelope, root)
@@ -217,7 +218,7 @@ def _newer(known: Versioned, envelope: Envelope, root: Root, earlier: list[Root]
             raise
         return known
     if not _vouches(root, known.envelope):
-        return new
+        return new if new.issued_at >= root.issued_at else known
     if new.version == known.version and envelope.digest != known.envelope.digest:
         kind = documents.kind_of(envelope)
         raise SealpackError("TRUST_CONFLICT", f"another {kind} with version {new.version}")
