@@ -777,6 +777,8 @@ def _newest(root: Doc, older: list[Doc], known: Doc, docs: list[Doc]) -> Doc:
     newest: Doc | None = known if vouches(root, known.kind, known.envelope) else None
     for doc in docs:
         if vouches(root, doc.kind, doc.envelope):
+            if newest is None and doc.body["issued_at"] < root.body.get("issued_at", 0):
+                continue
             if newest is not None and doc.version == newest.version:
                 need(doc.envelope.digest == newest.envelope.digest, "TRUST_CONFLICT", doc.kind)
             newest = doc if newest is None or doc.version > newest.version else newest
@@ -1215,8 +1217,9 @@ def verify_bundle(data: bytes, trust: Trust | None, given: Pair | None = None) -
 
 def take_carried_trust(bundle: Bundle, trust: Trust | None) -> Trust | None:
     """Step 2: kind and version as the names say, then the update of specs/trust.md."""
-    carried = []
-    for name in (name for name in bundle.entries if name.startswith("META/trust/")):
+    carried, names = [], [name for name in bundle.entries if name.startswith("META/trust/")]
+    need(sum(bundle.entries[name].size for name in names) <= 4 * MIB, "CONTAINER_LIMIT", "META/trust")
+    for name in names:
         envelope = read_envelope(bundle.read(name))
         kind, version, *_ = name.removeprefix("META/trust/").split(".")
         need(envelope.type == f"application/vnd.sealpack.{kind}+json", "CONTAINER_META", name)
