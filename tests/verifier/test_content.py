@@ -75,6 +75,13 @@ def test_what_is_no_sbom_of_this_model(tmp_path: Path, data: bytes) -> None:
     assert failure(verify(tmp_path, BundleSpec(extra=faulty))) == ("sbom", "SBOM_INVALID")
 
 
+def test_an_sbom_may_hold_fractions(tmp_path: Path) -> None:
+    """CycloneDX has them for measured values; what is signed as a document has none."""
+    data = sbom_for(hashlib.sha256(tiny_gguf()).hexdigest())[:-1] + b',"value":0.75}'
+    fractions: Files = {"sbom.cdx.json": ("sbom", "application/json", data)}
+    assert verify(tmp_path, BundleSpec(extra=fractions)).ok
+
+
 # --- terms ----------------------------------------------------------------------------------------------
 
 

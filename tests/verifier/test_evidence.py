@@ -106,6 +106,14 @@ def test_a_document_that_does_not_hold_fails_the_bundle(tmp_path: Path, data: by
     assert NAME in failure.detail
 
 
+def test_a_document_is_written_as_it_was_read() -> None:
+    said = made.payload()
+    read, entry = open_evidence(sealed(), TRUST)
+    assert read.to_dict() == said and entry.issuer == read.evaluator
+    without = {name: member for name, member in said.items() if name != "notes"}
+    assert open_evidence(sealed(notes=made.GONE), TRUST)[0].to_dict() == without
+
+
 def test_a_revoked_assessor_is_refused_but_for_the_listed(tmp_path: Path) -> None:
     path = tmp_path / "x.sealpack"
     path.write_bytes(made.bundle(made.spec(GOOD)))

@@ -99,6 +99,13 @@ def test_a_model_inside_another_file_reads_the_same() -> None:
     assert read_gguf_header(wrapped, 777, len(data)) == read(data)
 
 
+def test_short_arrays_are_told_whole() -> None:
+    layers = pair("toy.layers", ARRAY, struct.pack("<IQ3I", U32, 3, 7, 0, 9))
+    flags = pair("toy.flags", ARRAY, struct.pack("<IQ", BOOL, 2) + b"\x01\x00")
+    metadata = read(gguf([ARCHITECTURE, layers, flags])).metadata
+    assert (metadata["toy.layers"], metadata["toy.flags"]) == ((7, 0, 9), (True, False))
+
+
 def test_long_values_are_told_by_their_length() -> None:
     tokens = struct.pack("<IQ", STRING, 65) + text("t") * 65
     scores = struct.pack("<IQ", 6, 1000) + bytes(4000)

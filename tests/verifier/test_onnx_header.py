@@ -158,6 +158,12 @@ def test_operators_defined_in_the_model_are_not_custom() -> None:
     assert header.custom_domains == ()
 
 
+def test_tensors_of_training_graphs_are_found() -> None:
+    info = block(1, graph(tensor("a", rest=RAW))) + block(2, graph(tensor("b", rest=RAW)))
+    header = read(model(tensor(rest=RAW), rest=block(20, info)))
+    assert [t.name for t in header.tensors] == ["w", "training/a", "training/b"]
+
+
 def test_initializers_are_not_inputs() -> None:
     listed = block(11, value_info("w", 1, (2,)))
     data = number(1, 9) + block(7, graph(tensor(rest=RAW), rest=listed)) + OPSET

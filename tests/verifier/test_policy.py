@@ -137,6 +137,7 @@ def test_every_rule_at_its_boundary(section: str, good: str, bad: str) -> None:
         ("[evidence]\nminimum = 2", "evidence", [evidence(), evidence(metrics=[])],
          [evidence(), evidence() | {"name": "evidence/again.json"}]),
         ("[evidence]\nminimum = 1", "evidence", [evidence()], [evidence(verified=False)]),
+        ("[evidence]\nunexpired = true", "evidence", [evidence()], [evidence(valid_until=None)]),
         ("[signer]\nmax_age_days = 0", "signed_at", NOW, NOW - 1),
         ("[signer]\nmax_age_days = 0", "signed_at", NOW + DAY, NOW + DAY + 1),
         ("[evidence]\nmax_age_days = 5", "evidence", [evidence(issued_at=NOW + DAY)],

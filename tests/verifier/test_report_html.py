@@ -184,6 +184,14 @@ def test_a_page_with_evidence_tier_and_policy(tmp_path: Path) -> None:
     assert "no trust file was given" in page.text and "ML-DSA-65 (post-quantum)" in page.text
 
 
+def test_a_document_that_leaves_out_what_it_may(tmp_path: Path) -> None:
+    report = report_on(tmp_path, reports.rich())
+    report.facts["evidence"] = [{"name": "evidence/a.json", "signed": True, "verified": True}]
+    text = check(html.render(report)).text
+    assert "signed by an evaluator, and the signature holds" in text
+    assert "? rows of unnamed data" in text and "Tasknot stated" in text and "Issued" not in text
+
+
 def test_a_page_without_a_trust_file(tmp_path: Path) -> None:
     page = check(html.render(report_on(tmp_path, reports.rich(), key=world.CREATOR.public)))
     assert "nobody was asked whose key it is" in page.text

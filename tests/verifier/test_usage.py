@@ -319,6 +319,29 @@ def test_another_devices_file_is_refused() -> None:
     assert report.accepted == 0
 
 
+def test_what_is_no_usage_file_has_a_report_without_a_log() -> None:
+    assert verify_usage(b"junk").to_dict() == {
+        "schema": "sealpack/usage-report/v1",
+        "ok": False,
+        "accepted": 0,
+        "torn": True,
+        "complete": False,
+        "growth": {},
+        "findings": [{"code": "USAGE_TORN", "message": "usage file ends before its header does"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "trailer", [b'{"trailer":{"count":700}}', b'{"trailer":7}', b'{"trailer":{"count":-1,"sha256":"x"}}']
+)
+def test_a_trailer_that_says_nothing(trailer: bytes) -> None:
+    lines = gzip.decompress(file_of(700)).splitlines(keepends=True)
+    assert lines[-1].startswith(b'{"trailer":')
+    report = verify_usage(b"".join(lines[:-1]) + trailer + b"\n", DEVICE.public)
+    assert [finding.code for finding in report.findings] == ["USAGE_MISMATCH"]
+    assert report.accepted == 700 and not report.complete
+
+
 def test_genesis_must_be_of_the_header() -> None:
     header = replace(head_of(log(700)), device_key=OTHER.public)
     stream = io.BytesIO()
