@@ -38,6 +38,7 @@ def evidence(**members: Any) -> dict[str, Any]:
 
 
 FACTS: dict[str, Any] = {
+    "trust": {"updated": False},
     "signer": {"issuer": "Acme Models", "keyid": KEYID, "scheme": "ecdsa-p256-sha256"},
     "signed_at": T0,
     "post_quantum": {"bundle": True},
@@ -114,6 +115,13 @@ BOUNDARIES = [
     ("sbom", 'required = ["model-name"]', 'required = ["security-metrics"]'),
     ("sbom", "max_not_applicable = 1", "max_not_applicable = 0"),
 ]
+
+
+def test_nobody_vouches_for_a_name_without_a_keyring() -> None:
+    """With `--key` the facts have no trust; what stands for an issuer then is no issuer's name."""
+    told = {"signer": {"issuer": "the given public key", "keyid": KEYID}}
+    (found,) = evaluate(policy('[signer]\nissuers = ["the given public key"]'), told, NOW)
+    assert not found.ok and "not known" in found.detail
 
 
 @pytest.mark.parametrize(("section", "good", "bad"), BOUNDARIES)

@@ -12,6 +12,7 @@ import pytest
 from support import reports, world
 from support.reports import NOW
 
+from sealpack.format import parts
 from sealpack.format.errors import SealpackError
 from sealpack.format.trust import Trust
 from sealpack.format.words import fingerprint_words
@@ -267,6 +268,17 @@ def test_output_never_replaces_an_input(folder: Path, capsys: pytest.CaptureFixt
         before = target.read_bytes()
         status, _, err = call(capsys, "verify", bundle, "--trust", trust, "-o", target, "--force")
         assert status == 2 and "error[USAGE]" in err and target.read_bytes() == before
+
+
+def test_output_never_replaces_a_part(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = parts.split(folder / "good.sealpack", tmp_path)
+    (part,) = (path for path, _ in parts.PartList.load(listed).parts)
+    before = part.read_bytes()
+    given = ("verify", listed, "--trust", folder / "trust.json", "-o", part, "--force")
+    status, _, err = call(capsys, *given)
+    assert status == 2 and "error[USAGE]" in err and part.read_bytes() == before
 
 
 def test_output_where_nothing_can_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

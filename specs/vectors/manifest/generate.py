@@ -110,6 +110,7 @@ def _members(bad: Any) -> None:
         ("tier", "An unknown quality tier.", {"quality_tier": "Best"}),
         ("engine", "engine is text.", {"engine": "llama.cpp"}),
         ("recertify", "A date of another form.", {"recertify_by": "1.1.2027"}),
+        ("recertify-calendar", "A day that no calendar has.", {"recertify_by": "2027-02-30"}),
         ("plan", "A plan without version.", {"plan": {"id": "pro"}}),
         ("watermark", "A mark without commitment.", {"watermark": {"scheme": "lsb"}}),
         ("name-long", "A name of 201 characters.", {"name": "n" * 201}),

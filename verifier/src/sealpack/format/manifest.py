@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from sealpack.format import canonical
@@ -199,7 +200,7 @@ class Manifest:
             description=f.text("description", default=""),
             support=f.text("support", max_len=300, default=None),
             plan=PlanRef.parse(plan) if plan else None,
-            recertify_by=f.text("recertify_by", pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}", default=None),
+            recertify_by=_date(f, "recertify_by"),
             encryption=None if encryption is None else _carried(f, "encryption"),
             watermark=Watermark.parse(watermark) if watermark else None,
             tier_proof=TierProof.parse(proof) if proof else None,
@@ -263,6 +264,15 @@ class Manifest:
         crit = [name for name in KNOWN_CRIT if getattr(self, name) is not None]
         members: dict[str, Any] = plain(self, leave_out=("data",))
         return canonical.dumps({"schema": SCHEMA, **members, **({"crit": crit} if crit else {})})
+
+
+def _date(f: Fields, key: str) -> str | None:
+    """A day that the calendar has, as YYYY-MM-DD."""
+    text = f.text(key, pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}", default=None)
+    try:
+        return text and date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise f.fail(key, "is not a day of the calendar") from None
 
 
 def _carried(f: Fields, key: str) -> dict[str, Any]:

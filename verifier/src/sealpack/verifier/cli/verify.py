@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sealpack.format import parts
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import read_bounded
 from sealpack.format.keys import ECDSA, PrivateKey, PublicKey
@@ -91,7 +92,7 @@ def verify(
     if mldsa_file and key_file is None:
         raise SealpackError("USAGE", "--mldsa-key belongs to --key; a trust file names both keys")
     signer = _signer(fmt, sign_key, passphrase_file, verifier_id)
-    _check_output(output, force, bundle, trust_file, key_file, mldsa_file, policy_file, sign_key)
+    _check_output(output, force, *_files_of(bundle), trust_file, key_file, mldsa_file, policy_file, sign_key)
     trust = support.load_trust(trust_file) if trust_file else None
     key, mldsa_key = _public(key_file), _public(mldsa_file)
     judge = _policy(policy_file) if policy_file else None
@@ -113,9 +114,16 @@ def verify(
         shown = _render(report, fmt, signer, verifier_id, terminal=output is None)
         support.write_result(shown, output, force)
     if not report.ok:
-        first = report.failures[0]
-        support.note(f"sealpack: error[{first.code}]: {printable(bundle)}: {first.detail}")
+        support.note(_refusal(report))
     return report.exit_status
+
+
+def _refusal(report: Report) -> str:
+    """The first failure in one line, as every error reads; the report has the others."""
+    first, *others = report.failures
+    what = f"{first.id}: {first.detail}" if first.code == "POLICY_DENIED" else first.detail
+    more = f" (and {len(others)} more)" if others else ""
+    return f"sealpack: error[{first.code}]: {printable(report.path)}: {what}{more}; next: {first.remedy}"
 
 
 def _policy(policy_file: str) -> Callable[[Report, int], None]:
@@ -148,6 +156,13 @@ def _passphrase(sign_key: str, passphrase_file: str | None) -> bytes | None:
     """The passphrase of an encrypted key, from its file or asked for on a terminal."""
     encrypted = b"BEGIN ENCRYPTED" in read_bounded(sign_key, MAX_KEY_FILE)
     return support.passphrase(passphrase_file, prompt="Key passphrase") if encrypted else None
+
+
+def _files_of(bundle: str) -> list[str]:
+    """The bundle's file, and where it is a list of parts, theirs."""
+    if not parts.is_list(bundle):
+        return [bundle]
+    return [bundle, *(str(path) for path, _ in parts.PartList.load(support.existing(bundle)).parts)]
 
 
 def _check_output(output: str | None, force: bool, *inputs: str | None) -> None:
@@ -190,4 +205,14 @@ def _coloured(text: str) -> str:
 
 
 def _public(path: str | None) -> PublicKey | None:
-    return PublicKey.from_pem(read_bounded(path, 4096).decode("ascii", "replace")) if path else None
+    """The key in a public key file; KEY_MALFORMED names the file."""
+    if path is None:
+        return None
+    try:
+        return PublicKey.from_pem(read_bounded(path, MAX_KEY_FILE).decode("ascii", "replace"))
+    except SealpackError as error:
+        raise SealpackError(
+            error.code,
+            f"{path}: {error.message}",
+            remedy="give a public key file (NAME.pub.pem), or a trust file with --trust",
+        ) from None
