@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bars fuzz check frozen docs clean
+.PHONY: demo test coverage bars fuzz check frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sealpack demo
 
-test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -q
+test: $(VENV)/.installed-dev check coverage
+	$(BIN)/pytest -q $(addprefix --ignore=,$(MEASURED))
+
+# Every line and branch of format and verifier, by their own tests and the vectors; less than all is a failure.
+MEASURED := tests/verifier tests/vectors/test_vectors.py tests/vectors/test_receipt_vectors.py
+coverage: $(VENV)/.installed-dev
+	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(MEASURED)
 
 # What every change must pass before any test runs.
 check: $(VENV)/.installed-dev

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -378,6 +378,23 @@ def test_roots_step_one_by_one_in_any_order() -> None:
         "TRUST_ROLLBACK",
         "TRUST_CONFLICT",
     )
+
+
+def test_whoever_holds_an_older_root_follows_the_chain() -> None:
+    newest = trust(ROOT_3, 2, C).after([ROOT_1, ROOT_2])
+    assert newest.chain == (ROOT_1, ROOT_2, *newest.envelopes)
+    assert Trust.load(newest.to_bytes()) == newest
+    followed = trust(ROOT_1, 1, A).update(newest.chain)
+    assert followed.root.digest == newest.root.digest and followed.chain == newest.chain
+
+
+@pytest.mark.parametrize(
+    "older",
+    [(lambda: [ROOT_1]), (lambda: [ROOT_2, ROOT_1]), (lambda: [ROOT_2, ROOT_3]), (lambda: [keyring(2, C)])],
+    ids=["gap", "backwards", "itself", "no root"],
+)
+def test_older_roots_that_do_not_lead_on(older: Callable[[], list[Envelope]]) -> None:
+    assert code_of(trust(ROOT_3, 2, C).after, older()) == "TRUST_INVALID"
 
 
 def test_another_root_of_the_same_version_is_a_conflict() -> None:
