@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -421,3 +422,37 @@ def test_the_recovery_sheet_names_verbs_that_exist(project: Path, capsys: Captur
     assert "sealpack trust rotate --key KEYID --with keys/NEW.pub.pem --root-key keys/root.pem" in sheet
     assert "sealpack trust revoke --key KEYID --good FILE --root-key keys/root.pem" in sheet
     assert "sealpack trust rotate --new-root keys/NEW.pem --root-key keys/root.pem" in sheet
+
+
+# --- what is told -------------------------------------------------------------------------------------
+
+
+def test_show_names_what_is_withdrawn_and_how_many_sign(project: Path, capsys: Capture) -> None:
+    withdrawn = ("--key", keyid("bundle"), "--floor", "acme/my-model=3", "--license", "L-1")
+    assert change("revoke", *withdrawn[:2]) == 0
+    assert change("revoke", *withdrawn[2:]) == 0
+    capsys.readouterr()
+    assert sealpack("trust", "show", "trust/trust.json") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1 root keys must sign every change" in shown
+    assert re.search(rf"{keyid('bundle')[:16]} .*\(revoked\)", shown)
+    assert re.search(rf"{keyid('license')[:16]} .*\(active\)", shown)
+    assert (
+        f"  key      {keyid('bundle')}\n  license  L-1\n  floor    acme/my-model: release 3 or newer" in shown
+    )
+
+
+def test_the_first_key_of_an_issuer_needs_a_namespace(project: Path, capsys: Capture) -> None:
+    new_key("ward")
+    told = ("add", "--key", "keys/ward.pub.pem", "--role", "evidence", "--issuer", "Ward Lab")
+    assert "Ward Lab has no key in the keyring yet" in refused(capsys, "USAGE", *told)
+    assert change(*told, "--namespace", "acme") == 0
+
+
+def test_no_remedy_names_an_option_that_the_verb_has_not(project: Path, capsys: Capture) -> None:
+    assert sealpack("key", "new", "keys/bundle.pem") == 2
+    assert sealpack("init", project, "--publisher", "acme") == 2
+    init = ("trust", "init", "trust/trust.json", "--publisher", "acme", "--root", "keys/root.pem")
+    assert sealpack(*init) == 2
+    told = capsys.readouterr().err
+    assert told.count("error[OUTPUT_EXISTS]") == 3 and "--force" not in told

@@ -24,7 +24,11 @@ def write_pair(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> 
     public = public_path(path)
     for target in (path, public):
         if target.exists():
-            raise SealpackError("OUTPUT_EXISTS", f"{target} already exists; keys are never replaced")
+            raise SealpackError(
+                "OUTPUT_EXISTS",
+                f"{target} already exists; keys are never replaced",
+                remedy="choose another name",
+            )
     atomic_write(path, key.to_pem(passphrase), mode=PRIVATE_MODE, replace=False)
     try:
         atomic_write(public, key.public.pem.encode("ascii"), replace=False)

@@ -80,7 +80,7 @@ def export(path: Path, folder: Path, progress: Progress = lambda _: None) -> str
     folder is there and not empty; after a failure nothing is left of it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SealpackError("OUTPUT_EXISTS", f"{folder} already exists")
+        raise SealpackError("OUTPUT_EXISTS", f"{folder} already exists", remedy="choose a new folder")
     with BundleReader.open(path) as bundle, _new_folder(folder) as made:
         manifest = Manifest.from_bytes(bundle.read("manifest.json"))
         blobs = [_blob(bundle, name, manifest) for name in bundle.names]

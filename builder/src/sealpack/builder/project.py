@@ -62,7 +62,9 @@ def create(
         raise SealpackError("USAGE", "the name must be 1 to 200 printable characters")
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow a link
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SealpackError("OUTPUT_EXISTS", f"{folder} already exists and is not empty")
+        raise SealpackError(
+            "OUTPUT_EXISTS", f"{folder} already exists and is not empty", remedy="choose a new folder"
+        )
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)

@@ -40,10 +40,10 @@ def find_key(trust: Trust, name: str) -> KeyEntry:
     """The keyring entry whose keyid is, or alone begins with, `name`; USAGE otherwise."""
     found = [entry for keyid, entry in trust.keyring.entries.items() if name and keyid.startswith(name)]
     if len(found) != 1:
-        count = "no key" if not found else f"{len(found)} keys"
+        count = "no key of the keyring begins" if not found else f"{len(found)} keys of the keyring begin"
         raise SealpackError(
             "USAGE",
-            f"{count} of the keyring begin with {name[:64]!r}",
+            f"{count} with {name[:64]!r}",
             remedy="`sealpack trust show` lists the key ids",
         )
     return found[0]
@@ -59,6 +59,8 @@ def usual_names(trust: Trust, issuer: str | None, namespaces: Sequence[str]) -> 
     if namespaces:
         return chosen, tuple(namespaces)
     used = {entry.namespaces for entry in entries if entry.issuer == chosen}
+    if not used:
+        raise SealpackError("USAGE", f"{chosen} has no key in the keyring yet: say what for with --namespace")
     if len(used) != 1:
         raise SealpackError("USAGE", f"the keys of {chosen} do not share one namespace: give --namespace")
     return chosen, next(iter(used))

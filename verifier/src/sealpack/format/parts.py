@@ -98,13 +98,13 @@ def split(
     if not _NAME.fullmatch(source.name):
         raise SealpackError("USAGE", f"{source.name} has characters that no list of parts holds: rename it")
     if part_size < MIN_PART:
-        raise SealpackError("USAGE", f"parts of {part_size} bytes are smaller than {MIN_PART}")
+        raise SealpackError("USAGE", f"the smallest part has {MIN_PART} bytes, not {part_size}")
     count = -(-size // part_size)
     if not 1 <= count <= MAX_PARTS:
         raise SealpackError("USAGE", f"{size} bytes make {count} parts, not 1 to {MAX_PARTS}")
     target = folder / f"{source.name}{LIST_SUFFIX}"
     if target.exists():
-        raise SealpackError("OUTPUT_EXISTS", f"{target} already exists")
+        raise SealpackError("OUTPUT_EXISTS", f"{target} already exists", remedy="choose another folder")
     with contextlib.ExitStack() as undo:
         lines = []
         with open_regular(source) as file:

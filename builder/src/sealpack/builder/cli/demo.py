@@ -27,7 +27,7 @@ def demo(keep_in: str | None) -> None:
 
     folder = Path(keep_in) if keep_in else None
     if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise SealpackError("OUTPUT_EXISTS", f"{folder} is not empty")
+        raise SealpackError("OUTPUT_EXISTS", f"{folder} is not empty", remedy="choose a new folder")
     with tempfile.TemporaryDirectory(prefix="sealpack-demo-") as work:
         places = story.Places(Path(work))
         story.tell(places, click.echo)

@@ -16,7 +16,12 @@ _UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "MiB": 1 << 20, "GiB": 1 << 30}
 @click.command(short_help="Write a bundle as an OCI image layout, or as parts for small media.")
 @click.argument("bundle", type=click.Path(dir_okay=False))
 @click.option("--oci", "oci_dir", type=click.Path(file_okay=False), help="New folder for an image layout.")
-@click.option("--parts", "parts_dir", type=click.Path(file_okay=False), help="Folder for numbered parts.")
+@click.option(
+    "--parts",
+    "parts_dir",
+    type=click.Path(file_okay=False),
+    help="Folder for numbered parts, e.g. the stick.",
+)
 @click.option("--part-size", help="Largest part, e.g. 2GB or 650MiB [default: what FAT32 can hold].")
 @support.format_option
 def export(bundle: str, oci_dir: str | None, parts_dir: str | None, part_size: str | None, fmt: str) -> None:

@@ -99,7 +99,9 @@ def _made_on_token(uri: str, path: Path) -> dict[str, Any]:
     from sealpack.format.files import atomic_write
 
     if path.exists():
-        raise SealpackError("OUTPUT_EXISTS", f"{path} already exists; keys are never replaced")
+        raise SealpackError(
+            "OUTPUT_EXISTS", f"{path} already exists; keys are never replaced", remedy="choose another name"
+        )
     named = KeyUri.parse(uri)
     with token.generate(named) as public:
         atomic_write(path, public.pem.encode("ascii"), replace=False)

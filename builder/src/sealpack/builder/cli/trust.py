@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
+from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
 
 _FILE = click.Path(dir_okay=False)
@@ -63,6 +65,12 @@ def init(
         for purpose, (scheme, _) in trust_author.PURPOSES.items()
         for path in purposes[purpose]
     ]
+    if os.path.lexists(out):
+        raise SealpackError(
+            "OUTPUT_EXISTS",
+            f"{out} already exists",
+            remedy="choose another name; `sealpack trust add`, `rotate` and `revoke` change what is there",
+        )
     roots = {path: keyfiles.load_signer(path, passphrase) for path in root}
     beside = {
         key.keyid: keyfiles.load_private(keyfiles.mldsa_beside(path), passphrase)

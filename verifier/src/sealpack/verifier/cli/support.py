@@ -140,11 +140,16 @@ def passphrase_option(command: F) -> F:
 
 
 def load_trust(path: str | os.PathLike[str]) -> Any:
-    """The :class:`Trust` in a trust file."""
+    """The :class:`Trust` in a trust file; the errors of :meth:`Trust.load` name the file."""
     from sealpack.format.limits import LIMITS
     from sealpack.format.trust import Trust
 
-    return Trust.load(read_bounded(path, LIMITS.parcel_bytes))
+    data = read_bounded(path, LIMITS.parcel_bytes)
+    try:
+        return Trust.load(data)
+    except SealpackError as error:
+        remedy = "give the vendor's trust file (trust.json)" if error.code == "JSON_INVALID" else error.remedy
+        raise SealpackError(error.code, f"{os.fspath(path)}: {error.message}", remedy=remedy) from None
 
 
 class Bar:

@@ -76,16 +76,29 @@ def show(file: str, fmt: str) -> None:
     lines = [
         f"root v{root['version']}  {root['digest']}",
         f"  words  {root['words']}",
+        f"  {_threshold(root)}",
         f"keyring v{keyring['version']}",
     ]
+    width = max((len(_schemes(k)) for k in keyring["keys"]), default=0)
     lines += [
-        f"  {k['keyid'][:16]}  {_schemes(k):<18} {k['issuer']}: {', '.join(k['roles'])}"
-        f" for {', '.join(k['namespaces'])} ({k['status']})"
+        f"  {k['keyid'][:16]}  {_schemes(k):<{width}}  {k['issuer']}: {', '.join(k['roles'])}"
+        f" for {', '.join(k['namespaces'])} ({'revoked' if k['keyid'] in lists['keys'] else k['status']})"
         for k in keyring["keys"]
     ]
     counts = ", ".join(f"{len(lists[n])} {n}" for n in ("keys", "bundles", "licenses", "devices", "floors"))
     lines.append(f"revocations v{lists['version']}: {counts}")
+    for name in ("key", "bundle", "license", "device"):
+        lines += [f"  {name:<7}  {withdrawn}" for withdrawn in lists[f"{name}s"]]
+    lines += [f"  floor    {bundle}: release {index} or newer" for bundle, index in lists["floors"].items()]
     support.emit(summary, "\n".join(map(printable, lines)), fmt)
+
+
+def _threshold(root: dict[str, Any]) -> str:
+    """How many root keys must sign: in one phrase, or by role where the roles differ."""
+    asked = {role: f"{told['threshold']} of {len(told['keys'])}" for role, told in root["roles"].items()}
+    if len(set(asked.values())) == 1:
+        return f"{asked['root']} root keys must sign every change"
+    return ", ".join(f"{role}: {count} root keys" for role, count in asked.items())
 
 
 def _schemes(entry: dict[str, Any]) -> str:
