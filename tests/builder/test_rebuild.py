@@ -44,6 +44,13 @@ def test_a_public_key_is_enough_and_nothing_is_written(
     assert sorted(p.name for p in bundle.parent.iterdir()) == before
 
 
+def test_a_project_without_its_private_keys_is_enough(home: Path, gguf_model: Path, bundle: Path) -> None:
+    (home / "keys/bundle.pem").unlink()
+    assert check(home, gguf_model, bundle) == 0  # the public half beside it
+    (home / "keys/bundle.pub.pem").unlink()
+    assert check(home, gguf_model, bundle) == 1
+
+
 def test_a_bundle_with_two_signatures(
     build: Builder, home: Path, gguf_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

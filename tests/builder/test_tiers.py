@@ -249,3 +249,19 @@ def test_evaluate_build_and_verify_as_a_creator_does(
     assert "0 of 0 samples passed, 1 needed" in capsys.readouterr().err
     assert sealpack("build", onnx_model, "--out", "x.sealpack") == 0
     assert verify_bundle("x.sealpack", trust).ok
+
+
+def test_evidence_of_another_processing_is_named_before_its_gates(
+    build: Builder, project: Path, onnx_model: Path, tmp_path: Path
+) -> None:
+    evidence(project, onnx_model, method={"evaluated": 9, "seed": 0, "batch": 1, "warmup": 0})
+    claimed(project, "Verified")
+    with pytest.raises(SealpackError, match="9 rows evaluated") as caught:
+        built(build, project, onnx_model, tmp_path / "x.sealpack")
+    assert caught.value.code == "TIER_UNPROVEN"
+    assert caught.value.message.count("9 rows evaluated") == 1
+    path = project / "sealpack.toml"
+    path.write_text(path.read_text().replace('label = "a"', 'label = "b"'))
+    with pytest.raises(SealpackError, match="other processing") as caught:
+        built(build, project, onnx_model, tmp_path / "x.sealpack")
+    assert caught.value.code == "EVIDENCE_MISMATCH"

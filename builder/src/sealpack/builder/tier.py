@@ -16,7 +16,7 @@ from sealpack.builder.config import Config
 from sealpack.builder.sections import EvidenceSection
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
-from sealpack.format.evidence import is_document
+from sealpack.format.evidence import io_digest, is_document
 from sealpack.format.files import read_bounded
 from sealpack.format.manifest import Manifest, TierProof
 from sealpack.format.trust import Trust
@@ -60,6 +60,7 @@ class Claim:
                 remedy="give --trust, or trust.file in sealpack.toml",
             )
         if missing:
+            self._check_processing(manifest)
             raise evidence.unproven(tier, missing)
         if tier == tiers.BASE:
             return manifest
@@ -70,6 +71,15 @@ class Claim:
         found = completeness.assess(json.loads(sbom), manifest)
         score = found.present, found.applicable
         return Standing(manifest, self.signer, self.signed_at, self.proofs, score, self.section.thresholds)
+
+    def _check_processing(self, manifest: Manifest) -> None:
+        """EVIDENCE_MISMATCH for a document made with another `io`: its gates would send people astray."""
+        for proof in self.proofs:
+            if proof.evidence.subject.io_sha256 != io_digest(manifest.io):
+                raise SealpackError(
+                    "EVIDENCE_MISMATCH",
+                    f"{proof.name}: it was made with other processing, labels or samples",
+                )
 
     def check_subjects(self, manifest: Manifest) -> None:
         """EVIDENCE_MISMATCH when a document is about other files than the manifest's."""

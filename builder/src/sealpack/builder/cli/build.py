@@ -208,13 +208,17 @@ def _public_keys(
 ) -> tuple[Signer, Signer | None]:
     """The public halves, for a build that is only compared."""
     from sealpack.builder.assemble import Blank
-    from sealpack.builder.keyfiles import load_any
+    from sealpack.builder.key_uri import is_uri
+    from sealpack.builder.keyfiles import load_any, public_path
 
     if config.keys.bundle is None:
         raise SealpackError("USAGE", "no key: give --key, or keys.bundle in sealpack.toml")
     given = options["passphrase_file"] or config.keys.passphrase_file
     passphrase = _path(str(given)) if given else None
-    key = load_any(config.keys.bundle, passphrase)
+    ref = config.keys.bundle
+    if not is_uri(ref) and not Path(ref).exists() and public_path(Path(ref)).exists():
+        ref = public_path(Path(ref))  # a colleague has the project without its private keys
+    key = load_any(ref, passphrase)
     entry = trust.keyring.entries.get(key.keyid) if trust else None
     second = load_any(options["mldsa_path"], passphrase) if options["mldsa_path"] else entry and entry.mldsa
     return Blank(key), Blank(second) if second else None
