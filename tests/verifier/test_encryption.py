@@ -189,7 +189,7 @@ def test_weights_left_plain_are_refused() -> None:
     vocabulary = {"payload/vocab.txt": ("vocabulary", "text/plain", bytes(header.files[0].stored_size))}
     value = json.loads(BundleSpec(extra=vocabulary).members()["manifest.json"])
     with pytest.raises(SealpackError, match=r"payload/model\.gguf is not encrypted"):
-        Manifest.from_bytes(canonical.dumps(value | {"encryption": header.to_dict()}))
+        Manifest.from_bytes(canonical.dumps(value | {"encryption": header.to_dict(), "crit": ["encryption"]}))
 
 
 def test_generator_still_makes_them(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from sealpack.runtime import (
     rights,
     store,
     timekeeper,
+    unlock,
 )
 from sealpack.runtime.admission import Build, Facts, Verdict, Warning
 from sealpack.runtime.engines import choose
@@ -110,7 +111,7 @@ class Runtime:
         self._bundle = store.open_installed(state, found)
         try:
             self._open(self._bundle, license)
-            self._session = choose.load(self._bundle.model(), options)
+            self._session = choose.load(self._bundle.model(self._input_key(self._bundle)), options)
         except BaseException:
             self._close()
             raise
@@ -152,6 +153,13 @@ class Runtime:
                 f"license is for device {activation.device_id}, this is {device.name(key)}",
             )
         return key
+
+    def _input_key(self, bundle: OpenBundle) -> bytes | None:
+        """What opens an encrypted bundle; asked for when the license's own checks have passed."""
+        if bundle.manifest.encryption is None:
+            return None
+        rights, digest = self._rights, bundle.installed.bundle_digest
+        return unlock.input_key(self._state.home, rights.activation, digest)
 
     def _stand(self) -> Verdict:
         """The checks that can be made before the model is loaded; a refusal is noted in the log."""

@@ -51,6 +51,11 @@ class Home:
         """The device's private key."""
         return self.path / "device.key"
 
+    @property
+    def hpke_key(self) -> Path:
+        """The seed of the device's key for wrapped keys."""
+        return self.path / "device.hpke"
+
     def secret(self) -> bytes:
         """The per-install secret that authenticates store records; made on first use."""
         path = self.path / "secret"

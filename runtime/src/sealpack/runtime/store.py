@@ -29,7 +29,7 @@ from sealpack.format.manifest import Manifest
 from sealpack.format.parts import whole_blocks
 from sealpack.format.statement import read_signature
 from sealpack.format.trust import Trust
-from sealpack.runtime import anchors
+from sealpack.runtime import anchors, unlock
 from sealpack.runtime.engines.base import Span, VerifiedModel
 from sealpack.runtime.home import Home
 from sealpack.runtime.state import State
@@ -79,10 +79,11 @@ class OpenBundle:
         """How the model is fed and read."""
         return ModelIo.parse(Fields(self.manifest.io, "manifest.io", "MANIFEST_INVALID"))
 
-    def model(self) -> VerifiedModel:
-        """The verified weights for an engine; the bundle must stay open while it is used."""
-        if self.manifest.encryption is not None:
-            raise SealpackError("DOC_CRIT", f"{self.manifest.bundle_id} is encrypted: not supported yet")
+    def model(self, input_key: bytes | None = None) -> VerifiedModel:
+        """The verified weights for an engine; the bundle must stay open while it is used.
+
+        `input_key` opens those of an encrypted bundle; see :func:`sealpack.runtime.unlock.decrypted`.
+        """
         spans = {
             entry.name: Span(self.reader.entries[entry.name].data_at, entry.size, entry.role)
             for entry in self.manifest.files
@@ -94,6 +95,7 @@ class OpenBundle:
             spans,
             self.io,
             self.manifest.bundle_id,
+            unlock.decrypted(self.reader, self.manifest, input_key),
         )
 
     def role_digest(self, *roles: str) -> str | None:

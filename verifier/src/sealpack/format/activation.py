@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sealpack.format import documents
-from sealpack.format.dsse import Envelope
+from sealpack.format.dsse import Envelope, b64decode, b64encode
 from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
+from sealpack.format.hybrid import PUBLIC_SIZE, HybridPublicKey
 from sealpack.format.keys import ED25519, PublicKey
 from sealpack.format.trust import Trust
 from sealpack.format.values import IDENTIFIER, METERS, plain
@@ -35,6 +36,14 @@ def log_origin(license_id: str, device: str, epoch: int) -> str:
     return f"sealpack/usage/{license_id}/{device}/{epoch}"
 
 
+def _hpke_key(f: Fields) -> HybridPublicKey:
+    data = b64decode(f.text("hpke_key", max_len=2 * PUBLIC_SIZE), f"{f.what}.hpke_key", f.code)
+    try:
+        return HybridPublicKey.from_bytes(data)
+    except SealpackError as error:
+        raise f.fail("hpke_key", f"is no hybrid key: {error.message}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ActivationRequest:
     """What a device asks with. `digest` is what the activation will answer to."""
@@ -46,6 +55,7 @@ class ActivationRequest:
     runtime: str
     device_label: str | None = None
     license_id: str | None = None
+    hpke_key: HybridPublicKey | None = None  # what keys of encrypted bundles are wrapped for
     digest: str = field(default="", compare=False)
 
     @property
@@ -70,12 +80,15 @@ class ActivationRequest:
             f.text("runtime", max_len=200),
             f.text("device_label", max_len=100, default=None),
             f.text("license_id", pattern=IDENTIFIER, default=None),
+            _hpke_key(f) if "hpke_key" in f else None,
             envelope.digest,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The payload without `schema`."""
-        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key"))
+        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key", "hpke_key"))
+        if self.hpke_key is not None:
+            members["hpke_key"] = b64encode(self.hpke_key.data)
         return {**members, "device_key": self.device_key.pem}
 
 

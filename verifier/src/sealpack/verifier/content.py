@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Protocol
 
 from sealpack.format.container import MIMETYPE, BundleReader
 from sealpack.format.encryption import PREFIX_SIZE
@@ -121,24 +121,44 @@ def model(bundle: BundleReader, manifest: Manifest, facts: dict[str, Any]) -> st
     if manifest.encryption is not None:
         _check_commitments(bundle, manifest)
         return "encrypted: the header cannot be read without a key"
-    place = bundle.entries[entry.name]
+    sizes = {e.name: e.size for e in manifest.with_role("model-data")}
+    header = model_header(bundle.file, bundle.entries[entry.name].data_at, entry, manifest.kind, sizes)
+    facts["custom_operators"] = sorted(header.custom_domains) if isinstance(header, OnnxHeader) else []
+    return f"{manifest.kind} header well formed, {len(header.tensors)} tensors"
+
+
+class Sized(Protocol):
+    """A file's name in the bundle and its size in bytes, decrypted where it is encrypted."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+def model_header(
+    file: BinaryIO, at: int, entry: Sized, kind: str, data_sizes: Mapping[str, int]
+) -> GgufHeader | OnnxHeader:
+    """The header of the model at offset `at`; `data_sizes` are those of the `model-data` files by name.
+
+    MANIFEST_MISMATCH when it is no model of `kind`, MODEL_UNSAFE, MODEL_TRUNCATED.
+    """
     try:
-        header = read_model_header(bundle.file, place.data_at, entry.size, entry.name)
+        header = read_model_header(file, at, entry.size, entry.name)
     except SealpackError as error:
         if error.code != "MODEL_UNKNOWN":
             raise
-        raise SealpackError("MANIFEST_MISMATCH", f"not a {manifest.kind} model: {error.message}") from None
-    kind = "gguf" if isinstance(header, GgufHeader) else "onnx"
-    if kind != manifest.kind:
-        raise SealpackError("MANIFEST_MISMATCH", f"{entry.name} is {kind}, the manifest says {manifest.kind}")
+        raise SealpackError("MANIFEST_MISMATCH", f"not a {kind} model: {error.message}") from None
+    found = "gguf" if isinstance(header, GgufHeader) else "onnx"
+    if found != kind:
+        raise SealpackError("MANIFEST_MISMATCH", f"{entry.name} is {found}, the manifest says {kind}")
     if isinstance(header, OnnxHeader):
         folder = entry.name.rpartition("/")[0]
-        sizes = {e.name: e.size for e in manifest.with_role("model-data")}
         for name, needed in header.external_files.items():
-            if sizes.get(f"{folder}/{name}", -1) < needed:
+            if data_sizes.get(f"{folder}/{name}", -1) < needed:
                 raise SealpackError("MODEL_UNSAFE", f"{entry.name} reads {name}, which is missing or short")
-    facts["custom_operators"] = sorted(header.custom_domains) if isinstance(header, OnnxHeader) else []
-    return f"{kind} header well formed, {len(header.tensors)} tensors"
+    return header
 
 
 LOOKS: tuple[tuple[str, Look], ...] = (("sbom", sbom), ("terms", terms), ("model", model))

@@ -12,10 +12,12 @@ import mmap
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.io import ModelIo
+from sealpack.runtime.decrypt import DecryptedFile
+from sealpack.verifier import content
 
 MAX_TEXT = 4 << 20  # characters in one call, far beyond every context; more only costs time to refuse
 
@@ -41,7 +43,8 @@ class VerifiedModel:
     """A bundle whose content was verified, open on the runtime's own read-only copy.
 
     `fd` stays open as long as the object is used; `files` maps manifest paths to their bytes;
-    `model` is the path of the model file itself; `io` says how it is fed and read.
+    `model` is the path of the model file itself; `io` says how it is fed and read. `decrypted` holds the
+    encrypted ones of `files`, which are read through it and verified as they are read.
     """
 
     fd: int
@@ -50,6 +53,7 @@ class VerifiedModel:
     files: Mapping[str, Span]
     io: ModelIo
     name: str = ""
+    decrypted: Mapping[str, DecryptedFile] = field(default_factory=dict)
 
     def span(self, path: str) -> Span:
         """The place of `path`; BUNDLE_INVALID when the bundle does not hold it."""
@@ -60,6 +64,8 @@ class VerifiedModel:
 
     def read(self, path: str) -> bytes:
         """The bytes of a small file."""
+        if path in self.decrypted:
+            return self.decrypted[path].to_bytes()
         span = self.span(path)
         return os.pread(self._descriptor(span), span.size, span.offset)
 
@@ -67,7 +73,9 @@ class VerifiedModel:
         return self.fd if span.fd is None else span.fd
 
     def view(self, path: str) -> memoryview:
-        """The bytes of a file mapped read-only, without copying them."""
+        """The bytes of a file mapped read-only, without copying them; of an encrypted one, in memory."""
+        if path in self.decrypted:
+            return self.decrypted[path].to_memory()
         span = self.span(path)
         if span.size == 0:
             return memoryview(b"")
@@ -75,6 +83,11 @@ class VerifiedModel:
         length = span.offset + span.size - start
         mapped = mmap.mmap(self._descriptor(span), length, prot=mmap.PROT_READ, offset=start)
         return memoryview(mapped)[span.offset - start :]
+
+    def close(self) -> None:
+        """End decryption: an engine has loaded all it needs."""
+        for file in self.decrypted.values():
+            file.close()
 
     def with_role(self, role: str) -> list[str]:
         """The paths of the files with a role, in order."""
@@ -194,6 +207,15 @@ def check_texts(texts: tuple[str, ...]) -> None:
         raise SealpackError(
             "REQUEST_TOO_LARGE", f"the text has {length:,} characters, a call takes {MAX_TEXT:,}"
         )
+
+
+def check_header(model: VerifiedModel, stream: BinaryIO) -> None:
+    """What `verify` could not say of an encrypted model, before a parser sees `stream`, its plain bytes.
+
+    MANIFEST_MISMATCH, MODEL_UNSAFE, MODEL_TRUNCATED.
+    """
+    sizes = {path: model.decrypted[path].size for path in model.with_role("model-data")}
+    content.model_header(stream, 0, model.decrypted[model.model], model.kind, sizes)
 
 
 OPTIONS: Mapping[str, str] = {"prompt": "--prompt TEXT", "text": "--text TEXT", "inputs": "--input FILE"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from sealpack.format.errors import SealpackError
 from sealpack.runtime.engines.base import Engine, Options, Session, VerifiedModel
 
@@ -9,7 +11,8 @@ from sealpack.runtime.engines.base import Engine, Options, Session, VerifiedMode
 def load(model: VerifiedModel, options: Options | None = None) -> Session:
     """Load a verified model with the engine of its kind; EXTRA_MISSING when that is not installed."""
     try:
-        return _engine(model.kind).load(model, options or Options())
+        with contextlib.closing(model):
+            return _engine(model.kind).load(model, options or Options())
     except ModuleNotFoundError as error:
         extra = "runtime-gguf" if model.kind == "gguf" else "runtime"
         raise SealpackError(

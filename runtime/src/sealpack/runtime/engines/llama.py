@@ -1,6 +1,7 @@
 """GGUF models through llama.cpp, loaded without a copy from inside the store's bundle.
 
-llama.cpp maps the open bundle from the model's offset on. The high-level binding only takes a path, so
+llama.cpp maps the open bundle from the model's offset on; an encrypted model it reads through a stream that
+decrypts (:mod:`.stdio`), into its own memory. The high-level binding only takes a path, so
 while it is being constructed the one loader symbol it calls is replaced, under a lock, by one that
 gives the model already loaded. Tokens are counted in the generation loop.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import ctypes
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from llama_cpp import _internals
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.io import ModelIo
+from sealpack.runtime.decrypt import PlainStream
+from sealpack.runtime.engines import base, stdio
 from sealpack.runtime.engines.base import (
     Call,
     Description,
@@ -43,6 +47,7 @@ from sealpack.runtime.engines.cpu import choose_threads, require_avx2
 
 _DEFAULT_CONTEXT = 4096  # tokens; a model trained on less gets its own length
 _SCORED = 64  # tokens whose logits are held at once: a row of them is as long as the vocabulary
+_HEADER_BUFFER = 1 << 16  # bytes
 _SEQUENCES = 64  # texts that llama.cpp embeds in one batch
 
 _loader_lock = threading.Lock()
@@ -64,7 +69,7 @@ class LlamaEngine:
         llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
         threads = choose_threads(options.threads)
         name = model.name or model.model
-        pointer = _load_weights(model.fd, model.span(model.model), name)
+        pointer = _load_weights(model, name)
         trained = llama_cpp.llama_model_n_ctx_train(pointer)
         # Positions past the trained length have no meaning, and some models abort on them.
         context = min(options.context or _DEFAULT_CONTEXT, trained)
@@ -83,23 +88,39 @@ class LlamaEngine:
         return LlamaSession(llm, model.io, threads, context)
 
 
-def _load_weights(fd: int, span: Span, name: str) -> Any:
-    """Map the GGUF that starts at the span's offset; the map outlives the file object."""
+def _load_weights(model: VerifiedModel, name: str) -> Any:
     llama_cpp.llama_backend_init()
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0
-    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    encrypted = model.decrypted.get(model.model)
+    if encrypted is None:
+        pointer = _map(model.fd, model.span(model.model), name)
+    else:
+        base.check_header(model, io.BufferedReader(PlainStream(encrypted), _HEADER_BUFFER))
+        with stdio.reading(encrypted) as file:
+            pointer = llama_cpp.llama_model_load_from_file_ptr(
+                file, _parameters(llama_cpp.LLAMA_LOAD_MODE_NONE)
+            )
+    if not pointer:
+        raise SealpackError("ENGINE_FAILED", f"llama.cpp could not load {name}")
+    return pointer
+
+
+def _map(fd: int, span: Span, name: str) -> Any:
+    """Map the GGUF that starts at the span's offset; the map outlives the file object."""
     file = _libc.fdopen(os.dup(fd), b"rb")
     if not file:
         raise SealpackError("ENGINE_FAILED", f"{name} could not be opened")
     try:
         _libc.fseeko(file, span.offset, os.SEEK_SET)
-        pointer = llama_cpp.llama_model_load_from_file_ptr(file, params)
+        return llama_cpp.llama_model_load_from_file_ptr(file, _parameters(llama_cpp.LLAMA_LOAD_MODE_MMAP))
     finally:
         _libc.fclose(file)
-    if not pointer:
-        raise SealpackError("ENGINE_FAILED", f"llama.cpp could not load {name}")
-    return pointer
+
+
+def _parameters(load_mode: int) -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    params.load_mode = load_mode
+    return params
 
 
 @contextlib.contextmanager

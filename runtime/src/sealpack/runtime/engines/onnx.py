@@ -1,4 +1,4 @@
-"""ONNX models through ONNX Runtime, from verified memory only.
+"""ONNX models through ONNX Runtime, from verified memory only, decrypted there if need be.
 
 Source: specs/manifest.md (`io`). The graph is passed as bytes and its external data as read-only maps
 of the store's copy; the file system is never asked for a name that stands in the model. Pre-processing
@@ -8,6 +8,7 @@ is `wordpiece` (texts) or `tensor` (numbers per input); post-processing is `embe
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ from sealpack.runtime.engines.base import (
     Score,
     Usage,
     VerifiedModel,
+    check_header,
     check_texts,
     wrong_task,
 )
@@ -71,10 +73,11 @@ class OnnxEngine:
             settings.add_external_initializers_from_files_in_memory(
                 list(external), list(external.values()), [len(v) for v in external.values()]
             )
+        graph = model.read(model.model)
+        if model.model in model.decrypted:
+            check_header(model, io.BytesIO(graph))
         try:
-            session = ort.InferenceSession(
-                model.read(model.model), settings, providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises a dozen types with no common base
             raise _failed(f"{model.name or model.model} could not be loaded", error) from None
         return OnnxSession(session, model, threads, external)
