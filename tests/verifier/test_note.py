@@ -189,3 +189,8 @@ def test_signatures_of_another_size(blob: bytes, message: str) -> None:
     line = f"\n— {POINT.origin} {base64.b64encode(blob).decode()}\n"
     with refused(message):
         open_checkpoint((POINT.text + line).encode(), DEVICE.public)
+
+
+def test_a_note_is_text() -> None:
+    with refused("not UTF-8"):
+        open_checkpoint(sign_checkpoint(POINT, DEVICE).replace(b"\xe2\x80\x94", b"\xff"), DEVICE.public)

@@ -301,3 +301,12 @@ def test_a_count_of_zero_leaves_no_register() -> None:
     registers = Registers()
     registers.charge("r1", "ok", {"calls": 0, "ms": 3})
     assert registers.totals == {("r1", "ok", "ms"): 3}
+
+
+def test_a_total_is_over_every_status_and_one_route_or_all() -> None:
+    registers = Registers()
+    registers.charge("r1", "ok", {"calls": 3, "ms": 100})
+    registers.charge("r1", "err", {"calls": 1})
+    registers.charge("r2", "ok", {"calls": 5})
+    assert (registers.total("calls"), registers.total("calls", route="r1")) == (9, 4)
+    assert registers.total("tok_in") == 0
