@@ -239,7 +239,7 @@ def test_other_refusals(build: Builder, gguf_model: Path, tmp_path: Path, home: 
     assert caught.value.code == "KEY_UNREADABLE"
     with pytest.raises(SealpackError) as caught:
         build(gguf_model, out, key=PrivateKey.from_scalar(99))
-    assert caught.value.code == "SIG_KEY_UNKNOWN"
+    assert caught.value.code == "SIG_KEY_UNKNOWN" and "sealpack trust add" in caught.value.remedy
     out.write_bytes(b"mine")
     with pytest.raises(SealpackError) as caught:
         build(gguf_model, out)

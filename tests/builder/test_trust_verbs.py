@@ -205,6 +205,13 @@ def test_a_device_follows_three_roots_with_the_last_parcel(
     assert "not at hand" not in capsys.readouterr().err
 
 
+def test_a_key_is_not_named_by_a_digit_or_two(project: Path, capsys: Capture) -> None:
+    named = keyid("bundle")
+    assert change("revoke", "--key", named[:7]) == 2
+    assert "at least 8 digits" in capsys.readouterr().err
+    assert change("revoke", "--key", named[:8]) == 0
+
+
 def test_lost_steps_are_told(project: Path, capsys: Capture) -> None:
     """A trust file of 0.2.0 holds one step; whoever lost its parcels leaves older machines behind."""
     said = []

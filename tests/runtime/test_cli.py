@@ -112,6 +112,9 @@ def test_pin_shows_the_words_and_waits_for_a_yes(shell: Shell, monkeypatch: pyte
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     shell("trust", "pin", trust, status=130)
     assert "root fingerprint: " in shell.err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    shell("trust", "pin", trust, status=2)
+    assert "give --yes" in shell.err
     shell("install", shell.site.bundle(), status=4)
     assert "error[TRUST_UNPINNED]" in shell.err
 

@@ -37,8 +37,13 @@ class Withdrawal:
 
 
 def find_key(trust: Trust, name: str) -> KeyEntry:
-    """The keyring entry whose keyid is, or alone begins with, `name`; USAGE otherwise."""
-    found = [entry for keyid, entry in trust.keyring.entries.items() if name and keyid.startswith(name)]
+    """The keyring entry whose keyid is, or alone begins with, `name`; USAGE otherwise.
+
+    A beginning has at least 8 digits: what is done to a key by mistake is not undone.
+    """
+    if len(name) < 8:
+        raise SealpackError("USAGE", f"{name!r} is too short: give at least 8 digits of the key id")
+    found = [entry for keyid, entry in trust.keyring.entries.items() if keyid.startswith(name)]
     if len(found) != 1:
         count = "no key of the keyring begins" if not found else f"{len(found)} keys of the keyring begin"
         raise SealpackError(

@@ -172,7 +172,8 @@ class Trust:
                 root, older = root.accepts_next(envelope), (*older, root.envelope)
             elif _version(envelope) == root.version:
                 if Root.parse(envelope).digest != root.digest:  # the one that is known must hold here too
-                    raise SealpackError("TRUST_CONFLICT", f"another root with version {root.version}")
+                    told = f"another root with version {root.version}, perhaps another vendor's"
+                    raise SealpackError("TRUST_CONFLICT", told)
             elif _version(envelope) > root.version:
                 raise SealpackError(
                     "TRUST_ROLLBACK", f"root version {_version(envelope)} does not follow {root.version}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from sealpack.format.errors import SealpackError
 from sealpack.runtime.cli.common import open_state, state_option
 from sealpack.verifier.cli import support
 
@@ -25,7 +28,7 @@ def pin(file: str, yes: bool, state_dir: str | None, fmt: str) -> None:
     words = fingerprint_words(trust.root_digest)
     if not yes:
         support.note(f"root fingerprint: {words}")
-        click.confirm("Do these words match what the vendor told you?", abort=True, err=True)
+        _confirm()
     with open_state(state_dir, create=True) as state:
         anchors.pin(state, trust)
     result = {
@@ -35,3 +38,16 @@ def pin(file: str, yes: bool, state_dir: str | None, fmt: str) -> None:
         "words": words,
     }
     support.emit(result, f"pinned root {trust.root_digest[:16]}: {words}", fmt)
+
+
+def _confirm() -> None:
+    try:
+        agreed = click.confirm("Do these words match what the vendor told you?", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise  # the user's interrupt
+        raise SealpackError(
+            "USAGE", "nobody is there to compare the words", remedy="compare them, then give --yes"
+        ) from None
+    if not agreed:
+        raise click.Abort
