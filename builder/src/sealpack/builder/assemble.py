@@ -184,7 +184,13 @@ def _check_signer(order: BuildOrder) -> None:
         if order.licenses:
             raise SealpackError("USAGE", "licenses can only ride in a bundle together with a trust file")
         return
-    entry = order.trust.entry(order.key.keyid, "bundle", "")
+    try:
+        entry = order.trust.entry(order.key.keyid, "bundle", "")
+    except SealpackError as error:
+        remedy = "list it first: `sealpack trust add --key NAME.pub.pem --role bundle`"
+        raise SealpackError(
+            error.code, error.message, remedy=remedy if error.code == "SIG_KEY_UNKNOWN" else None
+        ) from None
     signing.signers(entry, order.key, order.mldsa_key)
     if not entry.covers(order.config.bundle.id):
         raise SealpackError("SIG_NAMESPACE", f"the key may not sign for {order.config.bundle.id}")
