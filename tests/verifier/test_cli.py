@@ -19,8 +19,10 @@ import pytest
 from support import world
 from support.world import BundleSpec
 
+from sealpack.format import documents
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import CODES
+from sealpack.format.trust import Trust
 from sealpack.format.words import fingerprint_words
 from sealpack.verifier.cli import main as cli
 
@@ -205,6 +207,25 @@ def test_trust_show(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["root"]["digest"] == trust.root_digest
     assert shown["root"]["words"] in call(capsys, files, "trust", "show", "@trust.json")[1]
     assert {k["keyid"] for k in shown["keyring"]["keys"]} == set(trust.keyring.entries)
+
+
+def test_trust_show_tells_thresholds_by_role_where_they_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trust.json"
+    path.write_bytes(world.make_trust().to_bytes())
+    assert (
+        "  1 of 1 root keys must sign every change\n" in call(capsys, tmp_path, "trust", "show", str(path))[1]
+    )
+    one = {"threshold": 1, "keyids": [world.ROOT.keyid]}
+    two = {"threshold": 1, "keyids": [world.ROOT.keyid, world.STRANGER.keyid]}
+    pems = [world.ROOT.public.pem, world.STRANGER.public.pem]
+    roles = {"root": two, "keyring": one, "revocations": one}
+    root = documents.seal("root", {"version": 1, "keys": pems, "roles": roles}, world.ROOT)
+    mixed = Trust.from_envelopes(root, world.make_keyring(), world.make_revocations())
+    path.write_bytes(mixed.to_bytes())
+    out = call(capsys, tmp_path, "trust", "show", str(path))[1]
+    assert "root: 1 of 2 root keys, keyring: 1 of 1 root keys, revocations: 1 of 1 root keys\n" in out
 
 
 # --- help, colour, the real process ---------------------------------------------------------------------

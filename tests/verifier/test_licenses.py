@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from sealpack.format import canonical, documents
 from sealpack.format.activation import Activation, ActivationRequest, Ceiling, Lease, device_id, log_origin
 from sealpack.format.encryption import WRAPPED_SIZE, WrappedKey
 from sealpack.format.errors import SealpackError
+from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import PrivateKey
 from sealpack.format.leasing import ceilings, device_share, next_lease
 from sealpack.format.license import (
@@ -187,6 +189,15 @@ def test_a_request_proves_its_own_key() -> None:
     assert code_of(ActivationRequest.open, request(device_key="x")) == "KEY_MALFORMED"
     assert code_of(ActivationRequest.open, request(nonce="0" * 31)) == "DOC_SCHEMA"
     assert code_of(ActivationRequest.open, request(crit=["tpm"])) == "DOC_CRIT"
+
+
+def test_a_request_carries_the_key_that_weights_are_wrapped_for() -> None:
+    key = HybridPrivateKey.from_seed(b"sealpack-test-hybrid-key-0000001").public
+    made = replace(ActivationRequest.open(request()), hpke_key=key)
+    opened = ActivationRequest.open(documents.seal("activation-request", made.to_dict(), DEVICE))
+    assert opened.hpke_key == key and opened == made
+    for faulty in ("", "AAAA", "no base64", 7, base64.b64encode(key.data + b"x").decode()):
+        assert code_of(ActivationRequest.open, request(hpke_key=faulty)) == "DOC_SCHEMA"
 
 
 def activation(**members: Any) -> documents.Envelope:
