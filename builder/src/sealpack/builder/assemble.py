@@ -2,7 +2,8 @@
 
 Source: specs/container.md, specs/manifest.md, specs/signature.md. Payload is streamed once, hashed while
 it is written to its place; memory does not grow with the model. The same model, configuration, key and
-`signed_at` (and vault record, when the copy is marked) give the same bytes.
+`signed_at` (and vault record, when the copy is marked, or build record, when it is encrypted) give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import importlib
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sealpack.builder import enclosures, signing, tier
+from sealpack.builder import build_record, enclosures, signing, tier
 from sealpack.builder.config import Config
 from sealpack.builder.content import Content, FileContent, blocks
 from sealpack.builder.describe import ModelFile, io_member, read_model
+from sealpack.builder.encrypt import ENCRYPTED_ROLES, BuildKey, EncryptedContent
 from sealpack.builder.sections import ExtraFile
 from sealpack.format import chunks, statement
 from sealpack.format.chunks import CHUNK_SIZE
 from sealpack.format.container import MIMETYPE, Member, check_name, data_offsets, write_bundle
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import EncryptedFile, EncryptionHeader
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_writer, io_error
 from sealpack.format.gguf_split import PartDigest
@@ -67,6 +71,15 @@ class MarkOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """With which key to encrypt the weights, and the file and passphrase that keep it; None: it is kept."""
+
+    key: BuildKey
+    record: Path | None = None
+    passphrase: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class BuildOrder:
     """Everything a build depends on. `signed_at` is Unix seconds and goes into the signature."""
 
@@ -78,6 +91,7 @@ class BuildOrder:
     trust: Trust | None = None
     licenses: tuple[Envelope, ...] = ()
     mark: MarkOrder | None = None
+    encryption: Encryption | None = None
     progress: Callable[[int], None] = lambda _: None
 
 
@@ -125,10 +139,10 @@ class _Part:
 
 
 def build(order: BuildOrder, out: Path, *, overwrite: bool = False) -> Built:
-    """Write the bundle to `out`, whole or not at all.
+    """Write the bundle to `out`, whole or not at all, and before it the record of an encrypted build.
 
     MODEL_*, CONFIG_INVALID, FILE_MISSING, SBOM_INVALID, WATERMARK_UNSUITABLE, SIG_NAMESPACE,
-    OUTPUT_EXISTS; `overwrite` allows an existing `out` to be replaced.
+    OUTPUT_EXISTS; `overwrite` allows an existing `out` to be replaced, but never a record.
     """
     if order.key.scheme != ECDSA:
         raise SealpackError("KEY_UNREADABLE", "bundles are signed with an ECDSA P-256 key")
@@ -136,14 +150,27 @@ def build(order: BuildOrder, out: Path, *, overwrite: bool = False) -> Built:
         raise SealpackError("KEY_UNREADABLE", f"the ML-DSA key is of scheme {order.mldsa_key.scheme}")
     if out.exists() and not overwrite:
         raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
+    if order.encryption is not None and order.encryption.record is not None:
+        build_record.check_absent(order.encryption.record)
     _check_signer(order)
     facts = _gather(order)
-    with _marked(facts, out) as (weights, watermark):
+    with _marked(facts, out) as (weights, watermark), contextlib.ExitStack() as kept:
         recipe = _Recipe(facts, weights, watermark)
         with atomic_writer(out, replace=overwrite) as file:
             manifest = _write(recipe, file)
             size = file.tell()
+            kept.callback(_keep(facts, manifest))
+        kept.pop_all()
     return Built(out, size, manifest, order.key.keyid, facts.model.warnings)
+
+
+def _keep(facts: _Facts, manifest: Manifest) -> Callable[[], None]:
+    """Write the record before the bundle appears: none is out whose key is lost. What undoes it."""
+    asked = facts.order.encryption
+    if asked is None or asked.record is None or facts.key is None:
+        return lambda: None
+    build_record.BuildRecord.of(manifest, facts.key).write(asked.record, asked.passphrase)
+    return partial(asked.record.unlink, missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +183,34 @@ class _Facts:
     terms: Terms
     enclosed: tuple[_Part, ...]
     claim: tier.Claim
+    key: BuildKey | None = None  # with a salt for every file that it encrypts
 
 
 def _gather(order: BuildOrder) -> _Facts:
     model = read_model(order.model)
     _check_kind(order.config, model)
-    names = {s.name for s in _payload(order.config, model, model.contents)}
+    payload = _payload(order.config, model, model.contents)
+    names = {source.name for source in payload}
     terms = enclosures.terms(order.config, model.description.license)
     given = tuple(enclosures.metadata(order.config, terms))
     enclosed = tuple(_metadata_part(*each) for each in given)
     io = io_member(model.description, order.config.io, names)
     claim = tier.read_claim(order.config, order.key.keyid, order.signed_at, order.trust, given)
-    return _Facts(order, model, io, terms, enclosed, claim)
+    return _Facts(order, model, io, terms, enclosed, claim, _key(order, payload))
+
+
+def _key(order: BuildOrder, payload: list[_Source]) -> BuildKey | None:
+    """The build's key with its salts. A tier that nobody can judge without a key is not claimed."""
+    if order.encryption is None:
+        return None
+    wanted = order.config.bundle.quality_tier
+    if wanted not in (None, DEFAULT_TIER):
+        raise SealpackError(
+            "TIER_UNPROVEN",
+            f"{wanted} is not proven: evidence speaks of what is inside an encrypted model",
+            remedy="claim no tier for the encrypted build; evidence may still ride along",
+        )
+    return order.encryption.key.covering(s.name for s in payload if s.role in ENCRYPTED_ROLES)
 
 
 def _check_kind(config: Config, model: ModelFile) -> None:
@@ -250,15 +293,25 @@ class _Recipe:
 
     @property
     def sources(self) -> list[_Source]:
-        """Payload files in name order."""
-        return _payload(self.facts.order.config, self.facts.model, self.weights)
+        """Payload files in name order, as they are stored."""
+        clean = _payload(self.facts.order.config, self.facts.model, self.weights)
+        return [self._stored(source) for source in clean]
+
+    def _stored(self, source: _Source) -> _Source:
+        key, bundle = self.facts.key, self.facts.order.config.bundle
+        if key is None or source.role not in ENCRYPTED_ROLES:
+            return source
+        content = key.encrypted(source.content, source.name, bundle.id, bundle.release_index)
+        return replace(source, content=content)
 
     def members(self, hashed: list[_Hashed]) -> tuple[Manifest, list[Member]]:
         """The manifest, and all entries but those of META."""
         parts = [part for pair in _numbered(hashed) for part in pair] + list(self.facts.enclosed)
         merged_from = tuple(part for each in hashed for part in each.merged_from)
         parts.append(_sbom_part(self.facts, parts, merged_from))
-        manifest = _manifest(self.facts, parts, self.watermark)
+        contents = [each.source.content for each in hashed]
+        encrypted = tuple(c.entry for c in contents if isinstance(c, EncryptedContent))
+        manifest = _manifest(self.facts, parts, self.watermark, encrypted)
         members = [part.member for part in parts]
         members += [Member.of_bytes("mimetype", MIMETYPE), Member.of_bytes("manifest.json", manifest.data)]
         return manifest, members
@@ -290,9 +343,11 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     with _loading("jsonschema.validators"):
         hashed = [_pour(each, file, offsets[each.source.name], order.progress) for each in expected]
     manifest, members = recipe.members(hashed)
-    recipe.facts.claim.check_subjects(manifest)
+    if manifest.encryption is None:
+        recipe.facts.claim.check_subjects(manifest)
     _check(members, order, manifest)
-    if recipe.facts.model.split is not None:  # what we merge must be what every reader accepts
+    # What we merge must be what every reader accepts; of an encrypted model that is seen when it is opened.
+    if recipe.facts.model.split is not None and manifest.encryption is None:
         model = manifest.model
         read_model_header(file, offsets[model.name], model.size, model.name)
     write_bundle(file, [*members, *_signatures(order, manifest), *_riding(order)], offsets)
@@ -307,6 +362,8 @@ def _check(members: list[Member], order: BuildOrder, manifest: Manifest) -> None
     for envelope in order.licenses:
         assert order.trust is not None  # _check_signer
         license = open_license(envelope, order.trust)
+        if manifest.encryption is not None:
+            build_record.check_binding(license, manifest.bundle_id)
         if not license.covers(manifest.bundle_id, manifest.version, manifest.bundle_digest):
             raise SealpackError("BUNDLE_MISMATCH", f"license {license.license_id} is for another bundle")
 
@@ -438,12 +495,18 @@ def _sbom_part(facts: _Facts, parts: list[_Part], merged_from: tuple[PartDigest,
         license_id=order.mark.license_id if order.mark else None,
         licensee=order.mark.licensee if order.mark else None,
         marked=order.mark is not None,
+        encrypted=facts.key is not None,
         merged_from=merged_from,
     )
     return _metadata_part(SBOM_NAME, "sbom", sbom.build(given))
 
 
-def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) -> Manifest:
+def _manifest(
+    facts: _Facts,
+    parts: list[_Part],
+    watermark: Watermark | None,
+    encrypted: tuple[EncryptedFile, ...],
+) -> Manifest:
     bundle, described = facts.order.config.bundle, facts.model.description
     made = Manifest(
         bundle_id=bundle.id,
@@ -461,9 +524,11 @@ def _manifest(facts: _Facts, parts: list[_Part], watermark: Watermark | None) ->
         plan=facts.terms.plan,
         recertify_by=bundle.recertify_by,
         watermark=watermark,
+        encryption=EncryptionHeader(encrypted).to_dict() if encrypted else None,
     )
-    with next(part for part in parts if part.entry.role == "sbom").member.open() as sbom:
-        made = facts.claim.stamp(made, sbom.read())
+    if not encrypted:
+        with next(part for part in parts if part.entry.role == "sbom").member.open() as sbom:
+            made = facts.claim.stamp(made, sbom.read())
     data = made.to_bytes()
     Manifest.from_bytes(data)  # what we write must be what every reader accepts
     return replace(made, data=data)

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sealpack.builder import signing
+from sealpack.builder.build_record import BuildRecord
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
 from sealpack.format.activation import Activation, ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.keys import Signer
@@ -207,14 +209,17 @@ def activate(
     *,
     now: int,
     lines: Iterable[RegistryLine] = (),
+    records: Iterable[BuildRecord] = (),
 ) -> Issued:
     """Add the activation of the requesting device and its first lease.
 
     `lines` are the registry's; they say which seats are taken. The device that asks again keeps its
-    seat. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID.
+    seat. `records` are of encrypted builds that it may open. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID;
+    BUNDLE_MISMATCH for a record of another build, USAGE for a device that has no key to wrap for.
     """
     license = issued.license
     _check_request(request, license, issuer.trust)
+    keys = _wrapped_keys(license, request, records)
     seats = license.devices.max
     others = _other_devices(license, request.device_id, lines, issuer.trust)
     if seats is not None and len(others) >= seats:
@@ -230,6 +235,7 @@ def activate(
         nonce=request.nonce,
         issued_at=now,
         device_label=request.device_label or license.device_label,
+        keys=keys,
     )
     lease = next_lease(license, request.device_id, 0, FIRST_LEASE, now, {})
     return replace(
@@ -237,6 +243,26 @@ def activate(
         activation=documents.seal("activation", activation.to_dict(), *issuer.signers),
         lease=documents.seal("lease", lease.to_dict(), *issuer.signers),
         device_id=request.device_id,
+    )
+
+
+def _wrapped_keys(
+    license: License, request: ActivationRequest, records: Iterable[BuildRecord]
+) -> tuple[WrappedKey, ...]:
+    """The key of each build, once, for the asking device."""
+    builds = {record.bundle_digest: record for record in records}
+    for record in builds.values():
+        record.check_license(license)
+    if builds and request.hpke_key is None:
+        raise SealpackError(
+            "USAGE",
+            f"device {request.device_id} sent no key to wrap the keys of encrypted bundles for",
+            remedy="update sealpack on the device and ask for a new `activate request`",
+        )
+    return tuple(
+        request.hpke_key.wrap(record.key.input_key, digest, license.license_id, request.device_id)
+        for digest, record in sorted(builds.items())
+        if request.hpke_key is not None
     )
 
 

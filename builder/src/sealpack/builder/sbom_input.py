@@ -28,6 +28,7 @@ class SbomInput:
     license_id: str | None = None
     licensee: str | None = None
     marked: bool = False
+    encrypted: bool = False
     merged_from: tuple[PartDigest, ...] = ()
     io: Mapping[str, Any] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ CONTROLS = (
     "SHA-256 of every file and of each 1 MiB of payload, checked before the model is loaded",
 )
 MARK_CONTROL = "per-licensee watermark in the weights"
+ENCRYPTION_CONTROL = "weights encrypted with AES-256-GCM, decrypted in memory on activated devices only"
 
 
 def facts(given: SbomInput) -> Iterator[tuple[str, object]]:
@@ -34,7 +35,9 @@ def facts(given: SbomInput) -> Iterator[tuple[str, object]]:
     yield "sealpack:io:task", given.task
     yield "sealpack:io:pre", _kind(given, "pre")
     yield "sealpack:io:post", _kind(given, "post")
-    for control in (*CONTROLS, *([MARK_CONTROL] if given.marked else []), *sbom.security.controls):
+    taken = ((MARK_CONTROL, given.marked), (ENCRYPTION_CONTROL, given.encrypted))
+    own = [control for control, is_so in taken if is_so]
+    for control in (*CONTROLS, *own, *sbom.security.controls):
         yield "sealpack:security-control", control
     for standard in sbom.security.compliance:
         yield "sealpack:security-compliance", standard

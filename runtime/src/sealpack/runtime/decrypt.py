@@ -119,7 +119,7 @@ class DecryptedFile:
         return memory.toreadonly()
 
     def to_memory_file(self) -> int:
-        """All of it in a sealed memory file, whose descriptor the caller closes; OSError where there is none."""
+        """All of it in a sealed memory file, whose descriptor the caller closes; OSError without those."""
         descriptor = secret_memory.memory_file("sealpack", self.size)
         try:
             for at in range(0, self.size, _LEAF):

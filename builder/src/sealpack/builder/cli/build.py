@@ -54,6 +54,14 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--license-id", help="License of the marked copy.")
 @click.option("--vault", type=_FILE, help="Watermark vault; needed with --licensee.")
 @click.option("--vault-passphrase-file", type=_FILE, help="File whose first line opens the vault.")
+@click.option("--encrypt", is_flag=True, help="Encrypt the weights; the key goes into a build record.")
+@click.option(
+    "--seal",
+    "record_path",
+    type=_FILE,
+    help="Build record to write with --encrypt, or to read with --check [default: NAME.seal].",
+)
+@click.option("--seal-passphrase-file", type=_FILE, help="File whose first line opens the build record.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option(
     "--check",
@@ -63,7 +71,15 @@ _FILE = click.Path(dir_okay=False)
 )
 @support.format_option
 def build(
-    model: str | None, out: str | None, force: bool, checked: str | None, fmt: str, **options: Any
+    model: str | None,
+    out: str | None,
+    force: bool,
+    checked: str | None,
+    encrypt: bool,
+    record_path: str | None,
+    seal_passphrase_file: str | None,
+    fmt: str,
+    **options: Any,
 ) -> int:
     """Build one sealed, signed bundle from MODEL, an ONNX or GGUF file.
 
@@ -71,21 +87,34 @@ def build(
 
     What is not given here comes from sealpack.toml, and what is not there from the model itself. The same
     inputs and signing time give the same bytes with a key file; a key on a token (pkcs11: URI) signs with
-    random nonces, so each build differs in its signature.
+    random nonces, so each build differs in its signature. With --encrypt the key is new each time, and kept
+    in a build record under a passphrase: keep that file, no device can be activated for the build without it.
     """
     support.require_extra("builder", "cyclonedx", "jsonschema")
     from sealpack.builder import assemble
+    from sealpack.builder.cli import build_records
 
     order = _order(model, options, signing=checked is None)
     if checked is not None:
-        return _check(order, support.existing(checked), fmt)
+        bundle = support.existing(checked)
+        if encrypt or record_path or seal_passphrase_file:
+            record = build_records.beside(record_path, bundle)
+            order = dataclasses.replace(
+                order, encryption=build_records.replayed(record, seal_passphrase_file)
+            )
+        return _check(order, bundle, fmt)
     target = Path(out) if out else _default_out(order.config)
+    if encrypt:
+        record = build_records.beside(record_path, target)
+        order = dataclasses.replace(order, encryption=build_records.fresh(record, seal_passphrase_file))
+    elif record_path or seal_passphrase_file:
+        raise SealpackError("USAGE", "a build record is written with --encrypt only")
     with support.progress_bar("hashing", _total(order.model)) as bar:
         order = dataclasses.replace(order, progress=bar.update)
         built = assemble.build(order, target, overwrite=force)
     for warning in built.warnings:
         support.note(f"warning: the model {warning}, which the runtime does not have")
-    _report(built, fmt)
+    _report(built, order.encryption.record if order.encryption else None, fmt)
     return 0
 
 
@@ -285,7 +314,7 @@ def _completeness(built: Built) -> Completeness:
         return assess(json.loads(bundle.read(entry.name)), built.manifest)
 
 
-def _report(built: Built, fmt: str) -> None:
+def _report(built: Built, record: Path | None, fmt: str) -> None:
     m = built.manifest
     completeness = _completeness(built)
     result: dict[str, Any] = {
@@ -313,6 +342,11 @@ def _report(built: Built, fmt: str) -> None:
         f"sbom     {completeness.present} of {completeness.applicable} minimum elements; "
         f"what is missing: sealpack inspect {built.path}",
     ]
+    if record is not None:
+        result["seal"] = str(record)
+        lines.append(
+            f"sealed   the key is in {record}: keep it and its passphrase, they cannot be made again"
+        )
     if m.watermark is not None:
         lines.append(f"marked   for license {m.watermark.license_id}")
     support.emit(result, "\n".join(lines), fmt)

@@ -1,27 +1,20 @@
 """The vault: one encrypted file with the root key and a record of every mark.
 
-Source: specs/watermark.md section 6. The file is canonical JSON around an AES-256-GCM ciphertext; its key
-comes from a passphrase by scrypt, and the whole header is authenticated. Whoever holds the file and
-the passphrase can find every mark and forge new ones: it never leaves the creator.
+Source: specs/watermark.md section 6. A file under a passphrase (:mod:`sealpack.builder.passphrase_file`).
+Whoever holds the file and the passphrase can find every mark and forge new ones: it never leaves the creator.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import hashlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
+from sealpack.builder.passphrase_file import SCRYPT_N, Kind, Lock
 from sealpack.builder.watermark import keys
-from sealpack.builder.watermark.records import Mark, ModelRecord, base64_bytes
+from sealpack.builder.watermark.records import Mark, ModelRecord
 from sealpack.format import canonical, files
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
@@ -29,10 +22,8 @@ from sealpack.format.fields import Fields
 SCHEMA = "sealpack/vault/v1"
 CONTENT_SCHEMA = "sealpack/vault-content/v1"
 MAX_BYTES = 256 << 20
-MIN_PASSPHRASE = 8
-SCRYPT_N = 1 << 16  # 64 MiB, about a fifth of a second
-_SCRYPT_LO, _SCRYPT_HI = 1 << 14, 1 << 20
 _CODE = "VAULT_INVALID"
+_KIND = Kind(SCHEMA, MAX_BYTES, "vault", _CODE)
 
 
 @dataclass(slots=True)
@@ -41,24 +32,15 @@ class Vault:
 
     path: Path
     root: bytes = field(repr=False)
+    _lock: Lock = field(repr=False)
     models: dict[str, ModelRecord] = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
-    _key: bytes = field(default=b"", repr=False)
-    _kdf: dict[str, Any] = field(default_factory=dict, repr=False)
     _seen: str = field(default="", repr=False)
 
     @classmethod
     def create(cls, path: Path, passphrase: str, *, scrypt_n: int = SCRYPT_N) -> Vault:
         """Make a new vault file with a fresh root key, mode 0600; OUTPUT_EXISTS, KEY_UNREADABLE."""
-        if len(passphrase) < MIN_PASSPHRASE:
-            raise SealpackError(
-                "KEY_UNREADABLE",
-                f"the passphrase is shorter than {MIN_PASSPHRASE} characters",
-                remedy="choose a longer passphrase",
-            )
-        salt = secrets.token_bytes(16).hex()
-        kdf = {"name": "scrypt", "n": scrypt_n, "r": 8, "p": 1, "salt": salt}
-        vault = cls(path, secrets.token_bytes(32), _key=_stretch(passphrase, kdf), _kdf=kdf)
+        vault = cls(path, secrets.token_bytes(32), Lock.new(passphrase, scrypt_n))
         vault._write(replace=False)
         return vault
 
@@ -66,15 +48,8 @@ class Vault:
     def open(cls, path: Path, passphrase: str) -> Vault:
         """Decrypt and read a vault; FILE_MISSING, VAULT_INVALID (a wrong passphrase, too)."""
         data = files.read_bounded(path, MAX_BYTES)
-        header, nonce, ciphertext = _read_envelope(data, path)
-        key = _stretch(passphrase, header["kdf"])
-        try:
-            plain = AESGCM(key).decrypt(nonce, ciphertext, canonical.dumps(header))
-        except InvalidTag:
-            raise SealpackError(
-                _CODE, f"{path} does not open: the passphrase is wrong or the file was changed"
-            ) from None
-        vault = cls(path, b"", _key=key, _kdf=header["kdf"], _seen=_sha256(data))
+        plain, lock = _KIND.open(data, passphrase, str(path))
+        vault = cls(path, b"", lock, _seen=_sha256(data))
         vault._read_content(plain)
         return vault
 
@@ -107,13 +82,7 @@ class Vault:
         return keys.licensee_key(keys.model_key(self.root, model), licensee, bundle_id)
 
     def _write(self, *, replace: bool) -> None:
-        header = {"schema": SCHEMA, "kdf": self._kdf, "cipher": "aes-256-gcm"}
-        nonce = secrets.token_bytes(12)
-        plain = canonical.dumps(self._content())
-        ciphertext = AESGCM(self._key).encrypt(nonce, plain, canonical.dumps(header))
-        data = canonical.dumps(
-            header | {"nonce": nonce.hex(), "ciphertext": base64.b64encode(ciphertext).decode()}
-        )
+        data = self._lock.seal(SCHEMA, canonical.dumps(self._content()))
         files.atomic_write(self.path, data, mode=0o600, replace=replace)
         self._seen = _sha256(data)
 
@@ -136,41 +105,6 @@ class Vault:
         for mark in self.marks:
             if mark.model not in self.models:
                 raise SealpackError(_CODE, f"vault names model {mark.model}, which it does not hold")
-
-
-@contextlib.contextmanager
-def _as_invalid(path: Path) -> Iterator[None]:
-    """Any fault in the envelope is one code: it is not a vault, or a damaged one."""
-    try:
-        yield
-    except SealpackError as error:
-        raise SealpackError(_CODE, f"{path} is not a vault: {error.message}") from None
-
-
-def _read_envelope(data: bytes, path: Path) -> tuple[dict[str, Any], bytes, bytes]:
-    """Return (header, nonce, ciphertext); the key derivation's cost is bounded here."""
-    with _as_invalid(path):
-        value = canonical.loads(data, max_bytes=MAX_BYTES, max_depth=4, what="vault file")
-        fields = Fields(value, "vault file", _CODE)
-        fields.schema(SCHEMA)
-        fields.choice("cipher", ("aes-256-gcm",))
-        kdf = fields.sub("kdf")
-        kdf.choice("name", ("scrypt",))
-        n = kdf.integer("n", lo=_SCRYPT_LO, hi=_SCRYPT_HI)
-        if n & (n - 1):
-            raise kdf.fail("n", "is not a power of two")
-        kdf.integer("r", lo=8, hi=8)
-        kdf.integer("p", lo=1, hi=1)
-        kdf.text("salt", pattern="[0-9a-f]{32}")
-        nonce = bytes.fromhex(fields.text("nonce", pattern="[0-9a-f]{24}"))
-        ciphertext = base64_bytes(fields, "ciphertext")
-        header = {key: value[key] for key in value if key not in ("nonce", "ciphertext")}
-        return header, nonce, ciphertext
-
-
-def _stretch(passphrase: str, kdf: dict[str, Any]) -> bytes:
-    salt = bytes.fromhex(kdf["salt"])
-    return Scrypt(salt, 32, kdf["n"], kdf["r"], kdf["p"]).derive(passphrase.encode())
 
 
 def _sha256(data: bytes) -> str:
