@@ -22,6 +22,7 @@ from sealpack.format.license import Devices, LeaseTerms
 from sealpack.format.merkle import leaf_hash, root_of
 from sealpack.format.trust import Trust
 from sealpack.runtime import anchors, device, imports, log, machine, receipts, sync
+from sealpack.runtime.state import VERSION
 
 
 def code_of(site: Site, *parcels: Parcel) -> str:
@@ -124,7 +125,7 @@ def test_a_copied_license_does_not_run_on_another_device(site: Site, tmp_path: P
     home = copy.home
     thief = sqlite3.connect(home.database)
     thief.executescript("\n".join(dump))
-    thief.execute("PRAGMA user_version=1")
+    thief.execute(f"PRAGMA user_version={VERSION}")
     thief.close()
     (home.path / "secret").write_bytes((site.home.path / "secret").read_bytes())
     for path in site.home.store.iterdir():

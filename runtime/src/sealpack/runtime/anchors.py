@@ -22,7 +22,7 @@ from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
-from sealpack.runtime import machine, timekeeper
+from sealpack.runtime import machine, proofs, timekeeper
 from sealpack.runtime.state import State
 
 ROOTS_SCHEMA = "sealpack/roots/v1"
@@ -121,7 +121,9 @@ def _ratchet(db: sqlite3.Connection, envelopes: list[Envelope]) -> list[Envelope
             _remember(db, anchor, known, accepted)
             taken += accepted
         if newer.root.version != known.root.version:
-            timekeeper.restart(db)
+            others = (trust for name, trust in _anchors(db) if name != anchor)
+            kept = [proofs.newest(db, newer, not_after=newer.root.issued_at)]
+            timekeeper.restart(db, max(kept + [proofs.newest(db, trust) for trust in others]))
     if conflict is not None and not fits:  # with several vendors, each one's chain conflicts with the others'
         raise conflict
     return taken

@@ -22,7 +22,7 @@ from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
 from sealpack.format.merkle import leaf_hash
 from sealpack.format.trust import Trust
-from sealpack.runtime import anchors, device, log, rights, timekeeper
+from sealpack.runtime import anchors, device, log, proofs, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
 
@@ -120,7 +120,15 @@ class _Import:
             return
         rights.keep(self._db, "license", license.license_id, envelope)
         timekeeper.anchor(self._db, license.issued_at)
+        self._prove_lease(license)
         self.taken.licenses.append(license.license_id)
+
+    def _prove_lease(self, license: License) -> None:
+        """A lease that came before its license counts for the clock now, if its issuer may speak for it."""
+        lease = rights.stored(self._db, "lease", license.license_id)
+        if lease is not None:
+            trusted = (proofs.issued_at(lease, trust, license.issuer) for trust in self._trusts)
+            timekeeper.anchor(self._db, max(trusted))
 
     def _is_ours(self, license: License) -> bool:
         """A license bound to devices is kept only with an activation of this one."""
@@ -185,7 +193,10 @@ class _Import:
         if lease.device_id != self._device:
             self.taken.others += 1
             return
-        self._require_issuer(Lease, envelope, self._stored_license(lease.license_id))
+        license = self._stored_license(lease.license_id)
+        self._require_issuer(Lease, envelope, license)
+        if license is not None:  # before that nobody can say whether its issuer speaks for the license
+            timekeeper.anchor(self._db, lease.issued_at)
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
             old = self._under(lambda trust: Lease.open(stored, trust))
@@ -193,7 +204,6 @@ class _Import:
                 self.taken.known += 1
                 return
         rights.keep(self._db, "lease", lease.license_id, envelope)
-        timekeeper.anchor(self._db, lease.issued_at)
         self.taken.leases.append(lease.license_id)
 
     def _open_logs(self) -> None:
@@ -216,13 +226,15 @@ class _Import:
         if found is None or found.origin != ack.origin or ack.device_id != self._device:
             self.taken.others += 1
             return
-        self._require_issuer(Acknowledgement, envelope, self._stored_license(ack.license_id))
+        license = self._stored_license(ack.license_id)
+        self._require_issuer(Acknowledgement, envelope, license)
+        if license is not None:
+            timekeeper.anchor(self._db, ack.server_time)
         if self._is_known(ack, envelope, found):
             self.taken.known += 1
             return
         _advance(self._db, found, ack)
         rights.keep(self._db, "acknowledgement", ack.license_id, envelope)
-        timekeeper.anchor(self._db, ack.server_time)
         if ack.lease is not None:
             self._lease(ack.lease)
         writer = Writer(self._db, found, self._signer, timekeeper.observe(self._db))

@@ -137,7 +137,8 @@ class Ledger:
         _add(db, license_id, periods, reserved=want)
         if facts.load.bucket is not None:
             _take(db, license_id, facts.load.bucket, moment)
-        if found.started is None:
+        # A first wall far ahead may be undone, and must not leave a term that begins in the far future.
+        if found.started is None or moment.times.soft < found.started:
             db.execute("UPDATE logs SET started=? WHERE log=?", (moment.times.soft, found.log))
         cursor = db.execute(
             "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"

@@ -17,7 +17,7 @@ from pathlib import Path
 from sealpack.format.errors import SealpackError
 from sealpack.runtime.home import Home
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x5345414C  # "SEAL"
 BUSY_SECONDS = 10.0
 _LOW_SPACE = 1 << 16  # bytes free below which an I/O error means a full disk
@@ -63,7 +63,9 @@ CREATE TABLE clock(
   pending_wall INTEGER,
   pending_run INTEGER NOT NULL CHECK(pending_run >= 0),
   behind INTEGER NOT NULL CHECK(behind IN (0, 1)),
-  events TEXT NOT NULL                -- JSON list of [name, delta] no record tells of yet
+  events TEXT NOT NULL,               -- JSON list of [name, delta] no record tells of yet
+  own INTEGER NOT NULL,               -- soft without what documents alone added
+  stage INTEGER NOT NULL CHECK(stage IN (0, 1, 2))  -- of believing a first wall clock
 ) STRICT;
 CREATE TABLE logs(
   log INTEGER PRIMARY KEY,
@@ -145,6 +147,15 @@ CREATE TABLE denials(
 ) STRICT;
 """
 
+# What brings a database of the version before up to date: {version before: statements}.
+_UPGRADES = {
+    1: (
+        "ALTER TABLE clock ADD COLUMN own INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE clock ADD COLUMN stage INTEGER NOT NULL DEFAULT 2 CHECK(stage IN (0, 1, 2))",
+        "UPDATE clock SET own=soft",
+    ),
+}
+
 
 class State:
     """An open database. One connection, usable from several threads, one transaction at a time."""
@@ -177,7 +188,7 @@ class State:
             self._db.execute("PRAGMA synchronous=FULL")
         if version < VERSION:
             with self.write() as db:
-                _create(db)
+                _migrate(db)
 
     def close(self) -> None:
         """Close the connection."""
@@ -226,14 +237,17 @@ class State:
                     self._db.execute("ROLLBACK")
 
 
-def _create(db: sqlite3.Connection) -> None:
-    # Another process may have created the schema between our look and our lock.
-    if db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
-        return
-    for statement in _SCHEMA.split(";\n"):
-        if statement.strip():
+def _migrate(db: sqlite3.Connection) -> None:
+    # Another process may have done it between our look and our lock.
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        for statement in _SCHEMA.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for before in range(version or VERSION, VERSION):
+        for statement in _UPGRADES[before]:
             db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 

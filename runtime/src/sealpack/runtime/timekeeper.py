@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealpack.runtime import clock, machine
-from sealpack.runtime.clock import ClockState, Event, Times
+from sealpack.runtime.clock import ClockState, Event, Stage, Times
 
 _MAX_EVENTS = 64  # kept until a log takes them; a device without a log needs no more
 
@@ -58,29 +58,44 @@ def anchor(db: sqlite3.Connection, issued_at: int) -> None:
     store(db, clock.start(proof) if state is None else clock.anchor(state, proof))
 
 
-def restart(db: sqlite3.Connection) -> None:
-    """A new root version: begin again as a new install does."""
-    store(db, clock.start(0))
+def restart(db: sqlite3.Connection, issued_at: int) -> None:
+    """A new root version: begin again at the newest issuer time (Unix seconds) that still counts."""
+    state = load(db)
+    proof = issued_at * 1000
+    store(db, clock.start(proof) if state is None else clock.restart(state, proof))
 
 
 def load(db: sqlite3.Connection) -> ClockState | None:
     """The stored clock, or None before the first document or reading."""
     row = db.execute(
-        "SELECT hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind FROM clock"
+        "SELECT hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind, own, stage"
+        " FROM clock"
     ).fetchone()
     if row is None:
         return None
-    hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind = row
-    return ClockState(hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind=bool(behind))
+    hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind, own, stage = row
+    return ClockState(
+        hard,
+        soft,
+        budget,
+        boot_id,
+        monotonic,
+        pending_wall,
+        pending_run,
+        behind=bool(behind),
+        own=own,
+        stage=Stage(stage),
+    )
 
 
 def store(db: sqlite3.Connection, state: ClockState) -> None:
     """Keep the clock."""
     db.execute(
-        "INSERT INTO clock VALUES(1,?,?,?,?,?,?,?,?,'[]') ON CONFLICT(id) DO UPDATE SET hard=excluded.hard,"
-        " soft=excluded.soft, budget=excluded.budget, boot_id=excluded.boot_id,"
+        "INSERT INTO clock(id, hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind,"
+        " own, stage, events) VALUES(1,?,?,?,?,?,?,?,?,?,?,'[]') ON CONFLICT(id) DO UPDATE SET"
+        " hard=excluded.hard, soft=excluded.soft, budget=excluded.budget, boot_id=excluded.boot_id,"
         " monotonic=excluded.monotonic, pending_wall=excluded.pending_wall,"
-        " pending_run=excluded.pending_run, behind=excluded.behind",
+        " pending_run=excluded.pending_run, behind=excluded.behind, own=excluded.own, stage=excluded.stage",
         (
             state.hard,
             state.soft,
@@ -90,5 +105,7 @@ def store(db: sqlite3.Connection, state: ClockState) -> None:
             state.pending_wall,
             state.pending_run,
             int(state.behind),
+            state.own,
+            int(state.stage),
         ),
     )
