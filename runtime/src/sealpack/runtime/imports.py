@@ -120,15 +120,20 @@ class _Import:
             return
         rights.keep(self._db, "license", license.license_id, envelope)
         timekeeper.anchor(self._db, license.issued_at)
-        self._prove_lease(license)
+        if old is None:
+            self._adopt_lease(license)
         self.taken.licenses.append(license.license_id)
 
-    def _prove_lease(self, license: License) -> None:
-        """A lease that came before its license counts for the clock now, if its issuer may speak for it."""
+    def _adopt_lease(self, license: License) -> None:
+        """A lease that came before its license counts now if the license's issuer signed it, else it goes."""
         lease = rights.stored(self._db, "lease", license.license_id)
-        if lease is not None:
-            trusted = (proofs.issued_at(lease, trust, license.issuer) for trust in self._trusts)
-            timekeeper.anchor(self._db, max(trusted))
+        if lease is None:
+            return
+        issued_at = max(proofs.issued_at(lease, trust, license.issuer) for trust in self._trusts)
+        if issued_at:
+            timekeeper.anchor(self._db, issued_at)
+        else:
+            rights.forget(self._db, "lease", license.license_id)
 
     def _is_ours(self, license: License) -> bool:
         """A license bound to devices is kept only with an activation of this one."""

@@ -43,6 +43,11 @@ def keep(db: sqlite3.Connection, kind: str, license_id: str, envelope: Envelope)
     )
 
 
+def forget(db: sqlite3.Connection, kind: str, license_id: str) -> None:
+    """Drop a stored document that turned out not to count."""
+    db.execute("DELETE FROM documents WHERE kind=? AND license_id=?", (kind, license_id))
+
+
 def fingerprint(db: sqlite3.Connection, license_id: str) -> tuple[object, ...]:
     """Changes whenever a document that bears on this license does."""
     documents = db.execute(
