@@ -16,6 +16,7 @@ from support.mldsa import CREATOR_MLDSA, STRANGER_MLDSA, MldsaKey
 from support.world import BundleSpec
 
 from sealpack.format import statement
+from sealpack.format.keys import ML_DSA, PrivateKey
 
 MODEL_SIGNING = Path(sys.executable).with_name("model_signing")
 
@@ -145,21 +146,35 @@ def test_openssl_and_sha256sum_accept_the_unpacked_bundle(unpacked: Path) -> Non
     assert openssl_route(unpacked, world.CREATOR.public.pem) == (0, 0)
 
 
-@pytest.mark.parametrize("key", [CREATOR_MLDSA, STRANGER_MLDSA], ids=["creator", "stranger"])
-def test_openssl_checks_the_ml_dsa_signature(key: MldsaKey, tmp_path: Path) -> None:
-    """As specs/signature.md describes; older ones than OpenSSL 3.5 cannot."""
-    if "ML-DSA-65" not in run(tool("openssl"), "list", "-signature-algorithms").stdout:
-        pytest.skip("this openssl has no ML-DSA-65")
-    spec = BundleSpec(mldsa_key=CREATOR_MLDSA)
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """A folder with what an outside tool needs for the ML-DSA signature: `pae` and the signature."""
+    spec = BundleSpec(mldsa_key=PrivateKey.from_seed(CREATOR_MLDSA.seed, ML_DSA))  # signs as the builder does
     signature = spec.sign(spec.members())
     (tmp_path / "pae").write_bytes(statement.read_signature(signature).signed_bytes)
-    (tmp_path / "model.mldsa65.sig").write_bytes(statement.sign_mldsa(signature, CREATOR_MLDSA))
-    (tmp_path / "key.pem").write_text(key.public.pem)
-    done = run(
-        tool("openssl"), "pkeyutl", "-verify", "-pubin", "-inkey", "key.pem",
-        "-rawin", "-in", "pae", "-sigfile", "model.mldsa65.sig", cwd=tmp_path,
-    )  # fmt: skip
-    assert (done.returncode == 0) is (key is CREATOR_MLDSA), done.stderr
+    (tmp_path / "model.mldsa65.sig").write_bytes(statement.sign_mldsa(signature, spec.mldsa_key))
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", [CREATOR_MLDSA, STRANGER_MLDSA], ids=["creator", "stranger"])
+def test_dilithium_py_checks_the_ml_dsa_signature(key: MldsaKey, second: Path) -> None:
+    signature, message = (second / "model.mldsa65.sig").read_bytes(), (second / "pae").read_bytes()
+    assert key.verifies(signature, message) is (key is CREATOR_MLDSA)
+
+
+if (
+    shutil.which("openssl") and "ML-DSA-65" in run("openssl", "list", "-signature-algorithms").stdout
+):  # OpenSSL 3.5 and newer
+
+    @pytest.mark.parametrize("key", [CREATOR_MLDSA, STRANGER_MLDSA], ids=["creator", "stranger"])
+    def test_openssl_checks_the_ml_dsa_signature(key: MldsaKey, second: Path) -> None:
+        """As specs/signature.md describes."""
+        (second / "key.pem").write_text(key.public.pem)
+        done = run(
+            tool("openssl"), "pkeyutl", "-verify", "-pubin", "-inkey", "key.pem",
+            "-rawin", "-in", "pae", "-sigfile", "model.mldsa65.sig", cwd=second,
+        )  # fmt: skip
+        assert (done.returncode == 0) is (key is CREATOR_MLDSA), done.stderr
 
 
 def test_openssl_and_sha256sum_refuse_another_key_and_another_file(unpacked: Path) -> None:
