@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sealpack.format import canonical
+from sealpack.format import canonical, qr
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Activation, ActivationRequest, Lease
 from sealpack.format.container import BundleReader
@@ -117,6 +117,12 @@ def check_manifest(folder: Path, _case: Case) -> None:
     assert json.loads(manifest.to_bytes()).items() <= json.loads(data).items()
 
 
+def check_qr(folder: Path, case: Case) -> None:
+    document = qr.join((folder / "scanned.txt").read_text().splitlines())
+    assert document == (folder / "document.json").read_bytes()
+    assert qr.join(qr.frames(document, 6)) == document
+
+
 CHECKS: dict[str, Callable[..., None]] = {
     "canonical-json": check_canonical,
     "dsse": check_dsse,
@@ -128,6 +134,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "acknowledgement": check_acknowledgement,
     "manifest": check_manifest,
     "evidence": check_evidence,
+    "qr": check_qr,
 }
 
 
@@ -163,7 +170,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Files by relative name; compressed ones unpacked, since another zlib packs otherwise."""
     return {
         path.relative_to(folder).as_posix(): gzip.decompress(data) if path.suffix == ".gz" else data
-        for path in (*folder.glob("*.json"), *folder.glob("*/*"))
+        for path in (*folder.glob("*.json"), *folder.glob("*.bin"), *folder.glob("*/*"))
         if "__pycache__" not in path.parts and path.suffix != ".py"
         for data in (path.read_bytes(),)
     }

@@ -19,7 +19,6 @@ from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, atomic_writer, io_error, read_bounded
 from sealpack.format.license import BundleGrant
-from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
 from sealpack.format.registry import BundleFact, RegistryLine, read_lines
 from sealpack.format.terms import ENTRY_NAME, Terms
@@ -67,12 +66,11 @@ def read_bundle(path: Path, trust: Trust) -> LicensedBundle:
     return LicensedBundle(manifest, terms)
 
 
-def read_request(path: Path) -> ActivationRequest:
-    """The one activation request in a file."""
-    parcel = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path))
-    requests = parcel.of_kind("activation-request")
+def read_request(data: bytes, what: str) -> ActivationRequest:
+    """The one activation request in the bytes of a parcel that came from `what`."""
+    requests = Parcel.from_bytes(data, what).of_kind("activation-request")
     if len(requests) != 1:
-        raise SealpackError("DOC_TYPE", f"{path} holds {len(requests)} activation requests, not one")
+        raise SealpackError("DOC_TYPE", f"{what} holds {len(requests)} activation requests, not one")
     return ActivationRequest.open(requests[0])
 
 

@@ -19,6 +19,8 @@ class Limits:
     chunk_table_bytes: int = 64 << 20
     older_roots: int = 64  # that a trust file carries along
     parcel_bytes: int = 4 << 20  # several documents carried together
+    qr_frames: int = 255  # codes of one document
+    qr_frame_chars: int = 4296  # the most that any QR code holds
     usage_line_bytes: int = 64 * 1024
     usage_file_bytes: int = 64 << 20  # compressed
     usage_plain_bytes: int = 1 << 30  # after decompression

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.files import io_error
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.builder.config import Config
     from sealpack.builder.license_files import LicensedBundle
     from sealpack.builder.licensing import Issued, Issuer, Offer
+    from sealpack.format.documents import Parcel
     from sealpack.format.license import License
     from sealpack.format.trust import Trust
 
@@ -72,7 +74,22 @@ def _project_options(command: Any) -> Any:
 @click.option("--test", "test", is_flag=True, help="A test license: recorded, never billed.")
 @click.option("--advisory", is_flag=True, help="Log and bill, but never deny.")
 @click.option("--existing", type=_FILE, help="License file to activate a device under, instead of a new one.")
-@click.option("--request", "request_path", type=_FILE, help="The device's activation request.")
+@click.option(
+    "--request",
+    "requests",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    multiple=True,
+    help="The device's activation request: its file; or scanned texts or pictures of its QR codes, may be "
+    "repeated; - is standard input.",
+)
+@click.option(
+    "--seal",
+    "records",
+    type=_FILE,
+    multiple=True,
+    help="Build record of an encrypted bundle; with --request.",
+)
+@click.option("--seal-passphrase-file", type=_FILE, help="File whose first line opens the build records.")
 @click.option(
     "--allowance", "allowances", multiple=True, help="Use before the next settlement, e.g. calls=100000."
 )
@@ -87,15 +104,24 @@ def _project_options(command: Any) -> Any:
 )
 @support.passphrase_option
 @click.option("--out", type=_FILE, help="Output [default: licenses/<license id>.license].")
+@click.option(
+    "--qr",
+    "qr_folder",
+    type=click.Path(file_okay=False),
+    help="Folder for the file as QR codes too.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @support.format_option
 def issue(fmt: str, **options: Any) -> None:
     """Issue a license file for a customer; with --request also activate the device that asks.
 
     The file carries license, activation, first lease and the trust documents. Its registry line goes to
-    the project's registry, which `sealpack settle import` takes.
+    the project's registry, which `sealpack settle import` takes. An encrypted bundle opens on a device only
+    when its build record was given with --seal: give all that the device is to open, each time it asks.
     """
     from sealpack.builder import license_files, licensing
+    from sealpack.builder.cli import build_records
+    from sealpack.verifier.cli import codes
 
     now = support.now()
     place = _place(options)
@@ -108,20 +134,58 @@ def issue(fmt: str, **options: Any) -> None:
         offer = _offer(options, place.config, read, now)
         _check_new(offer.license_id, lines)
         issued = licensing.issue(licensing.draft(offer, issuer.name, now), issuer)
-    if options["request_path"]:
-        issued = licensing.activate(
-            issued,
-            issuer,
-            license_files.read_request(support.existing(options["request_path"])),
-            now=now,
-            lines=lines,
-        )
+    records = build_records.of_licensed(
+        options["records"],
+        options["seal_passphrase_file"],
+        issued.license,
+        read,
+        activates=bool(options["requests"]),
+    )
+    if options["requests"]:
+        request = license_files.read_request(*codes.read_document(options["requests"]))
+        issued = licensing.activate(issued, issuer, request, now=now, lines=lines, records=records)
     elif options["existing"]:
         raise SealpackError("USAGE", "--existing needs the device's --request")
     out = Path(options["out"]) if options["out"] else place.default_out(issued)
     line = issued.line(tuple(bundle.fact for bundle in read))
-    license_files.deliver(out, issued.parcel(issuer.trust), place.registry, line, overwrite=options["force"])
-    _report(issued, out, place.registry, fmt)
+    parcel = issued.parcel(issuer.trust)
+    pictures = _Pictures.of(parcel, options["qr_folder"], out, options["force"])
+    license_files.deliver(out, parcel, place.registry, line, overwrite=options["force"])
+    _report(issued, out, place.registry, pictures.write(), fmt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """The codes of a license file: made before the license is out, written after it."""
+
+    path: Path
+    texts: tuple[str, ...]
+    force: bool
+
+    @classmethod
+    def of(cls, parcel: Parcel, folder: str | None, out: Path, force: bool) -> _Pictures:
+        """None without a folder; else everything that can be known to fail fails here."""
+        from sealpack.format import qr
+        from sealpack.verifier.cli import codes
+
+        if folder is None:
+            return cls(out, (), force)
+        codes.require_segno("builder")
+        made = cls(Path(folder) / f"{out.stem}.png", qr.frames(parcel.to_bytes()), force)
+        codes.targets(made.path, len(made.texts), force=force)
+        return made
+
+    def write(self) -> list[Path]:
+        """The files written."""
+        from sealpack.verifier.cli import codes
+
+        if not self.texts:
+            return []
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise io_error(error, self.path.parent, "write") from None
+        return codes.save(self.path, self.texts, force=self.force)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,15 +360,16 @@ def _plan(text: str | None) -> Any:
     return PlanRef(name, int(version))
 
 
-def _report(issued: Issued, out: Path, registry: Path, fmt: str) -> None:
+def _report(issued: Issued, out: Path, registry: Path, pictures: list[Path], fmt: str) -> None:
     summary = _summary(issued.license)
     result = summary | {
         "schema": "sealpack/license-result/v1",
         "path": str(out),
         "registry": str(registry),
         "device_id": issued.device_id,
+        "pictures": [str(path) for path in pictures],
     }
-    lines = [f"wrote     {out}", *_lines(summary)]
+    lines = [*(f"wrote     {path}" for path in (out, *pictures)), *_lines(summary)]
     if issued.device_id:
         lines.append(f"device    {issued.device_id} activated, first lease included")
     elif issued.license.devices.binding != "none":

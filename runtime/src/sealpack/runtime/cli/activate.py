@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,53 +21,108 @@ def activate() -> None:
 
 
 @activate.command(short_help="Write the request that the issuer answers.")
-@click.option("--out", type=click.Path(dir_okay=False), required=True, help="File to write.")
+@click.option("--out", type=click.Path(dir_okay=False), help="File to write.")
+@click.option(
+    "--qr",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    is_flag=False,
+    flag_value="-",
+    help="Show the request as QR codes on this terminal, or write them to FILE.png or FILE.svg.",
+    metavar="[FILE|-]",
+)
 @click.option("--label", help="What people call this machine.")
 @click.option("--license", "license_id", help="License id, if the issuer named one.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @state_option
 @support.format_option
 def request(
-    out: str, label: str | None, license_id: str | None, force: bool, state_dir: str | None, fmt: str
+    out: str | None,
+    qr: str | None,
+    label: str | None,
+    license_id: str | None,
+    force: bool,
+    state_dir: str | None,
+    fmt: str,
 ) -> None:
-    """Make this machine's key if it has none, and write a signed activation request."""
+    """Make this machine's key if it has none, and a signed activation request: a file, QR codes, or both."""
     from sealpack.format.activation import ActivationRequest
     from sealpack.format.documents import Parcel
     from sealpack.format.files import atomic_write
     from sealpack.runtime import anchors, device
 
-    if Path(out).exists() and not force:
-        raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
+    if out is None and qr is None:
+        raise SealpackError("USAGE", "say where the request goes: --out FILE, --qr, or --qr FILE.png")
+    _check_outputs(out, qr, force)
     with open_state(state_dir, create=True) as state:
         trusts = anchors.load(state)
         envelope = device.request(state, trusts[0], support.now(), label=label, license_id=license_id)
-    atomic_write(out, Parcel((envelope,)).to_bytes(), replace=force)
+    document = Parcel((envelope,)).to_bytes()
+    if out is not None:
+        atomic_write(out, document, replace=force)
+    codes = {} if qr is None else _codes(document, qr, force, fmt)
     made = ActivationRequest.open(envelope)
     result = {
         "schema": "sealpack/activation-request-made/v1",
-        "path": out,
         "device_id": made.device_id,
         "nonce": made.nonce,
         "root_digest": made.root_digest,
+        **({} if out is None else {"path": out}),
+        **codes,
     }
-    text = (
-        f"device {made.device_id}\nwrote {out}: send it to the issuer, then `sealpack activate install REPLY`"
-    )
-    support.emit(result, text, fmt)
+    lines = [f"device {made.device_id}"]
+    lines += [f"wrote {path}" for path in ([out] if out else []) + codes.get("pictures", [])]
+    lines.append("next: give it to the issuer, then `sealpack activate install REPLY`")
+    support.emit(result, "\n".join(lines), fmt)
+
+
+def _check_outputs(out: str | None, qr: str | None, force: bool) -> None:
+    """What can be known to fail is told before a request is made and remembered."""
+    from sealpack.verifier.cli import codes
+
+    support.refuse_existing(out, force)
+    if qr is not None:
+        codes.require_segno("runtime")
+    if qr not in (None, codes.STDIO):
+        codes.require_picture(qr)
+        support.refuse_existing(qr, force)
+
+
+def _codes(document: bytes, qr: str, force: bool, fmt: str) -> dict[str, list[str]]:
+    """Draw the codes, or write their pictures; what is said of them in JSON."""
+    from pathlib import Path
+
+    from sealpack.format.qr import frames
+    from sealpack.verifier.cli import codes
+
+    texts = frames(document)
+    if qr != codes.STDIO:
+        return {
+            "frames": list(texts),
+            "pictures": [str(path) for path in codes.save(Path(qr), texts, force=force)],
+        }
+    if fmt == "text":
+        codes.show(document)
+    return {"frames": list(texts)}
 
 
 @activate.command(short_help="Take the issuer's reply, or a license file.")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument(
+    "files", type=click.Path(dir_okay=False, allow_dash=True), nargs=-1, required=True, metavar="FILE..."
+)
 @state_option
 @support.format_option
-def install(file: str, state_dir: str | None, fmt: str) -> None:
-    """Verify the license, activation and lease in FILE and take them over, all or nothing."""
-    from sealpack.format.documents import Parcel
-    from sealpack.format.files import read_bounded
-    from sealpack.format.limits import LIMITS
-    from sealpack.runtime import imports
+def install(files: tuple[str, ...], state_dir: str | None, fmt: str) -> None:
+    """Verify the license, activation and lease in FILE and take them over, all or nothing.
 
-    parcel = Parcel.from_bytes(read_bounded(file, LIMITS.parcel_bytes), file)
+    FILE is the issuer's file; or the texts of its scanned QR codes, one a line in any order; or pictures of
+    the codes; `-` is standard input, where a scanner types.
+    """
+    from sealpack.format.documents import Parcel
+    from sealpack.runtime import imports
+    from sealpack.verifier.cli import codes
+
+    document, file = codes.read_document(files)
+    parcel = Parcel.from_bytes(document, file)
     with open_state(state_dir, create=True) as state:
         taken = imports.take(state, [parcel])
         if not any(parcel.of_kind(kind) for kind in imports.KINDS):

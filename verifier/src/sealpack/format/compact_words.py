@@ -1,0 +1,46 @@
+"""The words that deflate may refer to before the first byte of a compact form: part of the format.
+
+Source: specs/qr.md, section "Compact form". Cut from honest documents; never changed, since a reader
+with other words reads other bytes.
+"""
+
+WORDS = (
+    b'{"ack_seq":,"origin":"sealpack/usage/","receipts":"optional","server_time":,"size":,"statement":"se'
+    b'alpack/acknowledgement/v1"epoch-token"sublicense"repair"deactivation"evidence"tok_in"tok_out"items"'
+    b'ms"day"month"term"device"license"throttle"warn"bill"advisory"test"none"tpm"key+fp"free_dev"academic'
+    b'"pro"enterprise"{"bundles":[],"devices":[],"floors":[],"issued_at":17,"keys":[],"licenses":[],"sche'
+    b'ma":"sealpack/revocations/v1","version":1}\x02","payloadType":"application/vnd.sealpack.revocations'
+    b'+json","signatures":[{"keyid":"\x04\x00 ","sig":"\x03\x00G"}]},{"payload":"\x01{"issued_at":17,"key'
+    b's":["-----BEGIN PUBLIC KEY-----\\n\x03\x000\\n\x03\x00+\\n-----END PUBLIC KEY-----\\n"],"roles":{"k'
+    b'eyring":{"keyids":["\x04\x00 "],"threshold":1},"revocations":{"keyids":["\x04\x00 "],"threshold":1}'
+    b',"root":{"keyids":["\x04\x00 "],"threshold":1}},"schema":"sealpack/root/v1","version":1}\x02","payl'
+    b'oadType":"application/vnd.sealpack.root+json","signatures":[{"keyid":"\x04\x00 ","sig":"\x03\x00G"}'
+    b']},{"payload":"\x01{"issued_at":17,"keys":[{"issuer":"","keyid":"\x04\x00 ","namespaces":[""],"pem"'
+    b':"-----BEGIN PUBLIC KEY-----\\n\x03\x000\\n\x03\x00+\\n-----END PUBLIC KEY-----\\n","roles":["bundl'
+    b'e","evidence"],"scheme":"ecdsa-p256-sha256","status":"active"},"roles":["license"],"scheme":"ed2551'
+    b'9","status":"active"},"roles":["settlement","ack"],"roles":["witness"],"schema":"sealpack/keyring/v'
+    b'1","version":1}\x02","payloadType":"application/vnd.sealpack.keyring+json","signatures":[{"keyid":"'
+    b'\x04\x00 ","sig":"\x03\x00G"}]},{"payload":"\x01{"billing":"committed","metered","subscription","on'
+    b'e_time","bundles":[{"bundle_digest":"\x04\x00 ","id":"","max_version":"","min_version":""}],"custom'
+    b'er":{"id":"","name":""},"devices":{"binding":"key","container":true,"max":1,"vm":true},"enforcement'
+    b'":"enforce","environment":"live","exp":18,"features":[],"grace_s":2592000,"issued_at":17,"issuer":"'
+    b'","lease":{"allowance":[{"amount":100,"meter":"calls"}],"max_age_s":7776000,"on_stale":"deny","requ'
+    b'ired":true,"warn_s":2592000},"license_id":"","limits":{"burst":2,"inflight":1,"qps":1},"nbf":17,"pl'
+    b'an":{"id":"","version":1},"quota":[{"cap":1000,"hard_cap":1250,"meter":"calls","on_exceed":"deny","'
+    b'scope":"device","window":"day"}],"receipts":"required","schema":"sealpack/license/v1","seq":1,"supp'
+    b'ort":"","tier":"commercial","use":{"ack_required":false,"allow":["business"],"deny":[],"spdx":"Apac'
+    b'he-2.0","terms_digest":"\x04\x00 "},"watermark":"hidden"}\x02","payloadType":"application/vnd.sealp'
+    b'ack.license+json","signatures":[{"keyid":"\x04\x00 ","sig":"\x03\x00G"}]},{"payload":"\x01{"ceiling'
+    b's":[{"limit":100,"meter":"calls"}],"device_id":"dev-\x04\x00\x10","epoch":0,"expires":18,"issued_at'
+    b'":17,"lease_seq":1,"license_id":"","schema":"sealpack/lease/v1"}\x02","payloadType":"application/vn'
+    b'd.sealpack.lease+json","signatures":[{"keyid":"\x04\x00 ","sig":"\x03\x00H"}]}{"payload":"\x01{"dev'
+    b'ice_id":"dev-\x04\x00\x10","device_key":"-----BEGIN PUBLIC KEY-----\\n\x03\x00,\\n-----END PUBLIC K'
+    b'EY-----\\n","device_label":"","epoch":0,"issued_at":17,"keys":[],"license_digest":"\x04\x00 ","lice'
+    b'nse_id":"","nonce":"\x04\x00\x10","request_digest":"\x04\x00 ","schema":"sealpack/activation/v1"}'
+    b'\x02","payloadType":"application/vnd.sealpack.activation+json","signatures":[{"keyid":"\x04\x00 ","'
+    b'sig":"\x03\x00G"}]}{"documents":[{"payload":"\x01{"created":17,"device_key":"-----BEGIN PUBLIC KEY-'
+    b'----\\n\x03\x00,\\n-----END PUBLIC KEY-----\\n","device_label":"","hpke_key":"\x03\x04\xc0","licens'
+    b'e_id":"","nonce":"\x04\x00\x10","root_digest":"\x04\x00 ","runtime":"sealpack 0.","schema":"sealpac'
+    b'k/activation-request/v1"}\x02","payloadType":"application/vnd.sealpack.activation-request+json","si'
+    b'gnatures":[{"keyid":"\x04\x00 ","sig":"\x03\x00@"}]}],"schema":"sealpack/parcel/v1"}'
+)
