@@ -8,7 +8,7 @@ EXCLUDES = [
     "onnx", "onnxruntime.backend", "onnxruntime.datasets", "onnxruntime.quantization",
     "onnxruntime.tools", "onnxruntime.transformers", "numpy.f2py", "numpy.testing", "numpy.distutils",
     "setuptools", "pip", "pkg_resources", "gguf", "google.protobuf", "yaml", "tqdm",
-    "charset_normalizer", "psutil", "sympy", "scipy", "sklearn", "torch", "PIL", "pandas", "matplotlib",
+    "charset_normalizer", "psutil", "sympy", "scipy", "sklearn", "torch", "PIL", "zxingcpp", "pandas", "matplotlib",
     "pytest", "hypothesis", "mypy", "sqlalchemy", "cyclonedx", "IPython",
     "sealpack.builder", "sealpack.settlement",
 ]  # fmt: skip

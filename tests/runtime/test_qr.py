@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
 import random
 import secrets
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +26,14 @@ from support.world import T0
 
 from sealpack.format import canonical, compact, documents, qr
 from sealpack.format.activation import ActivationRequest
+from sealpack.format.compact_words import WORDS
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import ED25519, PrivateKey
 from sealpack.format.limits import LIMITS
 from sealpack.verifier.cli import codes
+
+VECTORS = Path(__file__).parents[2] / "specs" / "vectors" / "qr"
 
 
 @pytest.fixture
@@ -360,3 +365,22 @@ def test_writers_make_only_what_readers_take() -> None:
     with pytest.raises(SealpackError) as caught:
         qr.frames(b'"' + noise * 2 + b'"')
     assert caught.value.code == "QR_LIMIT"
+
+
+@pytest.mark.parametrize("case", ["bomb", "grown"])
+def test_hostile_codes_cost_little_memory(case: str) -> None:
+    lines = (VECTORS / case / "scanned.txt").read_text().splitlines()
+    tracemalloc.start()
+    with pytest.raises(SealpackError) as caught:
+        qr.join(lines)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.code == "QR_LIMIT" and peak < 4 << 20
+
+
+def test_the_words_are_those_of_the_page() -> None:
+    digest = hashlib.sha256(WORDS).hexdigest()
+    page = (VECTORS.parents[1] / "qr.md").read_text()
+    assert digest in page and f"{len(WORDS):,} bytes" in page
+    assert ", ".join(map(str, qr.CAPACITY)) in page
+    assert (VECTORS / "one" / "scanned.txt").read_text() in page
