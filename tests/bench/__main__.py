@@ -105,6 +105,21 @@ def bench_metered(args: argparse.Namespace, folder: Path) -> None:
         row(name, ours, peer, 1e6, "us")
 
 
+def bench_encrypted(args: argparse.Namespace, folder: Path) -> None:
+    """Load to first answer of encrypted weights against the plain ones loaded into memory, leaves checked."""
+    from bench_encrypted import prepare, start
+
+    for kind in ("gguf", "onnx"):
+        place = folder / kind
+        place.mkdir()
+        prepare(place, kind, args.mib)
+        start(place, kind, "sealed"), start(place, kind, "plain")  # warm caches
+        pairs = [(start(place, kind, "sealed"), start(place, kind, "plain")) for _ in range(args.rounds)]
+        for figure, suffix in (("seconds", "s"), ("peak", "MiB")):
+            ours, peer = ([side[figure] for side in sides] for sides in zip(*pairs, strict=True))
+            row(f"encrypted {kind} {args.mib} MiB, {figure}, vs not mapped", ours, peer, suffix=suffix)
+
+
 def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
     """Start-up of the frozen executables against the same command in Python."""
     if args.frozen is None:
@@ -123,6 +138,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "verify": bench_verify,
     "build": bench_build,
     "metered": bench_metered,
+    "encrypted": bench_encrypted,
     "frozen": bench_frozen,
 }
 

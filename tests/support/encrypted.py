@@ -9,6 +9,7 @@ from typing import Any
 
 from sealpack.format import canonical, chunked
 from sealpack.format.chunked import FileCipher
+from sealpack.format.container import MIMETYPE
 from sealpack.format.encryption import EncryptedFile, EncryptionHeader
 from support.world import BundleSpec, pack
 
@@ -67,6 +68,4 @@ def repacked(spec: BundleSpec, change: Change) -> bytes:
     members = spec.members()
     signature = spec.sign(members)
     change(members)
-    from sealpack.format.container import MIMETYPE
-
     return pack({"mimetype": MIMETYPE, "META/model.sig": signature, **members})

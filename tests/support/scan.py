@@ -40,7 +40,7 @@ def found(
 
 def _is_memory(place: str) -> bool:
     with contextlib.suppress(OSError):
-        return place.startswith("/proc/") and os.readlink(place).startswith("/memfd:")
+        return place.startswith("/proc/") and str(Path(place).readlink()).startswith("/memfd:")
     return False
 
 

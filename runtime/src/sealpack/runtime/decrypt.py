@@ -3,7 +3,7 @@
 Source: specs/encryption.md, "Opening a file". The commitment is compared before any chunk is touched; then no
 plain byte comes from stored bytes whose signed leaf was not compared, nor from a chunk whose tag is wrong.
 Leaves are read and hashed by other threads ahead of the reader, in private memory: what was hashed is what is
-opened. At most `_AHEAD` leaves of ciphertext and one of plain bytes are held.
+opened. At most `_BEHIND + _AHEAD` leaves of ciphertext and one of plain bytes are held.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sealpack.runtime import secret_memory
 ReadInto = Callable[[int, memoryview], None]  # fills the whole view from that stored offset, or raises
 _LEAF = chunks.CHUNK_SIZE
 _AHEAD = 6  # leaves read and hashed before they are asked for
+_BEHIND = 2  # and kept after: who reads through a buffer comes back for what it threw away
 _MOST_THREADS = 4
 
 
@@ -94,6 +95,12 @@ class DecryptedFile:
             while done < wanted:
                 done += self._some(offset + done, view[done:wanted])
         return wanted
+
+    def read_some(self, offset: int, view: memoryview) -> int:
+        """As :meth:`read_into`, but as few bytes as are cheap to give: streams ask again."""
+        wanted = max(0, min(len(view), self.size - offset))
+        with self._turn:
+            return self._some(offset, view[:wanted]) if wanted else 0
 
     def check_all(self) -> None:
         """Open every chunk that was not, the last and possibly empty one too."""
@@ -169,25 +176,28 @@ class DecryptedFile:
         """Open the chunks that begin in leaf `number` into `out`."""
         self._prefetch(number)
         base, leaf = number * _LEAF, self._leaves[number].result()
-        start = self._first_chunk(number)
-        for chunk in range(start, self._first_chunk(number + 1)):
-            at, end = chunk_at(chunk), min(chunk_at(chunk + 1), self._stored.size)
-            if end > base + _LEAF:  # it ends in the next leaf
-                following = self._leaves[number + 1].result()
-                sealed: memoryview | bytes = b"".join((leaf[at - base :], following[: end - base - _LEAF]))
-            else:
-                sealed = leaf[at - base : end - base]
-            place = (chunk - start) * CHUNK_SIZE
-            self._cipher.open_into(chunk, sealed, out[place : place + CHUNK_SIZE])
+        first, after = self._first_chunk(number), self._first_chunk(number + 1)
+        begin = chunk_at(first) - base
+        whole = min((_LEAF - begin) // STORED_CHUNK, self.size // CHUNK_SIZE - first)
+        end = whole * CHUNK_SIZE
+        self._cipher.open_run(first, leaf[begin:], out[:end])
+        for chunk in range(first + whole, after):  # one that ends in the next leaf, or the last and short one
+            at, stop = chunk_at(chunk), min(chunk_at(chunk + 1), self._stored.size)
+            sealed = bytes(leaf[at - base : stop - base])
+            if stop > base + _LEAF:
+                sealed += self._leaves[number + 1].result()[: stop - base - _LEAF]
+            self._cipher.open_into(chunk, sealed, out[end : end + CHUNK_SIZE])
+            end += CHUNK_SIZE
 
     def _prefetch(self, number: int) -> None:
         """Let the leaves from `number` on be read, and take back the memory of those before."""
-        window = range(number, min(number + _AHEAD, chunks.chunk_count(self._stored.size)))
+        end = min(number + _AHEAD, chunks.chunk_count(self._stored.size))
+        window = range(max(number - _BEHIND, 0), end)
         for passed in [n for n in self._leaves if n not in window]:
             future = self._leaves.pop(passed)
             if not future.cancel() and future.exception() is None:
                 self._spare.append(future.result())
-        for wanted in window:
+        for wanted in range(number, end):
             if wanted not in self._leaves:
                 buffer = self._spare.pop() if self._spare else memoryview(bytearray(_LEAF))
                 self._leaves[wanted] = self._pool.submit(self._leaf, wanted, buffer)
@@ -223,7 +233,7 @@ class PlainStream(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         """Fill `buffer` as far as there are bytes."""
-        count = self._file.read_into(self._at, memoryview(buffer).cast("B"))  # type: ignore[arg-type]
+        count = self._file.read_some(self._at, memoryview(buffer).cast("B"))  # type: ignore[arg-type]
         self._at += count
         return count
 

@@ -66,7 +66,7 @@ class _Cookie:
     def read(self, _: object, buffer: int, count: int) -> int:
         try:
             view = memoryview((ctypes.c_char * count).from_address(buffer)).cast("B")
-            got = self._file.read_into(self._at, view)
+            got = self._file.read_some(self._at, view)
         except BaseException as error:
             self.error = self.error or error
             return -1
