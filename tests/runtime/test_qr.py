@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import io
 import json
 import os
+import pty
 import random
 import secrets
+import select
+import struct
+import subprocess
+import sys
+import termios
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -256,6 +263,62 @@ def test_the_terminal_drawing_is_what_request_prints(shell: Shell) -> None:
     [text] = decode(screenshot(drawn))
     assert ActivationRequest.open(Parcel.from_bytes(qr.join([text])).documents[0]).created
     assert len(shell.json("activate", "request", "--qr", "-")["frames"]) == 1
+
+
+def on_a_terminal(shell: Shell, keys: bytes, **environment: str) -> tuple[int, str]:
+    """`activate request --qr` on a terminal of 80 x 24: exit status and what the screen got."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    program = "from sealpack.verifier.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "activate", "request", "--qr", "--state", shell.site.state_dir]
+    variables = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
+    child = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=variables | environment
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        if select.select([screen], [], [], 0.1)[0]:
+            try:
+                shown += os.read(screen, 65536)
+            except OSError:  # Linux: the other end is closed
+                break
+        elif shown.rstrip().endswith(b"next code"):  # and it has had time to wait for a key
+            os.write(screen, keys[:1])
+            keys = keys[1:] or keys  # one that came too early is lost: the last is pressed again
+    os.close(screen)
+    return child.wait(), shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+def test_a_small_terminal_shows_one_code_after_another(shell: Shell, environment: dict[str, str]) -> None:
+    pinned(shell)
+    status, shown = on_a_terminal(shell, b" " * 40, **environment)
+    assert status == 0
+    assert ("\x1b[" in shown) is (not environment)
+    drawings: list[list[str]] = [[]]
+    for line in shown.split("\n"):
+        if line and set(line.replace(codes._BLACK_ON_WHITE, "").replace(codes._RESET, "")) <= set(" ▀▄█"):
+            drawings[-1].append(line)
+        elif drawings[-1]:
+            drawings.append([])
+    texts = [text for lines in drawings if lines for text in decode(screenshot("\n".join(lines)))]
+    assert len(texts) > 10 and f"code 2 of {len(texts)}" in shown and "a larger window" in shown
+    assert ActivationRequest.open(Parcel.from_bytes(qr.join(texts)).documents[0]).nonce
+
+
+def test_showing_codes_can_be_stopped(shell: Shell) -> None:
+    pinned(shell)
+    for key in (b"\x03", b"\x04"):
+        status, shown = on_a_terminal(shell, b" " + key)
+        assert status == 130 and "interrupted" in shown and "code 3 of" not in shown
+
+
+def test_a_terminal_without_block_characters_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned(shell)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    shell("activate", "request", "--qr", status=2)
+    assert "give --qr FILE.png" in shell.err
 
 
 def spoil(path: Path, data: bytes | str) -> Path:

@@ -52,7 +52,7 @@ def request(
 
     if out is None and qr is None:
         raise SealpackError("USAGE", "say where the request goes: --out FILE, --qr, or --qr FILE.png")
-    _check_outputs(out, qr, force)
+    _check_outputs(out, qr, force, fmt)
     with open_state(state_dir, create=True) as state:
         trusts = anchors.load(state)
         envelope = device.request(state, trusts[0], support.now(), label=label, license_id=license_id)
@@ -75,13 +75,15 @@ def request(
     support.emit(result, "\n".join(lines), fmt)
 
 
-def _check_outputs(out: str | None, qr: str | None, force: bool) -> None:
+def _check_outputs(out: str | None, qr: str | None, force: bool, fmt: str) -> None:
     """What can be known to fail is told before a request is made and remembered."""
     from sealpack.verifier.cli import codes
 
     support.refuse_existing(out, force)
     if qr is not None:
         codes.require_segno("runtime")
+    if qr == codes.STDIO and fmt == "text":
+        codes.require_blocks()
     if qr not in (None, codes.STDIO):
         codes.require_picture(qr)
         support.refuse_existing(qr, force)

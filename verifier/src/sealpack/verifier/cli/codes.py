@@ -56,6 +56,16 @@ def require_segno(extra: str) -> None:
     support.require_extra(extra, "segno")
 
 
+def require_blocks() -> None:
+    """USAGE when standard output cannot hold the characters that codes are drawn with."""
+    try:
+        " ▄▀█".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        raise SealpackError(
+            "USAGE", "codes cannot be drawn in this terminal's character set", remedy="give --qr FILE.png"
+        ) from None
+
+
 def make(text: str, version: int) -> QRCode:
     """The code of a frame's text, error correction level M."""
     import segno
@@ -177,7 +187,16 @@ def show(document: bytes) -> None:
         if number == 1 and len(texts) > _MANY:
             support.note("a larger window, or --qr FILE.png, needs fewer codes")
         if number < len(texts) and on_terminal and sys.stdin.isatty():
-            click.pause("press a key for the next code", err=True)
+            _wait_for_key()
+
+
+def _wait_for_key() -> None:
+    """Not click.pause: that goes on when somebody wants to stop."""
+    support.note("press a key for the next code")
+    try:
+        click.getchar()
+    except EOFError:
+        raise click.Abort from None
 
 
 # --- reading ------------------------------------------------------------------------------------------
