@@ -54,6 +54,24 @@ def test_opens_the_vectors_chunks(name: str) -> None:
         assert out == wanted
 
 
+@pytest.mark.parametrize("name", GOOD)
+def test_opens_a_run_of_whole_chunks(name: str) -> None:
+    case, stored = case_of(name)
+    plain, cipher = plain_of(case["plain_size"]), cipher_of(case, stored)
+    for first in range(len(plain) // 16384 + 1):
+        wanted = plain[first * 16384 : len(plain) // 16384 * 16384]
+        out = bytearray(len(wanted))
+        cipher.open_run(first, memoryview(stored)[chunked.chunk_at(first) :], memoryview(out))
+        assert out == wanted
+    if len(plain) < 16384:
+        return
+    changed = bytearray(stored)
+    changed[chunked.chunk_at(0) + 7] ^= 1
+    with pytest.raises(SealpackError, match="chunk 0 does not open") as caught:
+        cipher.open_run(0, memoryview(changed)[56:], memoryview(bytearray(16384)))
+    assert caught.value.code == "DIGEST_MISMATCH"
+
+
 @pytest.mark.parametrize(("number", "cut"), [(1, slice(None)), (0, slice(-1)), (0, slice(15))])
 def test_a_chunk_of_another_place_or_length_does_not_open(number: int, cut: slice) -> None:
     cipher = FileCipher.derive(KEY, bytes(24), CONTEXT)

@@ -22,11 +22,12 @@ from sealpack.format.acknowledgement import Acknowledgement, FileOutcome, HeldRa
 from sealpack.format.activation import Activation, ActivationRequest, Lease, device_id, log_origin
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
-from sealpack.format.dsse import Envelope
+from sealpack.format.dsse import Envelope, b64encode
 from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.evidence import open_evidence
 from sealpack.format.fields import Fields
+from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import ED25519, PrivateKey
 from sealpack.format.leasing import next_lease
 from sealpack.format.license import (
@@ -245,6 +246,7 @@ FAULTS: list[tuple[str, str, Any]] = [
     ("activation-request", "nonce", "0"),
     ("activation-request", "device_key", GONE),
     ("activation-request", "created", -1),
+    ("activation-request", "hpke_key", "AAAA"),
     ("activation", "device_id", "dev-1"),
     ("activation", "license_digest", GONE),
     ("activation", "keys", ["key"]),
@@ -436,3 +438,11 @@ def test_the_shell_recipe_does_what_the_specification_says(tmp_path: Path) -> No
     (tmp_path / "d/extra").unlink()
     (tmp_path / "d/card.md").write_text("# Tinx\n")
     assert run().returncode != 0
+
+
+def test_a_request_with_a_key_to_wrap_for_fits_its_schema() -> None:
+    asked = examples()["activation-request"]
+    public = HybridPrivateKey.from_seed(bytes(32)).public
+    checker("activation-request").validate(asked | {"hpke_key": b64encode(public.data)})
+    envelope = documents.seal("activation-request", asked | {"hpke_key": b64encode(public.data)}, DEVICE)
+    assert ActivationRequest.open(envelope).hpke_key == public

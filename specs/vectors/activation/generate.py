@@ -20,6 +20,7 @@ from support.world import CREATOR, LICENSER, SETTLEMENT, STRANGER, T0
 from sealpack.format import canonical, documents, dsse
 from sealpack.format.activation import device_id
 from sealpack.format.dsse import Envelope
+from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import PrivateKey
 
 DEVICE = PrivateKey.from_seed(b"sealpack test vector device key!")
@@ -92,6 +93,10 @@ def _requests(add: Any) -> None:
     add("nonce", "A nonce of another length.", "DOC_SCHEMA", made(nonce="00"))
     add("key", "A device key that is none.", "KEY_MALFORMED", made(device_key="key"))
     add("label", "A label of 101 characters.", "DOC_SCHEMA", made(device_label="x" * 101))
+    hybrid = HybridPrivateKey.from_seed(b"sealpack test vector hybrid key!").public.data
+    add("hpke-key", "With a key to wrap keys for.", "ok", made(hpke_key=dsse.b64encode(hybrid)))
+    short = dsse.b64encode(hybrid[:-32])
+    add("hpke-key-short", "The half of a hybrid key.", "DOC_SCHEMA", made(hpke_key=short))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["tpm-quote"]))
     add("kind", "An activation.", "DOC_TYPE", sealed("activation", ACTIVATION, DEVICE))
     changed = good.payload.replace(b"ward 1", b"ward 2")
