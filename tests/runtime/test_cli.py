@@ -351,3 +351,17 @@ def test_sync_says_it_in_two_lines(shell: Shell, tmp_path: Path) -> None:
     shell("sync", stick, status=5)
     assert "bad.ack: error[ACK_FORK]" in shell.err
     shell("sync", tmp_path / "nowhere", status=1)
+
+
+def test_sync_tells_what_is_not_what_its_name_says(shell: Shell, tmp_path: Path) -> None:
+    shell.site.ready()
+    (tmp_path / "torn.license").write_bytes(shell.site.acknowledge(1, "00" * 32, 1).to_bytes()[:-9])
+    (tmp_path / "notes.txt").write_text("nothing of ours")
+    shell("sync", tmp_path, status=5)
+    assert "torn.license: error[" in shell.err and "notes.txt" not in shell.err
+
+
+def test_receipts_that_stay_are_not_to_be_carried(shell: Shell) -> None:
+    shell.site.ready(replace(make_license(), receipts="local"))
+    said = shell("status")
+    assert "they stay on this machine" in said and "to carry" not in said

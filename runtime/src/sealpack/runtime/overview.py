@@ -73,6 +73,7 @@ def _license(
     covered = [b for b in bundles if license.covers(b.bundle_id, b.version, b.bundle_digest)]
     used = _used(db, license.license_id)
     standing = [_standing(db, found, bundle, device_id, history, moment, used) for bundle in covered]
+    carried = license.receipts == "required"
     ends = admission.end_of(license, history.started if history else None)
     lease_ends = admission.lease_end(license, found.lease) if found.lease else None
     return {
@@ -87,13 +88,14 @@ def _license(
         "lease": None if found.lease is None else {"seq": found.lease.lease_seq, "settle_by": lease_ends},
         "quota": _quota(found, covered, moment, used),
         "standing": standing,
+        "carried": carried,
         "receipts": None
         if history is None
         else {
             "origin": history.origin,
             "size": history.size,
             "acknowledged": history.acked_size,
-            "pending": log.news_since(db, history, history.acked_size),
+            "pending": log.news_since(db, history, history.acked_size) if carried else 0,
         },
     }
 
@@ -192,7 +194,9 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
             lines.append(f"    next: {entry['next']}")
     receipts = license["receipts"]
     if receipts:
-        lines.append(f"  receipts {receipts['size']:,}, {receipts['pending']:,} to carry to the vendor")
+        pending = f"{receipts['pending']:,} to carry to the vendor"
+        kept = "they stay on this machine"
+        lines.append(f"  receipts {receipts['size']:,}, {pending if license['carried'] else kept}")
     if license["support"]:
         lines.append(f"  support  {license['support']}")
     return lines

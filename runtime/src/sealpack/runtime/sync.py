@@ -20,6 +20,7 @@ from sealpack.runtime.receipts import Exported
 from sealpack.runtime.state import State
 
 _MARK = b'{"'  # every parcel and envelope is canonical JSON
+_OURS = (".license", ".ack", ".parcel")  # a file so named that is none is told, not passed over
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
         small = [p for p in files if p.stat().st_size <= LIMITS.parcel_bytes]
     except OSError as error:
         raise io_error(error, folder, "read") from None
-    documents = [p for p in small if _is_parcel(p)]
+    documents = [p for p in small if p.suffix in _OURS or _is_parcel(p)]
     yield from sorted(documents, key=lambda p: (p.suffix != ".license", p.name))
 
 
