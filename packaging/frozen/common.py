@@ -8,8 +8,8 @@ EXCLUDES = [
     "onnx", "onnxruntime.backend", "onnxruntime.datasets", "onnxruntime.quantization",
     "onnxruntime.tools", "onnxruntime.transformers", "numpy.f2py", "numpy.testing", "numpy.distutils",
     "setuptools", "pip", "pkg_resources", "gguf", "google.protobuf", "yaml", "tqdm",
-    "charset_normalizer", "psutil", "sympy", "scipy", "sklearn", "torch", "PIL", "zxingcpp", "pandas", "matplotlib",
-    "pytest", "hypothesis", "mypy", "sqlalchemy", "cyclonedx", "IPython",
+    "charset_normalizer", "psutil", "sympy", "scipy", "sklearn", "torch", "PIL", "zxingcpp", "pandas",
+    "matplotlib", "pytest", "hypothesis", "mypy", "sqlalchemy", "cyclonedx", "IPython",
     "sealpack.builder", "sealpack.settlement",
 ]  # fmt: skip
 # The verifier reads its style sheet and tier policies as resources.
