@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from builder.conftest import T0, Builder, sealpack
+from support.split import split_gguf
 
-from sealpack.builder.assemble import Encryption
+from sealpack.builder.assemble import Encryption, MarkOrder
 from sealpack.builder.build_record import BuildRecord, record_path
 from sealpack.builder.encrypt import BuildKey
+from sealpack.builder.watermark.vault import Vault
 from sealpack.format import canonical, documents
 from sealpack.format.activation import Activation, ActivationRequest
 from sealpack.format.chunked import FileCipher, chunk_at, chunk_count
@@ -194,6 +196,41 @@ def test_a_tier_is_not_claimed_for_what_nobody_can_judge(
     assert build_encrypted(home, gguf_model, out, words, "--tier", "Verified") == 4
     assert "TIER_UNPROVEN" in capsys.readouterr().err
     assert build_encrypted(home, gguf_model, out, words, "--tier", "Experimental") == 0
+
+
+def test_a_split_model_is_encrypted_as_the_one_it_is_merged_to(
+    build: Builder, tmp_path: Path, trust: Trust
+) -> None:
+    pytest.importorskip("gguf")
+    tinylm = Path(__file__).parents[2] / "builder/src/sealpack/builder/demo/data/tinylm-q8_0.gguf"
+    first = split_gguf(tinylm, tmp_path / "parts", 3, prefix="tinylm")
+    plain, sealed = tmp_path / "p.sealpack", tmp_path / "e.sealpack"
+    build(first, plain)
+    build(first, sealed, encryption=Encryption(KEY))
+    with BundleReader.open(plain) as bundle:
+        merged = b"".join(bundle.blocks("payload/model.gguf"))
+    assert plain_files(sealed, KEY.input_key) == {"payload/model.gguf": merged}
+    assert verify_bundle(sealed, trust).ok
+
+
+def test_a_marked_copy_is_encrypted_after_it_was_marked(
+    build: Builder, onnx_model: Path, tmp_path: Path, trust: Trust
+) -> None:
+    vault = Vault.create(tmp_path / "v.vault", PASSPHRASE, scrypt_n=1 << 14)
+    mark = MarkOrder(vault, "Nord", "L-1", T0)
+    made = build(onnx_model, tmp_path / "m.sealpack", mark=mark, encryption=Encryption(KEY))
+    assert made.manifest.watermark is not None and verify_bundle(made.path, trust).ok
+    (weights,) = plain_files(made.path, KEY.input_key).values()
+    assert weights != onnx_model.read_bytes() and len(weights) == onnx_model.stat().st_size
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["home", "onnx"]  # no marked copy
+
+
+def test_without_a_terminal_the_option_is_named(
+    home: Path, gguf_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--config", home / "sealpack.toml", "--out", tmp_path / "e.sealpack")
+    assert sealpack("build", gguf_model, "--encrypt", *options) == 2
+    assert "--seal-passphrase-file" in capsys.readouterr().err
 
 
 def test_memory_does_not_grow_with_the_model(build: Builder, tmp_path: Path) -> None:

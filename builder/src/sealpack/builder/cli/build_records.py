@@ -87,5 +87,6 @@ def _no_record(manifest: Manifest) -> SealpackError:
 
 
 def _passphrase(path: str | None, *, confirm: bool) -> str:
-    found = support.passphrase(path, prompt="Build record passphrase", confirm=confirm) or b""
+    option = "--seal-passphrase-file"
+    found = support.passphrase(path, prompt="Build record passphrase", confirm=confirm, option=option) or b""
     return found.decode(errors="surrogateescape")

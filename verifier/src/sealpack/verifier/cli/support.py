@@ -113,9 +113,17 @@ def now() -> int:
 
 
 def passphrase(
-    path: str | None, *, prompt: str, confirm: bool = False, required: bool = True
+    path: str | None,
+    *,
+    prompt: str,
+    confirm: bool = False,
+    required: bool = True,
+    option: str = "--passphrase-file",
 ) -> bytes | None:
-    """A passphrase from a file (first line), else asked for on a terminal; never a flag's value."""
+    """A passphrase from the file that `option` names (first line), else asked for on a terminal.
+
+    Never a flag's value.
+    """
     if path is not None:
         line = read_bounded(path, 4096).split(b"\n", 1)[0].rstrip(b"\r")
         if not line:
@@ -124,7 +132,7 @@ def passphrase(
     if not required:
         return None
     if not sys.stdin.isatty():
-        raise SealpackError("USAGE", f"{prompt.lower()} needed: give --passphrase-file")
+        raise SealpackError("USAGE", f"{prompt.lower()} needed: give {option}")
     answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     return answer.encode()
 
