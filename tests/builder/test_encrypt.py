@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from builder.conftest import T0, Builder, sealpack
 from support.split import split_gguf
+from support.world import tiny_gguf
 
+from sealpack.builder import license_files, licensing
 from sealpack.builder.assemble import Encryption, MarkOrder
 from sealpack.builder.build_record import BuildRecord, record_path
 from sealpack.builder.encrypt import BuildKey
@@ -24,6 +26,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import ED25519, PrivateKey
+from sealpack.format.license import open_license
 from sealpack.format.manifest import Manifest
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import verify_bundle
@@ -234,8 +237,6 @@ def test_without_a_terminal_the_option_is_named(
 
 
 def test_memory_does_not_grow_with_the_model(build: Builder, tmp_path: Path) -> None:
-    from support.world import tiny_gguf
-
     model, peaks = tmp_path / "big.gguf", []
     for values in (1 << 20, 1 << 23):  # 4 and 32 MiB
         model.write_bytes(tiny_gguf(values))
@@ -383,3 +384,22 @@ def test_a_license_that_binds_no_device_does_not_ride_along(
     with pytest.raises(SealpackError, match="binds no device"):
         build(gguf_model, tmp_path / "e.sealpack", encryption=Encryption(KEY), licenses=(envelope,))
     assert not (tmp_path / "e.sealpack").exists()
+
+
+def test_an_activation_holds_so_many_keys(home: Path, trust: Trust, tmp_path: Path, build: Builder) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(tiny_gguf())
+    made = build(model, tmp_path / "p.sealpack")
+    plain, out = made.manifest, tmp_path / "n.license"
+    assert issue(home, *COMMERCIAL, "--bundle", made.path, "--out", out) == 0
+    device = Device(trust, tmp_path)
+    (envelope,) = Parcel.from_bytes(out.read_bytes(), "l").of_kind("license")
+    issued = licensing.Issued(open_license(envelope, trust), envelope)
+    issuer = licensing.Issuer(PrivateKey.load(home / "keys/license.pem"), trust)
+    request = license_files.read_request(device.path.read_bytes(), "request")
+    records = [BuildRecord(f"{n:064x}", plain.bundle_id, plain.version, 1, KEY) for n in range(129)]
+    with pytest.raises(SealpackError, match="128 builds"):
+        licensing.activate(issued, issuer, request, now=T0, records=records)
+    full = licensing.activate(issued, issuer, request, now=T0, records=records[:128])
+    assert full.activation is not None
+    assert len(Activation.open(full.activation, trust).keys) == 128

@@ -48,6 +48,7 @@ _QUOTA = re.compile(
 )
 _ALLOWANCE = re.compile(rf"(?P<meter>{'|'.join(METERS)})=(?P<amount>[0-9]{{1,15}})")
 FIRST_LEASE = 1
+MAX_KEYS = 128  # in one activation: more would not fit into a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,8 @@ def _wrapped_keys(
 ) -> tuple[WrappedKey, ...]:
     """The key of each build, once, for the asking device."""
     builds = {record.bundle_digest: record for record in records}
+    if len(builds) > MAX_KEYS:
+        raise SealpackError("USAGE", f"an activation holds the keys of {MAX_KEYS} builds, not {len(builds)}")
     for record in builds.values():
         record.check_license(license)
     if builds and request.hpke_key is None:
