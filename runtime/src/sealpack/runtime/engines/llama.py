@@ -23,7 +23,7 @@ from llama_cpp import _internals
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.io import ModelIo
-from sealpack.runtime.decrypt import PlainStream
+from sealpack.runtime.decrypt import DecryptedFile, PlainStream
 from sealpack.runtime.engines import base, stdio
 from sealpack.runtime.engines.base import (
     Call,
@@ -95,12 +95,23 @@ def _load_weights(model: VerifiedModel, name: str) -> Any:
         pointer = _map(model.fd, model.span(model.model), name)
     else:
         base.check_header(model, io.BufferedReader(PlainStream(encrypted), _HEADER_BUFFER))
-        with stdio.reading(encrypted) as file:
-            pointer = llama_cpp.llama_model_load_from_file_ptr(
-                file, _parameters(llama_cpp.LLAMA_LOAD_MODE_NONE)
-            )
+        pointer = _read(encrypted)
     if not pointer:
         raise SealpackError("ENGINE_FAILED", f"llama.cpp could not load {name}")
+    return pointer
+
+
+def _read(encrypted: DecryptedFile) -> Any:
+    """Read the GGUF into memory; what was read before a chunk failed is freed."""
+    pointer = None
+    try:
+        with stdio.reading(encrypted) as file:
+            params = _parameters(llama_cpp.LLAMA_LOAD_MODE_NONE)
+            pointer = llama_cpp.llama_model_load_from_file_ptr(file, params)
+    except BaseException:
+        if pointer:
+            llama_cpp.llama_model_free(pointer)
+        raise
     return pointer
 
 
