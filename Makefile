@@ -13,7 +13,7 @@ test: $(VENV)/.installed-dev check coverage
 	$(BIN)/pytest -q $(addprefix --ignore=,$(MEASURED))
 
 # Every line and branch of format and verifier, by their own tests and the vectors; less than all is a failure.
-MEASURED := tests/verifier tests/vectors/test_vectors.py tests/vectors/test_receipt_vectors.py
+MEASURED := tests/verifier tests/vectors/test_vectors.py tests/vectors/test_receipt_vectors.py tests/runtime/test_qr.py
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(MEASURED)
 

@@ -157,8 +157,7 @@ def drawing(code: QRCode, *, coloured: bool) -> str:
     With `coloured`, black on white is said to the terminal, so that it is right on any.
     """
     rows = [[bool(module) for module in row] for row in code.matrix_iter(border=_TERMINAL_QUIET)]
-    if len(rows) % 2:
-        rows.append([False] * len(rows[0]))
+    rows.append([False] * len(rows[0]))  # the side of a code is odd
     ink = coloured  # which modules are drawn in the text's colour: the dark ones, or the light ones
     lines = [
         "".join(" ▄▀█"[2 * (upper == ink) + (lower == ink)] for upper, lower in zip(*pair, strict=True))
