@@ -10,6 +10,7 @@ from math import prod
 from pathlib import PurePosixPath
 
 from support import world
+from support.protowire import block, number, varint
 
 from fuzz.target import Target
 from sealpack.format.errors import SealpackError
@@ -150,34 +151,14 @@ def _parse(data: bytes, depth: int) -> Tree | None:
 
 def _write(tree: Tree) -> bytes:
     out = b""
-    for number, wire, value in tree:
-        out += _varint(number << 3 | wire)
+    for at, wire, value in tree:
+        out += varint(at << 3 | wire)
         if isinstance(value, int):
-            out += _varint(value)
+            out += varint(value)
         else:
             raw = _write(value) if isinstance(value, list) else value
-            out += (_varint(len(raw)) if wire == LENGTH else b"") + raw
+            out += (varint(len(raw)) if wire == LENGTH else b"") + raw
     return out
-
-
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number(field: int, value: int) -> bytes:
-    """A varint field."""
-    return _varint(field << 3) + _varint(value)
-
-
-def block(field: int, content: bytes | str) -> bytes:
-    """A length-delimited field."""
-    raw = content.encode() if isinstance(content, str) else content
-    return _varint(field << 3 | 2) + _varint(len(raw)) + raw
 
 
 def tensor(name: str, rest: bytes = b"", dims: tuple[int, ...] = (2,), kind: int = 1) -> bytes:
@@ -254,7 +235,7 @@ def seeds_onnx() -> Iterator[bytes]:
     yield onnx_model(block(5, tensor("w", entry + number(14, 1))))
     inner = block(1, relu) + block(5, tensor("k", block(4, struct.pack("<2f", 1, 2))))
     branch = block(1, "then_branch") + block(6, inner)
-    sparse = block(1, tensor("s", raw)) + block(2, tensor("", block(7, _varint(1) + _varint(2)), kind=7))
+    sparse = block(1, tensor("s", raw)) + block(2, tensor("", block(7, varint(1) + varint(2)), kind=7))
     yield onnx_model(block(1, block(4, "If") + block(5, branch)) + block(15, sparse))
     function = block(1, "Fold") + block(10, "acme") + block(7, relu)
     props = block(14, block(1, "License") + block(2, "MIT"))

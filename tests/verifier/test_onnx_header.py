@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.protowire import block, number, varint
 
 from sealpack.format import onnx_header, protobuf
 from sealpack.format.errors import SealpackError
@@ -19,26 +20,6 @@ from sealpack.format.limits import LIMITS
 from sealpack.format.model_header import read_model_header, sniff_model
 from sealpack.format.onnx_header import OnnxHeader, ValueInfo, read_onnx_header
 from sealpack.format.tensors import TensorRef
-
-# --- a protobuf writer of a dozen lines -------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def block(field: int, content: bytes | str) -> bytes:
-    raw = content.encode() if isinstance(content, str) else content
-    return varint(field << 3 | 2) + varint(len(raw)) + raw
 
 
 def pair(field: int, key: str, value: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support import world
+from support.protowire import block, number
 from support.world import BundleSpec
 
 from corpus.base import Add
@@ -182,27 +183,6 @@ def _tensors() -> tuple[Model, ...]:
 
 
 # --- ONNX -----------------------------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    """A protobuf number."""
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number(field: int, value: int) -> bytes:
-    """A field that is a number."""
-    return varint(field << 3) + varint(value)
-
-
-def block(field: int, content: bytes | str, length: int | None = None) -> bytes:
-    """A field that is text or a message; `length` lies."""
-    raw = content.encode() if isinstance(content, str) else content
-    return varint(field << 3 | 2) + varint(len(raw) if length is None else length) + raw
 
 
 RAW = block(9, struct.pack("<2f", 1.5, -2.5))
