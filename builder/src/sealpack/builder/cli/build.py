@@ -293,7 +293,10 @@ def _mark(options: dict[str, Any], now: int) -> MarkOrder | None:
     from sealpack.builder.watermark.vault import Vault
 
     support.existing(given["vault"])
-    passphrase = support.passphrase(options["vault_passphrase_file"], prompt="Vault passphrase") or b""
+    passphrase = support.passphrase(
+        options["vault_passphrase_file"], prompt="Vault passphrase", option="--vault-passphrase-file"
+    )
+    assert passphrase is not None  # one is required here
     vault = Vault.open(Path(given["vault"]), passphrase.decode())
     return MarkOrder(vault, given["licensee"], given["license_id"], now)
 
