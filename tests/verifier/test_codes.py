@@ -113,3 +113,12 @@ def test_missing_codes_are_told_in_runs() -> None:
 def test_base64_that_is_not_canonical_is_kept_as_it_is() -> None:
     document = canonical.dumps({"a": "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVpB" + "QR=="})
     assert compact.restore(compact.shrink(document)) == document
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_text_cut_anywhere_is_damaged(cut: int) -> None:
+    """Among these are lengths that base32 never has."""
+    (text,) = qr.frames(b'{"a":1}')
+    with pytest.raises(SealpackError) as caught:
+        qr.Collector().add(text[:-cut])
+    assert caught.value.code == "QR_FRAME"
