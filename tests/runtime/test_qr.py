@@ -70,7 +70,9 @@ SIZES = {
 
 
 def decode(image: Image.Image) -> list[str]:
-    return [found.text for found in zxingcpp.read_barcodes(image)]
+    """Texts of the QR codes in a picture: a decoder sees bar codes of other kinds in them now and then."""
+    wanted = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
+    return [found.text for found in zxingcpp.read_barcodes(image, formats=wanted)]
 
 
 def picture(text: str, version: int, scale: int = codes._SCALE) -> Image.Image:
