@@ -23,7 +23,7 @@ from sealpack.builder import build_record, enclosures, signing, tier
 from sealpack.builder.config import Config
 from sealpack.builder.content import Content, FileContent, blocks
 from sealpack.builder.describe import ModelFile, io_member, read_model
-from sealpack.builder.encrypt import ENCRYPTED_ROLES, BuildKey, EncryptedContent
+from sealpack.builder.encrypt import BuildKey, EncryptedContent
 from sealpack.builder.sections import ExtraFile
 from sealpack.format import chunks, statement
 from sealpack.format.chunks import CHUNK_SIZE
@@ -36,7 +36,7 @@ from sealpack.format.gguf_split import PartDigest
 from sealpack.format.keys import ECDSA, ML_DSA, PublicKey, Signer
 from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
-from sealpack.format.manifest import ChunkRef, FileEntry, Manifest, Watermark
+from sealpack.format.manifest import WEIGHT_ROLES, ChunkRef, FileEntry, Manifest, Watermark
 from sealpack.format.model_header import read_model_header
 from sealpack.format.statement import Statement
 from sealpack.format.terms import Terms
@@ -210,7 +210,7 @@ def _key(order: BuildOrder, payload: list[_Source]) -> BuildKey | None:
             f"{wanted} is not proven: evidence speaks of what is inside an encrypted model",
             remedy="claim no tier for the encrypted build; evidence may still ride along",
         )
-    return order.encryption.key.covering(s.name for s in payload if s.role in ENCRYPTED_ROLES)
+    return order.encryption.key.covering(s.name for s in payload if s.role in WEIGHT_ROLES)
 
 
 def _check_kind(config: Config, model: ModelFile) -> None:
@@ -299,7 +299,7 @@ class _Recipe:
 
     def _stored(self, source: _Source) -> _Source:
         key, bundle = self.facts.key, self.facts.order.config.bundle
-        if key is None or source.role not in ENCRYPTED_ROLES:
+        if key is None or source.role not in WEIGHT_ROLES:
             return source
         content = key.encrypted(source.content, source.name, bundle.id, bundle.release_index)
         return replace(source, content=content)
@@ -338,7 +338,8 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     order = recipe.facts.order
     expected = [_unhashed(source) for source in recipe.sources]
     manifest, members = recipe.members(expected)
-    offsets = data_offsets([*members, *_signatures(_unsigned(order), manifest), *_riding(order)])
+    riding = _riding(order)
+    offsets = data_offsets([*members, *_signatures(_unsigned(order), manifest), *riding])
     offsets = {each.source.name: offsets[each.source.name] for each in expected}
     with _loading("jsonschema.validators"):
         hashed = [_pour(each, file, offsets[each.source.name], order.progress) for each in expected]
@@ -350,7 +351,7 @@ def _write(recipe: _Recipe, file: BinaryIO) -> Manifest:
     if recipe.facts.model.split is not None and manifest.encryption is None:
         model = manifest.model
         read_model_header(file, offsets[model.name], model.size, model.name)
-    write_bundle(file, [*members, *_signatures(order, manifest), *_riding(order)], offsets)
+    write_bundle(file, [*members, *_signatures(order, manifest), *riding], offsets)
     return manifest
 
 

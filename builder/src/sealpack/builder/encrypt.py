@@ -23,8 +23,6 @@ from sealpack.format.gguf_split import PartDigest, Told
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-ENCRYPTED_ROLES = ("model", "model-data")
-
 
 @dataclass(frozen=True, slots=True)
 class BuildKey:

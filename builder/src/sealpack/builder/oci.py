@@ -18,7 +18,6 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,9 +27,10 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import atomic_writer, io_error, open_regular
 from sealpack.format.limits import LIMITS
-from sealpack.format.manifest import FileEntry, Manifest
+from sealpack.format.manifest import WEIGHT_ROLES, FileEntry, Manifest
 from sealpack.format.statement import Statement
 from sealpack.format.terms import Terms
+from sealpack.format.values import utc_instant
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -41,7 +41,6 @@ WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 FILEPATH = "org.cncf.model.filepath"
 REF_NAME = "org.opencontainers.image.ref.name"
-_WEIGHTS = ("model", "model-data")
 _DOCUMENTS = ("license-text", "license-terms", "sbom", "card", "evidence")
 _OCI_DIGEST = r"sha256:[0-9a-f]{64}"
 _MAX_JSON = 8 << 20  # bytes of an index or manifest
@@ -141,7 +140,7 @@ def _blob(bundle: BundleReader, name: str, manifest: Manifest) -> Blob:
 
 
 def _media_type(entry: FileEntry) -> str:
-    if entry.role in _WEIGHTS:
+    if entry.role in WEIGHT_ROLES:
         return WEIGHT_TYPE
     return DOC_TYPE if entry.role in _DOCUMENTS else WEIGHT_CONFIG_TYPE
 
@@ -169,7 +168,7 @@ def _copy_range(source: int, target: int, at: int, left: int) -> None:
 def _config(bundle: BundleReader, manifest: Manifest, blobs: list[Blob]) -> dict[str, Any]:
     """The ModelPack configuration: what the manifest says, nothing guessed."""
     envelope = statement.read_signature(bundle.read(statement.SIG_NAME, LIMITS.signature_bytes))
-    signed_at = datetime.fromtimestamp(Statement.from_bytes(envelope.payload).signed_at, UTC)
+    signed_at = Statement.from_bytes(envelope.payload).signed_at
     terms = manifest.with_role("license-terms")
     spdx = Terms.from_bytes(bundle.read(terms[0].name)).spdx if terms else None
     technical = {
@@ -179,7 +178,7 @@ def _config(bundle: BundleReader, manifest: Manifest, blobs: list[Blob]) -> dict
     }
     return {
         "descriptor": {
-            "createdAt": signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "createdAt": utc_instant(signed_at),
             "name": manifest.bundle_id,
             "title": manifest.name,
             "version": manifest.version,

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 from sealpack.builder.sbom_input import SbomInput
+from sealpack.format.manifest import WEIGHT_ROLES
 from sealpack.verifier.completeness import WAIVER
 
 ENGINES = {"onnx": "ONNX Runtime", "gguf": "llama.cpp"}
@@ -57,6 +58,6 @@ def _data_flow(given: SbomInput) -> str:
 
 def hardware(given: SbomInput) -> str:
     """What the model needs to run."""
-    weights = sum(fact.size for fact in given.of_role("model", "model-data"))
+    weights = sum(fact.size for fact in given.of_role(*WEIGHT_ROLES))
     default = f"{PROCESSORS[given.model.format]}; memory for {weights} bytes of weights"
     return given.sbom.hardware or default

@@ -40,6 +40,7 @@ ROLES = (
     "evidence",
     "chunk-table",
 )
+WEIGHT_ROLES = ("model", "model-data")  # what is marked, encrypted and read by an engine
 KNOWN_CRIT = ("encryption", "watermark")
 
 
@@ -225,7 +226,7 @@ class Manifest:
     def _check_encryption(self) -> None:
         header = self.encryption_header
         if header is not None:
-            weights = [e.name for e in self.files if e.role in ("model", "model-data")]
+            weights = [e.name for e in self.files if e.role in WEIGHT_ROLES]
             header.check({e.name: e.size for e in self.files}, weights, "MANIFEST_INVALID")
 
     def _check_io(self, names: set[str]) -> None:

@@ -168,16 +168,16 @@ class Trust:
         chain = list(envelopes)
         root, older = self.root, self.older
         for envelope in sorted(_of(chain, "root"), key=_version):
-            if _version(envelope) == root.version + 1:
+            version = _version(envelope)
+            if version == root.version + 1:
                 root, older = root.accepts_next(envelope), (*older, root.envelope)
-            elif _version(envelope) == root.version:
+            elif version == root.version:
                 if Root.parse(envelope).digest != root.digest:  # the one that is known must hold here too
                     told = f"another root with version {root.version}, perhaps another vendor's"
                     raise SealpackError("TRUST_CONFLICT", told)
-            elif _version(envelope) > root.version:
-                raise SealpackError(
-                    "TRUST_ROLLBACK", f"root version {_version(envelope)} does not follow {root.version}"
-                )
+            elif version > root.version:
+                told = f"root version {version} does not follow {root.version}"
+                raise SealpackError("TRUST_ROLLBACK", told)
         keyring, revocations = self.keyring, self.revocations
         earlier = _earlier(root, [*chain, self.root.envelope])
         for envelope in sorted(_of(chain, "keyring"), key=_version):

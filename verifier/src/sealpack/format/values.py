@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any
 
 METERS = ("calls", "tok_in", "tok_out", "ms", "items")
@@ -24,6 +25,16 @@ def plain(value: Any, leave_out: tuple[str, ...] = ()) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     return value
+
+
+def utc_day(seconds: int) -> str:
+    """The UTC date of Unix seconds, `YYYY-MM-DD`; ValueError past the calendar's end."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def utc_instant(seconds: int) -> str:
+    """Unix seconds as RFC 3339 in UTC, `YYYY-MM-DDTHH:MM:SSZ`; ValueError past the calendar's end."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def readable(*texts: str) -> str:

@@ -8,7 +8,6 @@ the creator's word and shown as such.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 from sealpack.format.container import BundleReader
@@ -17,7 +16,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import Evidence, is_document, open_evidence
 from sealpack.format.manifest import Manifest
 from sealpack.format.trust import Trust
-from sealpack.format.values import plain
+from sealpack.format.values import plain, utc_day
 from sealpack.verifier import content, tiers
 from sealpack.verifier.report import Report
 from sealpack.verifier.tiers import Gate, Proof, Standing, TierPolicy
@@ -92,7 +91,7 @@ def _line(proofs: list[Proof], facts: list[dict[str, Any]]) -> str:
 
 def _told(evidence: Evidence) -> str:
     figures = ", ".join(f"{m.name} {m.value}" for m in evidence.metrics[:3])
-    due = datetime.fromtimestamp(evidence.valid_until, UTC).date().isoformat()
+    due = utc_day(evidence.valid_until)
     return (
         f"{figures} on {evidence.method.evaluated} rows of {evidence.data.name}, "
         f"by {evidence.evaluator}, valid until {due}"

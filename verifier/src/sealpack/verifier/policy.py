@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import TIERS
+from sealpack.format.values import utc_day
 from sealpack.verifier import spdx
 from sealpack.verifier.completeness import NOT_APPLICABLE, PRESENT
 from sealpack.verifier.policy_file import (
@@ -100,12 +100,10 @@ def _young(what: str, at: Any, days: int, now: int) -> tuple[bool, str]:
     if not isinstance(at, int):
         return False, f"{what}: not known"
     age = now - at
-    told = f"{what} {_day(at)}, {age // DAY} days ago" if age >= 0 else f"{what} {_day(at)}, in the future"
+    told = (
+        f"{what} {utc_day(at)}, {age // DAY} days ago" if age >= 0 else f"{what} {utc_day(at)}, in the future"
+    )
     return -CLOCK_SKEW <= age <= days * DAY, f"{told}; allowed: {days} days"
-
-
-def _day(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
 def _check_bundle(rules: BundleRules, facts: Mapping[str, Any], now: int) -> Iterator[Finding]:
@@ -161,7 +159,7 @@ def _recertification(wanted: str, due: Any, now: int) -> Finding:
     rule = "bundle.recertification"
     if not isinstance(due, str):
         return Finding(rule, wanted != "required", "no date is stated")
-    return Finding(rule, _day(now) <= due, f"due by {due}, today is {_day(now)}")
+    return Finding(rule, utc_day(now) <= due, f"due by {due}, today is {utc_day(now)}")
 
 
 def _check_license(rules: LicenseRules, facts: Mapping[str, Any]) -> Iterator[Finding]:

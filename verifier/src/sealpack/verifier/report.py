@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from sealpack.format.errors import CODES, SealpackError, printable
+from sealpack.format.values import utc_day
 
 SCHEMA = "sealpack/report/v1"
 ORDER = (  # the checks a bundle is due, specs/verification.md, "Order"
@@ -176,12 +176,12 @@ def _warnings(facts: dict[str, Any], now: int | None) -> Iterator[Warning]:
 
 
 def _overdue(facts: dict[str, Any], now: int) -> Iterator[Warning]:
-    today = datetime.fromtimestamp(now, UTC).date().isoformat()
+    today = utc_day(now)
     due = facts.get("recertify_by")
     if due is not None and due < today:  # the day itself is in time; ISO dates sort as text
         yield Warning("recertification-overdue", f"re-certification was due by {due}")
     for document in facts.get("evidence", ()):
         until = document.get("valid_until")
         if document.get("verified") and until is not None and until <= now:
-            day = datetime.fromtimestamp(until, UTC).date().isoformat()
-            yield Warning("evidence-expired", f"{printable(document['name'])} was valid until {day}")
+            told = f"{printable(document['name'])} was valid until {utc_day(until)}"
+            yield Warning("evidence-expired", told)

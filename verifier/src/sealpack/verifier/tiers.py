@@ -10,7 +10,6 @@ import hashlib
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import resources
 from typing import Any
@@ -21,6 +20,7 @@ from sealpack.format.fields import Fields
 from sealpack.format.io import TASKS
 from sealpack.format.manifest import TIERS, Manifest, Threshold
 from sealpack.format.statement import LAST_SECOND
+from sealpack.format.values import utc_day
 
 SCHEMA = "sealpack/tier-policy/v1"
 POLICY_NAME = "evidence/tier-policy.toml"  # where a creator's own policy rides along
@@ -235,8 +235,8 @@ def _age(gates: Gates, tier: str, evidence: Evidence, signed_at: int) -> Gate:
     ok = 0 <= age <= gates.max_age_days * _DAY and signed_at < evidence.valid_until
     return Gate(
         tier, "age", ok,
-        f"issued {_day(evidence.issued_at)}, valid until {_day(evidence.valid_until)}, "
-        f"bundle signed {_day(signed_at)}, at most {gates.max_age_days} days apart",
+        f"issued {utc_day(evidence.issued_at)}, valid until {utc_day(evidence.valid_until)}, "
+        f"bundle signed {utc_day(signed_at)}, at most {gates.max_age_days} days apart",
         "evaluate again, before the bundle is signed",
     )  # fmt: skip
 
@@ -317,12 +317,8 @@ def _required(name: str, standing: Standing, max_days: int) -> tuple[bool, str, 
         return bool(held), held[0].name if held else f"no {name}", "name it in sealpack.toml"
     if name == "recertify_by":
         day = m.recertify_by or ""
-        latest = _day(min(standing.signed_at + max_days * _DAY, LAST_SECOND))
-        ok = _day(standing.signed_at) < day <= latest
+        latest = utc_day(min(standing.signed_at + max_days * _DAY, LAST_SECOND))
+        ok = utc_day(standing.signed_at) < day <= latest
         return ok, day or "no date", f"set bundle.recertify_by to a day to come, at latest {latest}"
     text = getattr(m, name) or ""
     return bool(text.strip()), text[:80] or f"no {name}", f"set bundle.{name}"
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

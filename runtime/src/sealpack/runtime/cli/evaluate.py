@@ -70,8 +70,7 @@ def evaluate(model: str, out: str, force: bool, fmt: str, **options: Any) -> Non
     from sealpack.format.files import atomic_write
     from sealpack.runtime.evaluation import data, subject
 
-    if Path(out).exists() and not force:
-        raise SealpackError("OUTPUT_EXISTS", f"{out} already exists")
+    support.refuse_existing(out, force)
     kind = subject.kind_of(model)
     config = options["config_file"]
     project = subject.read_project(Path(config) if config else None) if kind == "model" else None

@@ -12,11 +12,11 @@ import os
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sealpack.format.errors import CODES
+from sealpack.format.values import utc_instant
 from sealpack.verifier.report import Check, Report, tool
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -60,9 +60,7 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
     invocation: dict[str, Any] = {"executionSuccessful": True, "exitCode": report.exit_status}
     if report.verified_at is not None:
-        invocation["endTimeUtc"] = datetime.fromtimestamp(report.verified_at, UTC).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        )
+        invocation["endTimeUtc"] = utc_instant(report.verified_at)
     digest = report.facts.get("bundle_digest")
     run: dict[str, Any] = {
         "tool": {"driver": driver},

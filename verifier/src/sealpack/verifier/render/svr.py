@@ -7,7 +7,6 @@ binds every other file, so the digest stands for the bundle. Only a bundle that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +14,7 @@ from sealpack.format import canonical, dsse
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.keys import ECDSA, Signer
 from sealpack.format.statement import PAYLOAD_TYPE, STATEMENT_TYPE
+from sealpack.format.values import utc_instant
 from sealpack.verifier.report import Report, tool
 
 PREDICATE_TYPE = "https://in-toto.io/attestation/svr/v0.1"
@@ -64,7 +64,7 @@ def statement(report: Report, verifier_id: str = VERIFIER_ID) -> dict[str, Any]:
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "verifier": verifier,
-            "timeCreated": datetime.fromtimestamp(report.verified_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "timeCreated": utc_instant(report.verified_at),
             "properties": sorted(set(_properties(report))),
         },
     }
