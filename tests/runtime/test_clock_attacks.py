@@ -22,7 +22,6 @@ from sealpack.format import canonical, documents
 from sealpack.format.activation import Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
-from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Devices, LeaseTerms, Quota
 from sealpack.runtime import anchors, clock, device, home, log, machine, receipts, state, timekeeper
 from sealpack.runtime.api import Runtime
@@ -355,16 +354,7 @@ def test_a_lease_before_its_license_counts_once_the_license_is_here(site: Site, 
 
 
 def test_nobody_but_the_licenses_issuer_moves_the_clock(site: Site, clocks: Clocks) -> None:
-    stranger = PrivateKey.from_seed(b"sealpack-test-other-settlement-1")
-    other = world.key_entry(stranger, ["ack"]) | {"issuer": "Other Models (test)"}
-    entries = [
-        world.key_entry(world.CREATOR, ["bundle"]),
-        world.key_entry(world.LICENSER, ["license"]),
-        world.key_entry(world.SETTLEMENT, ["settlement", "ack", "witness"]),
-        other,
-    ]
-    site.ready()
-    site.take(Parcel((world.make_keyring(2, entries),)))
+    stranger = site.ready_beside_another_issuer()
     before = stored(site)
     name = device.name(device.key(site.home))
     for license_id in ("L-1", "L-9"):

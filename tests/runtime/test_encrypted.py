@@ -17,8 +17,8 @@ from support.encrypted import INPUT_KEY, EncryptedSpec, repacked
 from support.site import INPUT, T0, Site, make_license, seal_license
 
 import sealpack.runtime
-from sealpack.format import canonical, documents
-from sealpack.format.activation import Activation, ActivationRequest
+from sealpack.format import canonical
+from sealpack.format.activation import ActivationRequest
 from sealpack.format.container import MIMETYPE
 from sealpack.format.documents import Parcel
 from sealpack.format.encryption import WrappedKey
@@ -57,20 +57,7 @@ def keys_for(request: ActivationRequest, *digests: str, key: bytes = INPUT_KEY) 
 
 def answer(site: Site, request: ActivationRequest, keys: tuple[WrappedKey, ...], **members: Any) -> Parcel:
     """The vendor's reply with these keys."""
-    license = make_license(**members)
-    envelope = seal_license(license)
-    activation = Activation(
-        license.license_id,
-        envelope.digest,
-        request.device_id,
-        request.device_key,
-        request.digest,
-        request.nonce,
-        T0,
-        keys=keys,
-    )
-    sealed = documents.seal("activation", activation.to_dict(), world.LICENSER)
-    return Parcel((envelope, sealed, site.lease(request.device_id, license.license_id, 1, {})))
+    return site.reply(request, make_license(**members), keys=keys)
 
 
 def ready(site: Site, name: str = "tiny", **members: Any) -> store.Installed:

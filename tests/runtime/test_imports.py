@@ -17,7 +17,6 @@ from sealpack.format import canonical, documents
 from sealpack.format.activation import Ceiling, Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
-from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Devices, LeaseTerms
 from sealpack.format.merkle import leaf_hash, root_of
 from sealpack.format.trust import Trust
@@ -327,16 +326,7 @@ def test_local_receipts_stay_on_the_device(site: Site, tmp_path: Path) -> None:
 
 def test_another_issuers_key_cannot_lease(site: Site) -> None:
     """Settlement keys bind to an issuer: an `ack` key of another one under the same root does not count."""
-    stranger = PrivateKey.from_seed(b"sealpack-test-other-settlement-1")
-    other = world.key_entry(stranger, ["ack"]) | {"issuer": "Other Models (test)"}
-    entries = [
-        world.key_entry(world.CREATOR, ["bundle"]),
-        world.key_entry(world.LICENSER, ["license"]),
-        world.key_entry(world.SETTLEMENT, ["settlement", "ack", "witness"]),
-        other,
-    ]
-    site.ready()
-    site.take(Parcel((world.make_keyring(2, entries),)))
+    stranger = site.ready_beside_another_issuer()
     name = device.name(device.key(site.home))
     lease = Lease("L-1", name, 0, 9, world.T0, None, (Ceiling("calls", 10**6),))
     assert code_of(site, Parcel((documents.seal("lease", lease.to_dict(), stranger),))) == "SIG_KEY_ROLE"

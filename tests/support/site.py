@@ -11,6 +11,8 @@ from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Activation, ActivationRequest, Ceiling, Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import WrappedKey
+from sealpack.format.keys import PrivateKey
 from sealpack.format.license import BundleGrant, Customer, Devices, License, Use
 from sealpack.format.trust import Trust
 from sealpack.runtime import anchors, device, imports, store
@@ -134,9 +136,13 @@ class Site:
             return ActivationRequest.open(device.request(state, self.trust, T0))
 
     def reply(
-        self, request: ActivationRequest, license: License, ceilings: dict[str, int] | None = None
+        self,
+        request: ActivationRequest,
+        license: License,
+        ceilings: dict[str, int] | None = None,
+        keys: tuple[WrappedKey, ...] = (),
     ) -> Parcel:
-        """The vendor's answer: license, activation and first lease."""
+        """The vendor's answer: license, activation (with the keys of encrypted builds) and first lease."""
         envelope = seal_license(license)
         activation = Activation(
             license.license_id,
@@ -146,6 +152,7 @@ class Site:
             request.digest,
             request.nonce,
             T0,
+            keys=keys,
         )
         lease = self.lease(request.device_id, license.license_id, 1, ceilings or {})
         answer = documents.seal("activation", activation.to_dict(), world.LICENSER)
@@ -184,6 +191,19 @@ class Site:
         self.install()
         self.activate(license, ceilings)
         return self
+
+    def ready_beside_another_issuer(self) -> PrivateKey:
+        """:meth:`ready`, under a keyring that also lists this `ack` key of another issuer."""
+        stranger = PrivateKey.from_seed(b"sealpack-test-other-settlement-1")
+        entries = [
+            world.key_entry(world.CREATOR, ["bundle"]),
+            world.key_entry(world.LICENSER, ["license"]),
+            world.key_entry(world.SETTLEMENT, ["settlement", "ack", "witness"]),
+            world.key_entry(stranger, ["ack"]) | {"issuer": "Other Models (test)"},
+        ]
+        self.ready()
+        self.take(Parcel((world.make_keyring(2, entries),)))
+        return stranger
 
     def acknowledge(self, size: int, root: str, ack_seq: int, **members: Any) -> Parcel:
         """Settlement's reply for the log of L-1 on this device."""
