@@ -17,7 +17,7 @@ from pathlib import Path
 from sealpack.format.errors import SealpackError
 from sealpack.runtime.home import Home
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x5345414C  # "SEAL"
 BUSY_SECONDS = 10.0
 _LOW_SPACE = 1 << 16  # bytes free below which an I/O error means a full disk
@@ -35,7 +35,7 @@ CREATE TABLE requests(
   answered TEXT                       -- digest of the activation that answered it
 ) STRICT;
 CREATE TABLE documents(
-  kind TEXT NOT NULL CHECK(kind IN ('license','activation','lease','acknowledgement')),
+  kind TEXT NOT NULL,                 -- of specs/documents.md; what is kept of each: `rights`
   license_id TEXT NOT NULL,
   digest TEXT NOT NULL,
   envelope BLOB NOT NULL,
@@ -153,6 +153,13 @@ _UPGRADES = {
         "ALTER TABLE clock ADD COLUMN own INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE clock ADD COLUMN stage INTEGER NOT NULL DEFAULT 2 CHECK(stage IN (0, 1, 2))",
         "UPDATE clock SET own=soft",
+    ),
+    2: (
+        "CREATE TABLE documents_3(kind TEXT NOT NULL, license_id TEXT NOT NULL, digest TEXT NOT NULL,"
+        " envelope BLOB NOT NULL, PRIMARY KEY(kind, license_id)) STRICT",
+        "INSERT INTO documents_3 SELECT kind, license_id, digest, envelope FROM documents",
+        "DROP TABLE documents",
+        "ALTER TABLE documents_3 RENAME TO documents",
     ),
 }
 
