@@ -870,6 +870,11 @@ def open_lease(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     return read_object(envelope.payload, "lease", "DOC_SCHEMA")
 
 
+def open_token(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    trust.open(of_kind(envelope, "epoch-token"), ["ack", "license"])
+    return read_object(envelope.payload, "epoch-token", "DOC_SCHEMA")
+
+
 def open_acknowledgement(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     """specs/acknowledgement.md: verified, its trust documents taken, the lease verified by itself."""
     trust.open(of_kind(envelope, "acknowledgement"), ["ack"])
@@ -2387,6 +2392,8 @@ def case_activation(folder: Path, case: Case) -> None:
         agree(open_request(envelope) == case["device_id"], "device id")
     elif case["kind"] == "activation":
         open_activation(envelope, trust_of(folder))
+    elif case["kind"] == "epoch-token":
+        open_token(envelope, trust_of(folder))
     else:
         open_lease(envelope, trust_of(folder))
 

@@ -18,6 +18,7 @@ from sealpack.format.activation import Activation, ActivationRequest, Lease
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.evidence import open_evidence
 from sealpack.format.keys import PublicKey
@@ -91,6 +92,8 @@ def check_activation(folder: Path, case: Case) -> None:
         assert case["device_id"] == request.device_id
     elif case["kind"] == "activation":
         Activation.open(envelope, trust_of(folder))
+    elif case["kind"] == "epoch-token":
+        EpochToken.open(envelope, trust_of(folder))
     else:
         Lease.open(envelope, trust_of(folder))
 

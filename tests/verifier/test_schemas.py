@@ -24,6 +24,7 @@ from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope, b64encode
 from sealpack.format.encryption import WrappedKey
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.evidence import open_evidence
 from sealpack.format.fields import Fields
@@ -156,7 +157,9 @@ def examples() -> dict[str, Any]:
         checkpoint="note",
         trust=trust.envelopes,
         lease=lease,
+        frozen=True,
     )
+    token = EpochToken("L-1", DEVICE_ID, 2, world.T0, "disk replaced")
     bundle = world.BundleSpec()
     members = bundle.members()
     return {
@@ -168,6 +171,7 @@ def examples() -> dict[str, Any]:
         "activation-request": payload(request),
         "activation": payload(activation),
         "lease": payload(lease),
+        "epoch-token": payload(documents.seal("epoch-token", token.to_dict(), world.LICENSER)),
         "acknowledgement": payload(documents.seal("acknowledgement", ack.to_dict(), world.SETTLEMENT)),
         "parcel": json.loads(Parcel((sealed, activation, lease)).to_bytes()),
         "manifest": json.loads(members["manifest.json"]),
@@ -202,6 +206,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "activation-request": lambda value: ActivationRequest.open(seal("activation-request", value, DEVICE)),
     "activation": lambda value: Activation.open(seal("activation", value, world.LICENSER), _trusted()),
     "lease": lambda value: Lease.open(seal("lease", value, world.LICENSER), _trusted()),
+    "epoch-token": lambda value: EpochToken.open(seal("epoch-token", value, world.LICENSER), _trusted()),
     "acknowledgement": lambda value: Acknowledgement.open(
         seal("acknowledgement", value, world.SETTLEMENT), _trusted()
     ),
@@ -254,6 +259,10 @@ FAULTS: list[tuple[str, str, Any]] = [
     ("lease", "ceilings.0.meter", "money"),
     ("lease", "epoch", True),
     ("lease", "issued_at", GONE),
+    ("epoch-token", "epoch", 0),
+    ("epoch-token", "device_id", GONE),
+    ("epoch-token", "reason", "x" * 501),
+    ("acknowledgement", "frozen", "yes"),
     ("acknowledgement", "outcomes.0.code", "X1"),
     ("acknowledgement", "ack_seq", 0),
     ("acknowledgement", "root", "66"),

@@ -66,6 +66,8 @@ def main(folder: Path) -> None:
         "ok",
         sealed(lease=lease, trust=trust),
     )
+    add("frozen", "Two histories were signed under this log's name.", "ok", sealed(frozen=True))
+    add("frozen-text", "Frozen is said in words.", "DOC_SCHEMA", sealed(frozen="yes"))
     add("second", "It names the one before.", "ok", sealed(ack_seq=2, previous="ef" * 32, prune_below=3))
     forged = documents.seal("lease", LEASE, STRANGER).to_dict()
     add("lease-forged", "The lease inside is a stranger's.", "SIG_KEY_UNKNOWN", sealed(lease=forged))

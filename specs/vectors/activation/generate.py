@@ -1,7 +1,7 @@
 """Write the activation vectors: `python specs/vectors/activation/generate.py [FOLDER]`.
 
 Each case is `case.json` and `document.json` of the `kind` stated: an activation request is checked with the
-key inside it, an activation and a lease with the `trust.json` beside the cases.
+key inside it, an activation, a lease and an epoch token with the `trust.json` beside the cases.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main(folder: Path) -> None:
     _requests(lambda n, d, c, e: add(f"request-{n}", d, c, "activation-request", e))
     _activations(lambda n, d, c, e: add(f"activation-{n}", d, c, "activation", e))
     _leases(lambda n, d, c, e: add(f"lease-{n}", d, c, "lease", e))
+    _tokens(lambda n, d, c, e: add(f"token-{n}", d, c, "epoch-token", e))
     cases.write(folder)
     (folder / "trust.json").write_bytes(world.make_trust().to_bytes())
 
@@ -142,6 +143,26 @@ def _leases(add: Any) -> None:
     )
     add("above-2-53", "A ceiling JSON cannot carry exactly.", "JSON_INVALID", _huge(made()))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
+    under = {"root": 1, "revocations": 3}
+    add("issued-under", "Trust documents it was issued under.", "ok", made(issued_under=under))
+    add("issued-under-root-0", "Roots count from 1.", "DOC_SCHEMA", made(issued_under=under | {"root": 0}))
+
+
+def _tokens(add: Any) -> None:
+    token = {"license_id": "L-1", "device_id": ID, "epoch": 2, "issued_at": T0, "reason": "disk replaced"}
+
+    def made(key: PrivateKey = SETTLEMENT, **members: Any) -> Envelope:
+        return sealed("epoch-token", token | members, key)
+
+    add("good", "Settlement lets the device begin log 2.", "ok", made())
+    add("issuer", "The license issuer does, without a reason.", "ok", made(LICENSER, reason=None))
+    add("creator", "A bundle key may not.", "SIG_KEY_ROLE", made(CREATOR))
+    add("stranger", "Signed by a stranger.", "SIG_KEY_UNKNOWN", made(STRANGER))
+    add("epoch-0", "The first log needs no token.", "DOC_SCHEMA", made(epoch=0))
+    add("device-id", "An id of another form.", "DOC_SCHEMA", made(device_id="ward-1"))
+    add("reason", "A reason of 501 characters.", "DOC_SCHEMA", made(reason="x" * 501))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
+    add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, SETTLEMENT))
 
 
 def _huge(good: Envelope) -> Envelope:

@@ -80,6 +80,7 @@ class Acknowledgement:
     checkpoint: str | None = None  # the device's checkpoint note with settlement's cosignature
     trust: tuple[Envelope, ...] = ()
     lease: Envelope | None = None
+    frozen: bool | None = None  # two histories were signed under this log's name
     digest: str = field(default="", compare=False)
 
     @classmethod
@@ -109,6 +110,7 @@ class Acknowledgement:
             f.text("checkpoint", max_len=8000, default=None),
             f.array("trust", Envelope.from_dict, max_items=MAX_TRUST, default=()),
             None if lease is None else Envelope.from_dict(lease, "acknowledgement.lease"),
+            f.boolean("frozen", default=None),
             envelope.digest,
         )
 
