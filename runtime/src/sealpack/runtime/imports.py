@@ -29,6 +29,11 @@ from sealpack.runtime.state import State
 # What is addressed to devices, or concerns them all.
 KINDS = ("license", "activation", "lease", "acknowledgement", "root", "keyring", "revocations")
 
+# Why a document that was good when it was stored may not be any more: its key was revoked or is gone.
+_NO_LONGER = frozenset(
+    {"KEY_REVOKED", "LIC_KEY_UNTRUSTED", "SIG_KEY_UNKNOWN", "SIG_KEY_ROLE", "SIG_NAMESPACE"}
+)
+
 T = TypeVar("T")
 
 
@@ -118,6 +123,8 @@ class _Import:
         if old is not None and _is_old(old, license):
             self.taken.known += 1
             return
+        if old is None:
+            self._require_no_older(license)
         rights.keep(self._db, "license", license.license_id, envelope)
         timekeeper.anchor(self._db, license.issued_at)
         if old is None:
@@ -144,8 +151,23 @@ class _Import:
         )
 
     def _stored_license(self, license_id: str) -> License | None:
+        """The stored license, unless its signer is no longer believed: then a new one takes its place."""
         envelope = rights.stored(self._db, "license", license_id)
-        return None if envelope is None else rights.verified(envelope, self._trusts).license
+        if envelope is None:
+            return None
+        return _still(lambda: rights.verified(envelope, self._trusts).license)
+
+    def _require_no_older(self, license: License) -> None:
+        """A stored license that is no longer believed gives way to itself signed anew, or to a newer one."""
+        envelope = rights.stored(self._db, "license", license.license_id)
+        if envelope is None:
+            return
+        seq = documents.payload_fields(envelope, "license", "LIC_SCHEMA").integer("seq", lo=1)
+        if license.seq < seq:
+            raise SealpackError(
+                "LIC_SUPERSEDED",
+                f"license {license.license_id} number {license.seq} is older than {seq} here",
+            )
 
     def _open_activation(self, envelope: Envelope) -> Activation:
         return self._under(lambda trust: Activation.open(envelope, trust))
@@ -156,7 +178,9 @@ class _Import:
             self.taken.others += 1
             return
         stored = rights.stored(self._db, "activation", made.license_id)
-        if stored is not None and stored.digest == envelope.digest:
+        # The digest is of the payload: the same words under a new signature replace a revoked one.
+        same = stored is not None and stored.digest == envelope.digest
+        if stored is not None and same and _still(lambda: self._open_activation(stored)) is not None:
             self.taken.known += 1
             return
         license = self._stored_license(made.license_id)
@@ -204,8 +228,8 @@ class _Import:
             timekeeper.anchor(self._db, lease.issued_at)
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
-            old = self._under(lambda trust: Lease.open(stored, trust))
-            if (old.epoch, old.lease_seq) >= (lease.epoch, lease.lease_seq):
+            old = _still(lambda: self._under(lambda trust: Lease.open(stored, trust)))
+            if old is not None and (old.epoch, old.lease_seq) >= (lease.epoch, lease.lease_seq):
                 self.taken.known += 1
                 return
         rights.keep(self._db, "lease", lease.license_id, envelope)
@@ -214,7 +238,10 @@ class _Import:
     def _open_logs(self) -> None:
         """Every license that may run here has a log, begun when its activation is taken."""
         for license_id in rights.license_ids(self._db):
-            found = rights.read(self._db, license_id, self._trusts)
+            # What is no longer believed opens no log, and does not keep the news of that from being taken.
+            found = _still(lambda name=license_id: rights.read(self._db, name, self._trusts))  # type: ignore[misc]
+            if found is None:
+                continue
             license, activation = found.license, found.activation
             if license.devices.binding != "none" and activation is None:
                 continue
@@ -263,6 +290,16 @@ class _Import:
         if ack.ack_seq == found.ack_seq and not same:
             raise SealpackError("ACK_FORK", f"two acknowledgements numbered {ack.ack_seq} for {ack.origin}")
         return True
+
+
+def _still(read: Callable[[], T]) -> T | None:
+    """What `read` makes of a stored document; None when its signer is no longer believed."""
+    try:
+        return read()
+    except SealpackError as error:
+        if error.code not in _NO_LONGER:
+            raise
+        return None
 
 
 def _is(envelope: Envelope, kind: str) -> bool:
