@@ -12,18 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sealpack.format import documents
+from sealpack.format.confirmation import SECRET
 from sealpack.format.dsse import Envelope, b64decode, b64encode
 from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.hybrid import PUBLIC_SIZE, HybridPublicKey
 from sealpack.format.keys import ED25519, PublicKey
+from sealpack.format.license import IssuedUnder
 from sealpack.format.trust import Trust
 from sealpack.format.values import IDENTIFIER, METERS, plain
 
 NONCE = r"[0-9a-f]{32}"
 DEVICE_ID = r"dev-[0-9a-f]{32}"
 ORIGIN = r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,399}"
+FINGERPRINT = r"([0-9a-f]{8}){1,16}"  # hardware parts, keyed by the nonce of the request that told them
+KEY_STORES = ("file", "tpm")
 
 
 def device_id(key: PublicKey) -> str:
@@ -56,6 +60,8 @@ class ActivationRequest:
     device_label: str | None = None
     license_id: str | None = None
     hpke_key: HybridPublicKey | None = None  # what keys of encrypted bundles are wrapped for
+    key_store: str | None = None  # where the device says that its private keys are
+    fingerprint: str | None = None
     digest: str = field(default="", compare=False)
 
     @property
@@ -81,6 +87,8 @@ class ActivationRequest:
             f.text("device_label", max_len=100, default=None),
             f.text("license_id", pattern=IDENTIFIER, default=None),
             _hpke_key(f) if "hpke_key" in f else None,
+            f.choice("key_store", KEY_STORES, default=None),
+            f.text("fingerprint", pattern=FINGERPRINT, default=None),
             envelope.digest,
         )
 
@@ -94,7 +102,11 @@ class ActivationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """The answer: this device may use that license. `keys` open encrypted bundles, one build each."""
+    """The answer: this device may use that license. `keys` open encrypted bundles, one build each.
+
+    `shares` are this device's parts of license-wide quotas where they are not the equal ones; `confirmation`
+    is the hex secret of the code that tells the issuer that this activation arrived.
+    """
 
     license_id: str
     license_digest: str
@@ -106,6 +118,9 @@ class Activation:
     epoch: int = 0
     device_label: str | None = None
     keys: tuple[WrappedKey, ...] = ()
+    shares: tuple[Ceiling, ...] = ()
+    confirmation: str | None = None
+    fingerprint: str | None = None  # as in the request it answers
     digest: str = field(default="", compare=False)
 
     @classmethod
@@ -115,6 +130,11 @@ class Activation:
         With `issuer`, the license's, only that issuer's keys count (SIG_KEY_ROLE).
         """
         trust.verify(envelope, "license", issuer=issuer)
+        return cls.read(envelope)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Activation:
+        """Read one that was verified, or whose signer is known to be revoked; codes as of :meth:`open`."""
         f = documents.payload_fields(envelope, "activation")
         f.crit(())
         key = PublicKey.from_pem(f.text("device_key"))
@@ -129,6 +149,9 @@ class Activation:
             f.integer("epoch", default=0),
             f.text("device_label", max_len=100, default=None),
             f.objects("keys", WrappedKey.parse, max_items=256, default=()),
+            f.objects("shares", Ceiling.parse, max_items=len(METERS), default=()),
+            f.text("confirmation", pattern=SECRET, default=None),
+            f.text("fingerprint", pattern=FINGERPRINT, default=None),
             envelope.digest,
         )
         if len({wrapped.bundle_digest for wrapped in made.keys}) != len(made.keys):
@@ -139,7 +162,9 @@ class Activation:
 
     def to_dict(self) -> dict[str, Any]:
         """The payload without `schema`."""
-        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key", "keys"))
+        members: dict[str, Any] = plain(self, leave_out=("digest", "device_key", "keys", "shares"))
+        if self.shares:
+            members["shares"] = plain(self.shares)
         return {**members, "device_key": self.device_key.pem, "keys": [key.to_dict() for key in self.keys]}
 
 
@@ -171,12 +196,18 @@ class Lease:
     issued_at: int
     expires: int | None
     ceilings: tuple[Ceiling, ...]
+    issued_under: IssuedUnder | None = None
     digest: str = field(default="", compare=False)
 
     @classmethod
     def open(cls, envelope: Envelope, trust: Trust, issuer: str | None = None) -> Lease:
         """Verify (role `license` or `ack`) and read; `issuer` as for :meth:`Activation.open`."""
         verify_any(trust, envelope, ("ack", "license"), issuer)
+        return cls.read(envelope)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Lease:
+        """Read one whose signature was checked."""
         f = documents.payload_fields(envelope, "lease")
         f.crit(())
         return cls(
@@ -187,6 +218,7 @@ class Lease:
             f.integer("issued_at"),
             f.integer("expires", default=None),
             f.objects("ceilings", Ceiling.parse, max_items=256),
+            IssuedUnder.parse(under) if (under := f.sub("issued_under", default=None)) else None,
             envelope.digest,
         )
 

@@ -12,17 +12,23 @@ from typing import Any
 
 from sealpack.format import documents
 from sealpack.format.dsse import Envelope
+from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
+from sealpack.format.keys import ML_DSA, PublicKey
+from sealpack.format.site_key import MAX_SITE_KEYS, SiteKey
 from sealpack.format.trust import NAMESPACE, Trust
 from sealpack.format.values import IDENTIFIER, METERS, VERSION_PATTERN, plain
 
 BINDINGS = ("none", "key", "key+fp", "tpm")
 WINDOWS = ("day", "month", "term")
 ON_EXCEED = ("deny", "bill", "throttle", "warn")
+ON_BACK = ("continue", "deny")
 ON_STALE = ("deny", "throttle", "warn")
 BILLING = ("one_time", "subscription", "metered", "committed")
 RECEIPTS = ("none", "local", "required")
+MAX_DELEGATES = 8
+MAX_BUNDLE_KEYS = 64  # more would not fit into a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +221,65 @@ class PlanRef:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuedUnder:
+    """Versions of the trust documents that existed when a document was issued: no device may know less."""
+
+    root: int
+    revocations: int
+
+    @classmethod
+    def parse(cls, f: Fields) -> IssuedUnder:
+        """Read one."""
+        return cls(f.integer("root", lo=1), f.integer("revocations", lo=1))
+
+    @classmethod
+    def of(cls, trust: Trust) -> IssuedUnder:
+        """What is known now."""
+        return cls(trust.root.version, trust.revocations.version)
+
+    def is_newer_than(self, root: int, revocations: int) -> bool:
+        """Whether who knows these versions lacks something; lists begin anew with a root (specs/trust.md)."""
+        return self.root > root or (self.root == root and self.revocations > revocations)
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """Who may give out sub-licenses below a license (specs/sublicense.md), and to how many machines.
+
+    `keys` are public keys in PEM; `bundle_keys` the keys of encrypted builds, wrapped for the delegate.
+    """
+
+    keys: tuple[str, ...]
+    max_devices: int | None = None
+    bundle_keys: tuple[WrappedKey, ...] = ()
+
+    @classmethod
+    def parse(cls, f: Fields) -> Delegation:
+        """Read one."""
+        return cls(
+            f.array("keys", lambda item, path: _delegate_key(item, path, f.code), max_items=MAX_DELEGATES),
+            f.integer("max_devices", default=None),
+            f.objects("bundle_keys", WrappedKey.parse, max_items=MAX_BUNDLE_KEYS, default=()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The member."""
+        members: dict[str, Any] = plain(self, leave_out=("bundle_keys",))
+        wrapped = [key.to_dict() for key in self.bundle_keys]
+        return {**members, **({"bundle_keys": wrapped} if wrapped else {})}
+
+
+def _delegate_key(item: Any, path: str, code: str) -> str:
+    try:
+        key = PublicKey.from_pem(item if isinstance(item, str) else "")
+    except SealpackError as error:
+        raise SealpackError(code, f"{path}: {error.message}") from None
+    if key.scheme == ML_DSA:
+        raise SealpackError(code, f"{path} is an {ML_DSA} key: that only signs beside another")
+    return key.pem
+
+
+@dataclass(frozen=True, slots=True)
 class Provisional:
     """What an install may do before it is activated: seconds and calls, once."""
 
@@ -225,6 +290,18 @@ class Provisional:
     def parse(cls, f: Fields) -> Provisional:
         """Read one."""
         return cls(f.integer("s"), f.integer("calls"))
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRules:
+    """What a wall clock more than 24 h behind the accepted time does: `continue` with a warning, or `deny`."""
+
+    on_back: str
+
+    @classmethod
+    def parse(cls, f: Fields) -> ClockRules:
+        """Read one."""
+        return cls(f.choice("on_back", ON_BACK, default="continue"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +336,11 @@ class License:
     receipts: str = "required"
     watermark: str | None = None
     plan: PlanRef | None = None
+    issued_under: IssuedUnder | None = None
+    clock: ClockRules | None = None
+    site_keys: tuple[SiteKey, ...] | None = None
+    delegation: Delegation | None = None
+    parent_id: str | None = None  # of the license a sub-license stands below; no member of the document
     digest: str = field(default="", compare=False)
 
     @classmethod
@@ -300,17 +382,33 @@ class License:
             receipts=f.choice("receipts", RECEIPTS, default="required"),
             watermark=f.choice("watermark", ("no", "visible", "hidden", "optional"), default=None),
             plan=PlanRef.parse(plan) if plan else None,
+            issued_under=IssuedUnder.parse(under) if (under := f.sub("issued_under", default=None)) else None,
+            clock=ClockRules.parse(clock) if (clock := f.sub("clock", default=None)) else None,
+            site_keys=f.objects("site_keys", SiteKey.parse, max_items=MAX_SITE_KEYS, default=None),
+            delegation=_delegation(f),
             digest=digest,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The payload without `schema`; absent members are left out."""
-        members: dict[str, Any] = plain(self, leave_out=("digest",))
+        members: dict[str, Any] = plain(self, leave_out=("digest", "delegation", "parent_id"))
+        if self.delegation is not None:
+            members["delegation"] = self.delegation.to_dict()
         return members
 
     def covers(self, bundle_id: str, version: str, bundle_digest: str) -> bool:
         """Whether a build is licensed here."""
         return any(grant.covers(bundle_id, version, bundle_digest) for grant in self.bundles)
+
+
+def _delegation(f: Fields) -> Delegation | None:
+    """Only a license that binds devices can be delegated: what a file alone opens needs no sub-license."""
+    found = f.sub("delegation", default=None)
+    if found is None:
+        return None
+    if f.sub("devices").text("binding") == "none":
+        raise f.fail("delegation", "needs devices.binding other than none")
+    return Delegation.parse(found)
 
 
 def open_license(envelope: Envelope, trust: Trust) -> License:
