@@ -1,19 +1,34 @@
-"""The machine as the runtime sees it: clock readings, virtual machine or container, own digest."""
+"""The machine as the runtime sees it: clock readings, virtual machine or container, own digest.
+
+What the system tells of itself is read below :data:`ROOT`, so that a folder can stand for any machine.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from sealpack.runtime.clock import Reading
 
+ROOT = Path("/")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_CPUINFO = Path("/proc/cpuinfo")
+_VARIABLE = "container"  # set by systemd-nspawn, podman and LXC
+_MAX_BYTES = 1 << 16  # of a file in /proc or /sys; /proc/cpuinfo of many processors is longer than needed
+
+# Makers and products of machines that are programs. Xen and Amazon also rent out real machines.
+_VIRTUAL = re.compile(
+    r"QEMU|\bKVM\b|VMware|VirtualBox|innotek|\bXen\b|Virtual Machine|Bochs|Parallels|\bbhyve\b|OpenStack"
+    r"|Google Compute Engine|\bRHEV\b|oVirt|Nutanix AHV|Apple Virtualization|Firecracker|Cloud Hypervisor",
+    re.IGNORECASE,
+)
+_CONTAINER = re.compile(r"\b(docker|containerd|kubepods|libpod|podman|crio|lxc|garden|buildkit)\b")
 
 
 def reading() -> Reading:
@@ -38,18 +53,52 @@ def boot_id() -> str:
         return f"started-{(time.time_ns() // 1_000_000 - uptime_ms()) // 10_000}"
 
 
-def in_container() -> bool:
-    """Whether this process runs in a container, as far as containers say so."""
-    marks = ("/.dockerenv", "/run/.containerenv")
-    return "container" in os.environ or any(Path(mark).exists() for mark in marks)
-
-
-def in_virtual_machine() -> bool:
-    """Whether the processor reports a hypervisor."""
+def told(name: str) -> str:
+    """What a file below :data:`ROOT` says, without white space around it; "" when it cannot be read."""
     try:
-        return " hypervisor" in _CPUINFO.read_text(encoding="ascii", errors="replace")
+        with (ROOT / name).open("rb") as file:
+            return file.read(_MAX_BYTES).decode("utf-8", "replace").strip().strip("\0")
     except OSError:
-        return False
+        return ""
+
+
+def in_container() -> str:
+    """What shows that this process runs in a container, as far as containers say so; "" for nothing."""
+    return next(_container_marks(), "")
+
+
+def _container_marks() -> Iterator[str]:
+    for mark in (".dockerenv", "run/.containerenv"):
+        if (ROOT / mark).exists():
+            yield f"/{mark}"
+    if manager := told("run/systemd/container"):
+        yield f"/run/systemd/container says {manager[:40]}"
+    if manager := os.environ.get(_VARIABLE, ""):
+        yield f"the variable {_VARIABLE} is {manager[:40]!r}"
+    if found := _CONTAINER.search(told("proc/1/cgroup")):
+        yield f"/proc/1/cgroup names {found[0]}"
+    for line in told("proc/1/mountinfo").splitlines():
+        # A root made of layers alone is no sign: live and read-only systems have one too.
+        if line.split(" ")[4:5] == ["/"] and (found := _CONTAINER.search(line)):
+            yield f"the root file system is one of {found[0]}"
+
+
+def in_virtual_machine() -> str:
+    """What shows that the machine is a virtual one; "" for nothing."""
+    return next(_virtual_marks(), "")
+
+
+def _virtual_marks() -> Iterator[str]:
+    if "control_d" in told("proc/xen/capabilities"):
+        return  # the system that runs the others, on a real machine
+    for name in ("sys_vendor", "product_name", "board_vendor", "bios_vendor"):
+        value = told(f"sys/class/dmi/id/{name}")
+        if _VIRTUAL.search(value):
+            yield f"{name} is {value[:60]}"
+    if kind := told("sys/hypervisor/type"):
+        yield f"/sys/hypervisor/type is {kind[:40]}"
+    if re.search(r"^flags\s*:.* hypervisor\b", told("proc/cpuinfo"), re.MULTILINE):
+        yield "the processor reports a hypervisor"
 
 
 def frozen() -> bool:
