@@ -8,10 +8,10 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from adversarial.tools import WRONG_ROLE, Exhibit, dump, exhibits, members, offer, refused, staged, take
 from support import world
 from support.site import T0, Site, make_license, seal_license
 
+from adversarial.tools import WRONG_ROLE, Exhibit, dump, exhibits, members, offer, refused, staged, take
 from sealpack.format import canonical, documents, dsse
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from adversarial.tools import members, open_runtime, refused, statuses
 from support import world
 from support.site import INPUT, T0, Site, make_license
 
+from adversarial.tools import members, open_runtime, refused, statuses
 from sealpack.format import documents
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope

@@ -114,7 +114,23 @@ def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True
             _make(folder)
         if folder.is_symlink():
             raise SealpackError("STATE_UNSAFE", f"{folder} is a link")
+    database = home.database.name
+    files = (database, f"{database}-wal", f"{database}-shm", "device.key", "device.hpke", "secret")
+    for name in files:
+        _require_plain(home.path / name)
     return home
+
+
+def _require_plain(path: Path) -> None:
+    """A link may lead to another file system, and a pipe would be waited for: STATE_UNSAFE."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise io_error(error, path, "read") from None
+    if not stat.S_ISREG(mode):
+        raise SealpackError("STATE_UNSAFE", f"{path} is not a regular file")
 
 
 def _make(path: Path) -> None:

@@ -172,6 +172,8 @@ class State:
         self.home = home
         self._pid = os.getpid()
         self._lock = threading.RLock()
+        self._names = [Path(f"{home.database.absolute()}{end}") for end in ("", "-wal", "-shm")]
+        self._files: list[tuple[int, int] | None] = []  # behind these names, since the first transaction
         with storage_errors(home.path):
             if not home.database.exists():
                 os.close(os.open(home.database, os.O_CREAT | os.O_RDWR, 0o600))
@@ -216,6 +218,21 @@ class State:
                 remedy="open the runtime after the fork, in the process that uses it",
             )
 
+    def _require_same_files(self) -> None:
+        """STATE_TAMPERED when a file of the open database was removed or replaced.
+
+        What is written to a removed log nobody else sees: its units would be sold twice.
+        """
+        found = [_identity(path) for path in self._names]
+        if not self._files:
+            self._files = found
+        if found != self._files:
+            raise SealpackError(
+                "STATE_TAMPERED",
+                f"files of {self.home.database} were removed or replaced while it was in use",
+                remedy="stop every process that uses this state and start again; else ask support",
+            )
+
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: durable when the block ends, undone when it raises."""
@@ -223,6 +240,7 @@ class State:
         with self._lock, storage_errors(self.home.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._require_same_files()
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
@@ -242,6 +260,15 @@ class State:
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has that name now."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _migrate(db: sqlite3.Connection) -> None:
