@@ -19,7 +19,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.hybrid import HybridPublicKey
 from sealpack.format.keys import PublicKey
-from sealpack.format.leasing import ceilings
+from sealpack.format.leasing import next_lease
 from sealpack.format.license import License
 from sealpack.format.meet import RULES, meet, per_device, wider
 from sealpack.format.trust import Trust
@@ -94,6 +94,10 @@ class Chain:
     license: License
     key: PublicKey  # of the delegate who signed it
 
+    def signed(self, envelope: Envelope) -> bool:
+        """Whether a document claims to be by the delegate; what it opens still has to verify."""
+        return _signer(envelope) == self.key.keyid
+
     def open_activation(self, envelope: Envelope) -> Activation:
         """An activation by the same delegate for this very sub-license; SUBLICENSE_INVALID and DOC_SCHEMA."""
         self._verify(envelope)
@@ -103,34 +107,26 @@ class Chain:
         return made
 
     def open_lease(self, envelope: Envelope) -> Lease:
-        """The delegate's one lease, the first: never above what a first lease of this license would say.
+        """The delegate's one lease, the first, as far as it says no more than a first lease of this license.
 
         Every later one comes from settlement: a delegate cannot go on where usage is never settled.
+        SUBLICENSE_INVALID.
         """
         self._verify(envelope)
         lease = Lease.read(envelope)
         if lease.license_id != self.license.license_id:
             raise _not_its_own("lease", lease.license_id, self)
         if lease.lease_seq != FIRST_LEASE:
-            raise SealpackError(
-                _CODE, f"lease {lease.lease_seq} is signed by a delegate, who gives the first"
-            )
-        age = self.license.lease.max_age_s
-        if age is not None and (lease.expires is None or lease.expires > lease.issued_at + age):
-            raise SealpackError(_CODE, f"the delegate's lease ends later than after {age} s")
-        given = {c.meter: c.limit for c in lease.ceilings if c.bundle_digest is None}
-        for most in ceilings(self.license, {}):
-            if most.meter not in given or given[most.meter] > most.limit:
-                told = f"the delegate's lease allows more {most.meter} than {most.limit}"
-                raise SealpackError(_CODE, told)
-        return lease
+            raise SealpackError(_CODE, f"a delegate gives lease {FIRST_LEASE} alone, not {lease.lease_seq}")
+        first = next_lease(self.license, lease.device_id, lease.epoch, FIRST_LEASE, lease.issued_at, {})
+        ends = [end for end in (lease.expires, first.expires) if end is not None]
+        both = lease.ceilings + first.ceilings  # admission keeps every one
+        return replace(lease, expires=min(ends, default=None), ceilings=tuple(dict.fromkeys(both)))
 
     def _verify(self, envelope: Envelope) -> None:
-        if _signer(envelope) != self.key.keyid:
-            raise SealpackError(
-                _CODE,
-                f"{documents.kind_of(envelope)} is not signed by the delegate of {self.license.license_id}",
-            )
+        if not self.signed(envelope):
+            kind, name = documents.kind_of(envelope), self.license.license_id
+            raise SealpackError(_CODE, f"{kind} is not signed by the delegate of {name}")
         self.key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
 
 
