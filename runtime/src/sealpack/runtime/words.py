@@ -10,6 +10,15 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+def duration(seconds: int) -> str:
+    """A span in the largest unit that is full at least twice: `36 hours`, `3 days`, `1 second`."""
+    size, unit = next(((n, name) for n, name in _UNITS if seconds >= 2 * n), (1, "second"))
+    return plural(seconds // size, unit)
+
+
 def day(seconds: int) -> str:
     """A time in Unix seconds, UTC."""
     try:

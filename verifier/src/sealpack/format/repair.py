@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sealpack.format import documents
-from sealpack.format.activation import DEVICE_ID, NONCE
+from sealpack.format.activation import DEVICE_ID, FINGERPRINT, NONCE
 from sealpack.format.dsse import Envelope
 from sealpack.format.fields import Fields
 from sealpack.format.trust import Trust
@@ -28,7 +28,13 @@ class Repair:
     issued_at: int
     now: int | None = None
     epoch: int | None = None
+    fingerprint: str | None = None  # the hardware to accept from now on, as the request told it
     digest: str = field(default="", compare=False)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is anything in it that repairs."""
+        return (self.now, self.epoch, self.fingerprint) != (None, None, None)
 
     @classmethod
     def open(cls, envelope: Envelope, trust: Trust, issuer: str | None = None) -> Repair:
@@ -37,8 +43,8 @@ class Repair:
         f = documents.payload_fields(envelope, "repair")
         f.crit(())
         made = cls.parse(f, envelope.digest)
-        if made.now is None and made.epoch is None:
-            raise f.fail("now", "and epoch are missing: it repairs nothing")
+        if not made.says_something:
+            raise f.fail("now", "is missing, and so are epoch and fingerprint: it repairs nothing")
         return made
 
     @classmethod
@@ -52,6 +58,7 @@ class Repair:
             f.integer("issued_at"),
             f.integer("now", default=None),
             f.integer("epoch", default=None),
+            f.text("fingerprint", pattern=FINGERPRINT, default=None),
             digest,
         )
 
