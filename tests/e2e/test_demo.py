@@ -44,7 +44,7 @@ def test_no_private_key_of_the_vendor_is_kept(demo: Demo) -> None:
 
 def test_it_shows_answers_a_refusal_and_the_bill(demo: Demo) -> None:
     assert '"AS IS" WITHOUT WARRANTY OF ANY KIND' in demo.said
-    assert "error[QUOTA_EXCEEDED]: 6 of 6 calls are used until usage is settled" in demo.said
+    assert "error[UNSETTLED_LIMIT]: 6 of 6 calls are used until usage is settled" in demo.said
     assert re.search(r"1 logs, \d+ receipts: all agree", demo.said)
     assert "payout to creator:sealpack-demo" in demo.said
 

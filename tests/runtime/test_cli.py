@@ -320,7 +320,12 @@ def test_terms_are_shown_accepted_and_then_the_bundle_runs(shell: Shell) -> None
     data.write_text(json.dumps(INPUT))
     shell("run", "acme/tiny", "--input", data, status=4)
     assert "sealpack terms accept" in shell.err
-    assert "You may use this." in shell("terms", "show", "acme/tiny")
+    said = shell("terms", "show", "acme/tiny")
+    assert "You may use this." in said
+    assert "for Hospital Nord (hospital)." in said, "the license in plain words comes first"
+    shown = json.loads(shell("terms", "show", "acme/tiny", "--license", "L-1", "--format", "json"))
+    assert shown["license"]["schema"] == "sealpack/license-words/v1"
+    shell("terms", "show", "acme/tiny", "--license", "L-2", status=4)
     shell("terms", "accept", "acme/tiny")
     shell("run", "acme/tiny", "--input", data)
 
@@ -336,6 +341,9 @@ def test_other_terms_than_the_license_names_cannot_be_accepted(shell: Shell) -> 
     shell.site.activate(replace(make_license(), use=Use("00" * 32, ack_required=True)))
     shell("terms", "accept", "acme/tiny", status=3)
     assert "error[TERMS_MISMATCH]" in shell.err
+    shell.site.activate(make_license(license_id="L-2"))
+    shown = json.loads(shell("terms", "show", "acme/tiny", "--format", "json"))
+    assert "license" not in shown and shown["text"], "of two licenses none is chosen, the text is there"
 
 
 def test_sync_says_it_in_two_lines(shell: Shell, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ class BundleSpec:
     key: PrivateKey = CREATOR
     mldsa_key: Signer | None = None
     statement: dict[str, Any] = field(default_factory=dict)
+    requires_features: tuple[str, ...] | None = None
 
     def members(self) -> dict[str, bytes]:
         """Every entry outside META but mimetype, with its bytes."""
@@ -187,6 +188,7 @@ class BundleSpec:
             tuple(sorted(entries, key=lambda e: e.name)),
             self.engine,
             self.io,
+            requires_features=self.requires_features,
         )
         return {"manifest.json": manifest.to_bytes()} | {n: v[2] for n, v in files.items()}
 

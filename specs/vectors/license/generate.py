@@ -52,6 +52,7 @@ FULL: dict[str, Any] = LEAST | {
     "lease": {"required": True, "max_age_s": 100, "warn_s": 10, "on_stale": "throttle",
               "allowance": [{"meter": "calls", "amount": 5}]},
     "receipts": "local", "watermark": "hidden", "plan": {"id": "pro", "version": 2},
+    "issued_under": {"root": 1, "revocations": 3},
 }  # fmt: skip
 
 
@@ -123,6 +124,7 @@ def _fields(add: Any) -> None:
         ("receipts", "Unknown receipts.", {"receipts": "maybe"}),
         ("plan-version", "A plan of version 0.", {"plan": {"id": "pro", "version": 0}}),
         ("schema", "A license of another version.", {"schema": "sealpack/license/v2"}),
+        ("issued-under", "It states the root and not the revocations.", {"issued_under": {"root": 1}}),
         ("tier-long", "A tier of 65 characters.", {"tier": "t" * 65}),
     ):  # fmt: skip
         add(f"field-{name}", description, "LIC_SCHEMA", sealed(members))

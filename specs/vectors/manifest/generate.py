@@ -93,7 +93,7 @@ FULL: dict[str, Any] = {
     "intended_use": "tests", "description": "a model", "support": "help@acme.test",
     "plan": {"id": "pro", "version": 1}, "recertify_by": "2027-01-01",
     "watermark": {"scheme": "lsb", "params_sha256": "0" * 64, "commitment": "1" * 64, "license_id": "L-1"},
-    "crit": ["watermark"],
+    "crit": ["watermark"], "requires_features": ["batch"],
 }  # fmt: skip
 
 
@@ -115,6 +115,7 @@ def _members(bad: Any) -> None:
         ("watermark", "A mark without commitment.", {"watermark": {"scheme": "lsb"}}),
         ("name-long", "A name of 201 characters.", {"name": "n" * 201}),
         ("encryption", "Encryption without a scheme.", {"encryption": {"files": []}}),
+        ("features", "A feature with a space.", {"requires_features": ["batch mode"]}),
     ):  # fmt: skip
         bad(f"member-{name}", description, lambda v, members=members: v.update(members))
     bad("member-missing", "No bundle id.", lambda v: v.pop("bundle_id"))

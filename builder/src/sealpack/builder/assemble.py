@@ -524,6 +524,7 @@ def _manifest(
         support=bundle.support,
         plan=facts.terms.plan,
         recertify_by=bundle.recertify_by,
+        requires_features=bundle.requires_features or None,
         watermark=watermark,
         encryption=EncryptionHeader(encrypted).to_dict() if encrypted else None,
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sealpack.builder import profiles
 from sealpack.builder.key_uri import KeyUri, is_uri
 from sealpack.builder.sections import (
     BaseModel,
@@ -36,7 +37,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import METRIC_NAME
 from sealpack.format.io import DECIMAL
 from sealpack.format.manifest import TIERS, Threshold
-from sealpack.format.values import IDENTIFIER, VERSION_PATTERN
+from sealpack.format.values import FEATURE, IDENTIFIER, VERSION_PATTERN
 from sealpack.verifier.completeness_elements import WAIVABLE
 
 T = TypeVar("T")
@@ -134,7 +135,16 @@ def _bundle(table: Table) -> BundleSection:
         intended_use=table.text("intended_use"),
         recertify_by=table.date("recertify_by"),
         support=table.text("support", max_len=200),
+        requires_features=_features(table, "requires_features"),
     )
+
+
+def _features(table: Table, key: str) -> tuple[str, ...]:
+    words = table.texts(key)
+    for word in words:
+        if not re.fullmatch(FEATURE, word):
+            table.fail(key, f"{word!r} does not fit the pattern {FEATURE}")
+    return words
 
 
 def _evidence(table: Table) -> EvidenceSection:
@@ -169,6 +179,7 @@ def _license(table: Table) -> LicenseSection:
         spdx=table.text("spdx", max_len=200),
         text=table.file("text"),
         terms=_closed(table.sub("terms"), _terms),
+        profiles=_closed(table.sub("profiles"), profiles.read),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sealpack.format.license import LeaseTerms, Quota, Rate
+from sealpack.format.license import ClockRules, LeaseTerms, Provisional, Quota, Rate
 
 DAY = 86400
 _UNLIMITED = Rate()
@@ -28,6 +28,8 @@ class Preset:
     deny: tuple[str, ...] = ()
     binding: str = "none"
     devices: int | None = None
+    vm: bool = True
+    container: bool = True
     term: str = "forever"
     term_s: int | None = None
     grace_s: int = 0
@@ -39,6 +41,8 @@ class Preset:
     watermark: str = "no"
     billing: str = "one_time"
     receipts: str = "required"
+    provisional: Provisional | None = None
+    clock: ClockRules | None = None
 
 
 def _settle_every(days: int) -> LeaseTerms:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sealpack.builder.presets import Preset
 from sealpack.format.manifest import Threshold
 
 
@@ -24,6 +25,7 @@ class BundleSection:
     intended_use: str | None = None
     recertify_by: str | None = None
     support: str | None = None
+    requires_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class LicenseSection:
     spdx: str | None = None
     text: Path | None = None
     terms: TermsSection = field(default_factory=TermsSection)
+    profiles: Mapping[str, Preset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

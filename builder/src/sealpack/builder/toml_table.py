@@ -34,6 +34,11 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._value
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys that stand here."""
+        return tuple(self._value)
+
     def at(self, key: str) -> str:
         """The dotted path of `key`."""
         return f"{self.path}.{key}" if self.path else key

@@ -56,6 +56,7 @@ class Installed:
     signed_at: int
     installed_at: int
     marked_for: str  # license id of a marked build, else ""
+    needs: str = ""  # the features it requires, with spaces between
 
     def to_bytes(self) -> bytes:
         """The record as it is authenticated."""
@@ -227,6 +228,7 @@ def _describe(found: Verified, part: Path, size: int, digest: str, now: int) -> 
         found.statement.signed_at,
         now,
         m.watermark.license_id if m.watermark else "",
+        " ".join(m.requires_features or ()),
     )
 
 

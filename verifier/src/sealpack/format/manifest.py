@@ -21,7 +21,7 @@ from sealpack.format.io import DECIMAL, ModelIo
 from sealpack.format.license import PlanRef
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import NAMESPACE
-from sealpack.format.values import IDENTIFIER, VERSION_PATTERN, plain
+from sealpack.format.values import FEATURE, IDENTIFIER, VERSION_PATTERN, plain
 
 SCHEMA = "sealpack/manifest/v1"
 KINDS = ("onnx", "gguf", "agent")
@@ -173,6 +173,7 @@ class Manifest:
     encryption: dict[str, Any] | None = None
     watermark: Watermark | None = None
     tier_proof: TierProof | None = None
+    requires_features: tuple[str, ...] | None = None
     data: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
@@ -205,6 +206,7 @@ class Manifest:
             encryption=None if encryption is None else _carried(f, "encryption"),
             watermark=Watermark.parse(watermark) if watermark else None,
             tier_proof=TierProof.parse(proof) if proof else None,
+            requires_features=f.texts("requires_features", pattern=FEATURE, max_items=64, default=None),
             data=data,
         )
         made._check()

@@ -10,6 +10,7 @@ from typing import Any
 
 METERS = ("calls", "tok_in", "tok_out", "ms", "items")
 STATUSES = ("ok", "err", "cancel", "aborted")
+FEATURE = r"[a-z0-9][a-z0-9._-]{0,63}"
 IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 VERSION_PATTERN = r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){0,3}"
 

@@ -34,6 +34,7 @@ _MAX_INPUT = 64 << 20  # bytes of an input file
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: physical cores less one.")
 @click.option("--cost-centre", help="Stands in the receipt, for your own accounts.")
+@click.option("--require-live", is_flag=True, help="Refuse a test license: for machines in earnest use.")
 @license_option
 @state_option
 @support.format_option
@@ -43,6 +44,7 @@ def run(
     texts: tuple[str, ...],
     input_file: str | None,
     threads: int | None,
+    require_live: bool,
     license_id: str | None,
     state_dir: str | None,
     fmt: str,
@@ -54,7 +56,10 @@ def run(
     if sum((prompt is not None, bool(texts), input_file is not None)) != 1:
         raise _give_one(bundle_id, state_dir)
     data = None if input_file is None else _read(input_file)
-    with sealpack.runtime.open(bundle_id, state=state_dir, license=license_id, threads=threads) as runtime:
+    kind = "live" if require_live else None
+    with sealpack.runtime.open(
+        bundle_id, state=state_dir, license=license_id, threads=threads, environment=kind
+    ) as runtime:
         warn(runtime.standing.warnings)
         answer = _call(runtime, prompt, texts, data, options, stream=fmt == "text")
         _print(answer, fmt)

@@ -11,6 +11,7 @@ from sealpack.runtime.cli.common import license_option, open_state, state_option
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
+    from sealpack.format.license import License
     from sealpack.format.terms import Terms
     from sealpack.runtime.state import State
 
@@ -36,14 +37,31 @@ def _read(state: State, bundle_id: str) -> tuple[Terms, str]:
         opened.close()
 
 
+def _license(state: State, bundle_id: str, wanted: str | None) -> License | None:
+    """The license that applies; None while there is none here, or several and none was named."""
+    from sealpack.runtime import api, rights, store
+
+    build = rights.build_of(store.find(state, bundle_id))
+    try:
+        return api.installed_rights(state, build, wanted).license
+    except SealpackError as error:
+        if wanted is not None or error.code not in ("LIC_MISSING", "BUNDLE_MISMATCH", "LIC_AMBIGUOUS"):
+            raise
+        return None
+
+
 @terms.command(short_help="Print the terms of an installed bundle.")
 @click.argument("bundle_id")
+@license_option
 @state_option
 @support.format_option
-def show(bundle_id: str, state_dir: str | None, fmt: str) -> None:
-    """Print what may be done with BUNDLE_ID, and the full legal text."""
+def show(bundle_id: str, license_id: str | None, state_dir: str | None, fmt: str) -> None:
+    """Print what may be done with BUNDLE_ID: your license in plain words, and the full legal text."""
+    from sealpack.verifier import license_words
+
     with open_state(state_dir) as state:
         found, text = _read(state, bundle_id)
+        license = _license(state, bundle_id, license_id)
     rows = (
         ("license", found.spdx),
         ("allowed", ", ".join(found.allow)),
@@ -51,14 +69,16 @@ def show(bundle_id: str, state_dir: str | None, fmt: str) -> None:
         ("attribution", found.attribution or ""),
     )
     summary = "\n".join(f"{name}: {value}" for name, value in rows if value)
+    page = f"{license_words.to_text(license)}\n\n" if license else ""
     result = {
         "schema": "sealpack/terms-shown/v1",
         "bundle_id": bundle_id,
         "terms_digest": found.digest,
         "terms": found.to_bytes().decode(),
         "text": text,
+        **({"license": license_words.to_dict(license)} if license else {}),
     }
-    support.emit(result, f"{summary}\nterms digest: {found.digest}\n\n{text}", fmt)
+    support.emit(result, f"{page}{summary}\nterms digest: {found.digest}\n\n{text}", fmt)
 
 
 @terms.command(short_help="Accept the terms of an installed bundle.")
