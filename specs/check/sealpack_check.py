@@ -849,6 +849,7 @@ def open_request(envelope: Envelope) -> str:
     key = read_key(body["device_key"])
     need(key.scheme == "ed25519" and len(envelope.signatures) == 1, "DOC_SCHEMA", "not one Ed25519 key")
     verify_signature(key, envelope.signatures[0][1], envelope.signed)
+    need(envelope.signatures[0][0] == key.keyid, "SIG_KEY_UNKNOWN", "keyid")
     return device_id_of(key)
 
 

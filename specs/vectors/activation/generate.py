@@ -7,6 +7,7 @@ key inside it, an activation, a lease and an epoch token with the `trust.json` b
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
@@ -90,6 +91,9 @@ def _requests(add: Any) -> None:
         "DOC_SCHEMA",
         Envelope(good.payload_type, good.payload, good.signatures * 2),
     )
+    (signature,) = good.signatures
+    renamed = replace(good, signatures=(replace(signature, keyid=STRANGER.keyid),))
+    add("keyid", "The signature names another key.", "SIG_KEY_UNKNOWN", renamed)
     add("p256", "A device key of another scheme.", "DOC_SCHEMA", made(CREATOR, device_key=CREATOR.public.pem))
     add("nonce", "A nonce of another length.", "DOC_SCHEMA", made(nonce="00"))
     add("key", "A device key that is none.", "KEY_MALFORMED", made(device_key="key"))

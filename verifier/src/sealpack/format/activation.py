@@ -78,6 +78,8 @@ class ActivationRequest:
         if key.scheme != ED25519 or len(envelope.signatures) != 1:
             raise SealpackError("DOC_SCHEMA", "activation request is not signed by one Ed25519 device key")
         key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
+        if envelope.signatures[0].keyid != key.keyid:
+            raise SealpackError("SIG_KEY_UNKNOWN", "activation request names another key than it introduces")
         return cls(
             key,
             f.text("nonce", pattern=NONCE),
