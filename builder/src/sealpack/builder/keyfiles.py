@@ -5,18 +5,23 @@ Source: specs/keys.md, sections "Files" and "Tokens". A key argument is a file n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sealpack.builder.key_uri import KeyUri, is_uri
+from sealpack.format.dsse import b64decode, b64encode
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, read_bounded
+from sealpack.format.hybrid import HybridPrivateKey, HybridPublicKey
 from sealpack.format.keys import ML_DSA, PrivateKey, PublicKey, Signer
 from sealpack.format.trust import KeyEntry
 
 KeyRef = str | Path  # a file, or (only as str) a pkcs11: URI
 PRIVATE_MODE = 0o600
 _MAX_KEY_FILE = 64 * 1024
+
+T = TypeVar("T")
 
 
 def write_pair(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> tuple[Path, Path]:
@@ -49,6 +54,42 @@ def write_with_mldsa(
         for made in written:
             made.unlink(missing_ok=True)
         raise
+
+
+def write_hybrid(path: Path, key: HybridPrivateKey) -> tuple[Path, Path]:
+    """Write the seed of a hybrid key to `path`, and its public half beside it, each as one line of base64.
+
+    OUTPUT_EXISTS when either is there already.
+    """
+    public = path.with_name(path.name + ".pub")
+    for target in (path, public):
+        if target.exists():
+            raise SealpackError(
+                "OUTPUT_EXISTS",
+                f"{target} already exists; keys are never replaced",
+                remedy="choose another name",
+            )
+    atomic_write(path, b64encode(key.seed).encode() + b"\n", mode=PRIVATE_MODE, replace=False)
+    atomic_write(public, b64encode(key.public.data).encode() + b"\n", replace=False)
+    return path, public
+
+
+def load_hybrid(path: Path) -> HybridPrivateKey:
+    """The hybrid key in a file; KEY_UNREADABLE."""
+    return _hybrid(path, HybridPrivateKey.from_seed)
+
+
+def load_hybrid_public(path: Path) -> HybridPublicKey:
+    """The public half of one; KEY_UNREADABLE."""
+    return _hybrid(path, HybridPublicKey.from_bytes)
+
+
+def _hybrid(path: Path, read: Callable[[bytes], T]) -> T:
+    data = read_bounded(path, _MAX_KEY_FILE)
+    try:
+        return read(b64decode(data.decode("ascii").rstrip("\n"), str(path)))
+    except (UnicodeDecodeError, SealpackError):
+        raise SealpackError("KEY_UNREADABLE", f"{path} is no hybrid key file of this kind") from None
 
 
 def mldsa_path(path: Path) -> Path:
