@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.books import NOW, Books
 from support.device import Device
 
-from sealpack.settlement import billing, db
+from sealpack.settlement import billing, db, epochs
 from sealpack.settlement.reconcile import reconcile
 
 DEVICE = Device().work(620, step_ms=300_000)
@@ -83,3 +83,60 @@ def arrivals(draw: st.DrawFn) -> list[bytes]:
 @settings(max_examples=25, deadline=None)
 def test_any_order_gives_the_same_log_and_the_same_money(files: list[bytes]) -> None:
     assert result(files) == ONCE
+
+
+# --- two logs: the first one was set back -----------------------------------------------------------
+
+OLD = Device().work(200, step_ms=300_000)
+NEW = OLD.wait(3_600_000).restored().work(60, step_ms=300_000)
+Piece = tuple[int, int, int]  # epoch, and a range of receipts: the usage file that holds it
+PAIR: dict[Piece, bytes] = {}
+
+
+def bytes_of(piece: Piece) -> bytes:
+    if piece not in PAIR:
+        epoch, start, end = piece
+        PAIR[piece] = (OLD, NEW)[epoch].export(start, end)
+    return PAIR[piece]
+
+
+def result_of_both(pieces: list[Piece]) -> tuple[Any, ...]:
+    """What settlement knows of both logs: logs, roll-ups, differences, usage, ceilings and invoice."""
+    with tempfile.TemporaryDirectory() as folder:
+        books = Books.open(Path(folder)).learn(OLD)
+        for piece in pieces:
+            books.ingest(bytes_of(piece))
+        assert reconcile(books.database, NOW).ok
+        bill = billing.bill(books.database, "L-1", date(2026, 9, 1), date(2026, 10, 1))
+        with books.database.read() as connection:
+            members = epochs.family(connection, "L-1", OLD.id)
+            usage = billing.usage_of(connection, "L-1")
+        found = members, books.rows(db.rollups), usage, epochs.totals(members), bill.files
+        books.database.close()
+    return found
+
+
+def total_of(usage: dict[tuple[int, str, str], int], meter: str) -> int:
+    return sum(amount for (_, _, name), amount in usage.items() if name == meter)
+
+
+@st.composite
+def covering(draw: st.DrawFn, epoch: int, end: int) -> list[Piece]:
+    """Files that together hold the first `end` receipts of a log, some of them twice."""
+    cuts = sorted(draw(st.sets(st.integers(1, end - 1), max_size=3)))
+    spans = [
+        (epoch, max(0, start - draw(st.integers(0, 9))), stop) for start, stop in pairwise([0, *cuts, end])
+    ]
+    return spans + draw(st.lists(st.sampled_from(spans), max_size=2))
+
+
+@given(st.data(), st.sampled_from([2, 57, OLD.size - 1, OLD.size]))
+@settings(max_examples=25, deadline=None)
+def test_two_logs_in_any_order_with_the_end_of_the_first_or_without(data: st.DataObject, came: int) -> None:
+    """What of the first log never comes is billed once, as a difference; what comes is not billed twice."""
+    pieces = data.draw(covering(0, came)) + data.draw(covering(1, NEW.size))
+    found = result_of_both(data.draw(st.permutations(pieces)))
+    assert found == result_of_both([(0, 0, came), (1, 0, NEW.size)])
+    for meter in ("calls", "tok_in", "tok_out", "ms"):
+        used = OLD.registers.total(meter) + NEW.registers.total(meter)
+        assert total_of(found[2], meter) == found[3][meter] == used

@@ -19,8 +19,7 @@ from support.books import NOW, Books
 from support.device import Device
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.merkle import EMPTY_ROOT
-from sealpack.settlement import db, ingest, logs
+from sealpack.settlement import db, epochs, ingest
 from sealpack.settlement.reconcile import reconcile
 
 
@@ -109,9 +108,10 @@ def test_what_is_compared(books: Books) -> None:
     books.ingest(device.export())
     log = books.log(device)
     with books.database.read() as connection:
-        assert logs.stamp(connection, device.origin) == log.stamp
-        assert logs.stamp(connection, device.origin) != replace(log, frozen=True).stamp
-        assert logs.stamp(connection, "sealpack/usage/none") == (0, EMPTY_ROOT.hex(), False)
+        (found,) = epochs.stamps(connection, "L-1", device.id)
+        assert found == (device.origin, *log.stamp)
+        assert found[1:] != replace(log, frozen=True).stamp
+        assert epochs.stamps(connection, "L-2", device.id) == ()
 
 
 def test_reading_does_not_wait_for_a_writer(books: Books) -> None:

@@ -73,6 +73,8 @@ class Device:
     key: PrivateKey = field(init=False)
     first_key: PrivateKey = field(init=False)
     handovers: dict[int, PrivateKey] = field(default_factory=dict)  # block end -> the key before
+    activated: int | None = None  # the log that the activation names; this one when None
+    before: dict[str, Any] = field(default_factory=dict)  # `previous` and `carried` of the first record
 
     def __post_init__(self) -> None:
         self.key = self.first_key = PrivateKey.from_seed(
@@ -86,6 +88,7 @@ class Device:
             activation=self.activation.digest,
             root=self.trust.root_digest,
             epoch=self.epoch,
+            **self.before,
         )
         self.start()
 
@@ -117,7 +120,7 @@ class Device:
             request_digest="22" * 32,
             nonce="33" * 16,
             issued_at=T0,
-            epoch=self.epoch,
+            epoch=self.epoch if self.activated is None else self.activated,
             device_label=self.label,
         )
         return documents.seal("activation", made.to_dict(), world.LICENSER)
@@ -213,6 +216,27 @@ class Device:
     def clone(self) -> Device:
         """A copy of the whole machine, as it is now: from here on two logs have one identity."""
         return copy.deepcopy(self)
+
+    def restored(self, **before: Any) -> Device:
+        """The next log, begun because this one's database was set back: what its mark said, or as told."""
+        carried = dict(self.before.get("carried", {}).get(BUNDLE.bundle_digest, {}))
+        for (_, _, meter), amount in self.registers.totals.items():
+            carried[meter] = carried.get(meter, 0) + amount
+        root = self.frontier(self.size).root.hex()
+        said = {
+            "previous": {"origin": self.origin, "size": self.size, "root": root},
+            **({"carried": {BUNDLE.bundle_digest: carried}} if carried else {}),
+        }
+        return Device(
+            self.license,
+            self.number,
+            self.label,
+            self.epoch + 1,
+            self.now_ms,
+            self.trust,
+            activated=self.epoch if self.activated is None else self.activated,
+            before={name: member for name, member in (said | before).items() if member is not None},
+        )
 
     # --- what leaves it ---------------------------------------------------------------------------
 

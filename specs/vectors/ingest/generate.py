@@ -23,6 +23,7 @@ from support import world
 from support.device import T0, Device, make_license
 
 from sealpack.format import records
+from sealpack.format.license import Allowance, LeaseTerms
 from sealpack.format.note import Checkpoint, sign_checkpoint
 from sealpack.format.usage import checkpoint_line
 
@@ -109,6 +110,22 @@ def accepted() -> None:
          ("1.usage", plain(turned, 0, cut),
           [["1.usage", "OK", cut], ["2.usage", "OK", turned.size - cut]])], turned,
     )  # fmt: skip
+    old = worked(20)
+    new = old.restored().work(3).tally()
+    m = old.size
+    case(
+        "restored", "a database was set back: the next log begins by itself and carries the registers over",
+        [("1.usage", plain(old, 0, 8), [["1.usage", "OK", 8]]),
+         ("2.usage", plain(new), [["2.usage", "W151", new.size]]),
+         ("3.usage", plain(old, 8), [["3.usage", "OK", m - 8]])], old, new,
+    )  # fmt: skip
+    leased = worked(license=make_license(lease=LeaseTerms(allowance=(Allowance("calls", 9),))))
+    case("over-lease", "10 calls under a first lease that allows 9",
+         [("1.usage", plain(leased), [["1.usage", "W110", leased.size]])], leased,
+         registry=leased.line())  # fmt: skip
+    early = Device().until((NOW + 2 * 3600) * 1000).work(2)
+    case("ahead", "2 hours ahead of settlement's clock",
+         [("1.usage", plain(early), [["1.usage", "W120", early.size]])], early)  # fmt: skip
     test = worked(license=make_license(environment="test"))
     case("test-license", "stored and never billed",
          [("1.usage", plain(test), [["1.usage", "W150", test.size]])], test,
@@ -135,6 +152,16 @@ def held() -> None:
          ("2.usage", plain(twin), [["2.usage", "H210", 0]]),
          ("3.usage", plain(d.clone().work(3)), [["3.usage", "H210", 0]]),
          ("4.usage", plain(d, 0, 9), [["4.usage", "W103", 0]])], d,
+    )  # fmt: skip
+    ended = worked(6)
+    next_log = ended.restored().work(2)
+    kept = ended.clone()
+    ended.work(2)
+    case(
+        "rollback", "a log goes on after the device said where it ended: both logs are frozen",
+        [("1.usage", plain(kept), [["1.usage", "OK", kept.size]]),
+         ("2.usage", plain(next_log), [["2.usage", "W151", next_log.size]]),
+         ("3.usage", plain(ended), [["3.usage", "H211", 0]])], kept, next_log,
     )  # fmt: skip
     small = worked(4)
     changed = plain(small).replace(b'"ms":31', b'"ms":30', 1)

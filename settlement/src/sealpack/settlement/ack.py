@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from sealpack.format import documents, leasing, note
 from sealpack.format.acknowledgement import MAX_TRUST, Acknowledgement, FileOutcome, HeldRange
+from sealpack.format.activation import Activation, Ceiling
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.format.license import License
+from sealpack.format.license import IssuedUnder, License
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
-from sealpack.format.values import METERS, readable
-from sealpack.settlement import db, logs, registry
+from sealpack.format.values import readable
+from sealpack.settlement import db, epochs, logs, registry
+from sealpack.settlement.epochs import Member
 from sealpack.settlement.logs import Log
 from sealpack.settlement.outcomes import TAMPER
 
@@ -63,14 +66,75 @@ class Reply:
 def replies(database: db.Database, signers: Signers, origins: Iterable[str], now: int) -> list[Reply]:
     """The newest acknowledgement of each log, made now where there is something new to say.
 
-    Unknown origins (nothing was accepted yet) get none. SIG_KEY_UNKNOWN, SIG_KEY_ROLE, TRUST_UNPINNED.
+    An origin of which nothing was accepted yet stands for its device's newest known log. SIG_KEY_UNKNOWN,
+    SIG_KEY_ROLE, TRUST_UNPINNED.
     """
     with database.write() as connection:
         trust = registry.load_trust(connection)
         signers.check(trust)
-        known = [log for o in dict.fromkeys(origins) if (log := logs.load(connection, o)) is not None]
+        named = dict.fromkeys(_known(connection, origin) for origin in origins)
+        known = [log for o in named if o and (log := logs.load(connection, o)) is not None]
         labels = _labels(connection)
         return [_reply(connection, log, trust, signers, labels, now) for log in known]
+
+
+def _known(connection: sa.Connection, origin: str) -> str | None:
+    """The log of that name; while nothing of it is held, the newest one of its device."""
+    family = origin.rpartition("/")[0] + "/"
+    rows = connection.execute(
+        sa.select(db.logs.c.origin)
+        .where(db.logs.c.origin.startswith(family, autoescape=True))
+        .order_by(db.logs.c.epoch.desc())
+    )
+    known = [other for other in rows.scalars() if other.startswith(family)]
+    return origin if origin in known else next(iter(known), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How the device stands with all its logs; `frozen` by this log's fork or by a newer log's."""
+
+    members: list[Member]
+    frozen: bool
+    tampered: bool
+    newest: bool  # this log is the device's newest
+    settled: Mapping[str, int]
+    closed: bool  # the device proved that this log ended
+    shares: tuple[Ceiling, ...]  # its activation's parts of license-wide quotas
+
+    @classmethod
+    def of(cls, connection: sa.Connection, log: Log, license: License, trust: Trust) -> _Standing:
+        """Cases of logs before the newest one that was issued are decided: the issuer let it begin."""
+        members = epochs.family(connection, log.license_id, log.device_id)
+        floor = _issued(connection, log, license, trust)
+        family = log.origin.rpartition("/")[0] + "/"
+        cases = db.cases.c
+        origins = connection.execute(
+            sa.select(cases.origin).where(cases.code.in_(TAMPER), cases.closed_at.is_(None))
+        ).scalars()
+        found = {int(origin.removeprefix(family)) for origin in origins if origin.startswith(family)}
+        return cls(
+            members,
+            log.frozen or any(m.frozen for m in members if m.epoch >= floor),
+            any(epoch >= floor or epoch == log.epoch for epoch in found),
+            log.epoch == max(m.epoch for m in members),
+            epochs.totals(members),
+            registry.load_deactivation(connection, log.origin) is not None,
+            _shares(connection, log),
+        )
+
+
+def _shares(connection: sa.Connection, log: Log) -> tuple[Ceiling, ...]:
+    envelope = registry.load_activation(connection, log.license_id, log.device_id)
+    return () if envelope is None else Activation.read(envelope).shares
+
+
+def _issued(connection: sa.Connection, log: Log, license: License, trust: Trust) -> int:
+    envelope = registry.load_activation(connection, log.license_id, log.device_id)
+    if envelope is None:
+        raise SealpackError("STORE_CORRUPT", f"the activation of {log.device_id} is gone from the registry")
+    activated = documents.payload_fields(envelope, "activation").integer("epoch", default=0)
+    return epochs.newest_issued(connection, license, log.device_id, activated, trust)
 
 
 def _reply(
@@ -80,7 +144,8 @@ def _reply(
     if license is None:
         raise SealpackError("STORE_CORRUPT", f"license {log.license_id} is gone from the registry")
     outcomes, held = _outcomes(connection, log.origin), _held(connection, log)
-    basis = _basis(log, license, outcomes, held)
+    standing = _Standing.of(connection, log, license, trust)
+    basis = _basis(log, license, outcomes, held, standing)
     newest = connection.execute(
         sa.select(db.acks).where(db.acks.c.origin == log.origin).order_by(db.acks.c.ack_seq.desc()).limit(1)
     ).first()
@@ -101,10 +166,11 @@ def _reply(
             held=held,
             previous=previous.digest if previous else None,
             prune_below=_size_of(previous) if previous else 0,
-            statement=_statement(connection, log, license, held),
+            statement=_statement(connection, log, license, held, standing),
             checkpoint=_cosigned(log, signers, now),
             trust=_carried(trust),
-            lease=_lease(connection, log, license, signers, ack_seq, now),
+            lease=_lease(log, license, trust, standing, signers, ack_seq, now),
+            frozen=standing.frozen or None,
         )
         envelope = documents.seal("acknowledgement", ack.to_dict(), signers.ack)
         data = envelope.to_bytes()
@@ -122,10 +188,22 @@ def _carried(trust: Trust) -> tuple[Envelope, ...]:
     return chain if small and len(chain) <= MAX_TRUST else trust.envelopes
 
 
-def _basis(log: Log, license: License, outcomes: tuple[FileOutcome, ...], held: tuple[HeldRange, ...]) -> str:
+def _basis(
+    log: Log,
+    license: License,
+    outcomes: tuple[FileOutcome, ...],
+    held: tuple[HeldRange, ...],
+    standing: _Standing,
+) -> str:
     """A digest of everything an acknowledgement says but its time: the same basis, the same reply."""
-    said = [log.stamp, license.digest, [[o.sha256, o.code] for o in outcomes],
+    said: list[Any] = [log.stamp, license.digest, [[o.sha256, o.code] for o in outcomes],
             [[h.start, h.end, h.code] for h in held]]  # fmt: skip
+    if standing.closed:
+        said.append("closed")
+    if standing.shares:
+        said.append([[share.meter, share.limit] for share in standing.shares])
+    if len(standing.members) > 1:
+        said.append([standing.frozen, standing.newest, sorted(standing.settled.items())])
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -136,24 +214,25 @@ def _size_of(previous: Envelope) -> int:
 
 
 def _lease(
-    connection: sa.Connection, log: Log, license: License, signers: Signers, ack_seq: int, now: int
+    log: Log,
+    license: License,
+    trust: Trust,
+    standing: _Standing,
+    signers: Signers,
+    ack_seq: int,
+    now: int,
 ) -> Envelope | None:
-    """The next lease; none while the log is frozen or a case of tampering is open."""
-    cases = db.cases.c
-    tampered = sa.select(sa.func.count()).where(
-        cases.origin == log.origin, cases.code.in_(TAMPER), cases.closed_at.is_(None)
-    )
-    if log.frozen or connection.execute(tampered).scalar():
+    """The next lease, for the device's newest log; none once it is closed, while one is frozen, or while a
+    tamper case is open."""
+    if standing.frozen or standing.tampered or not standing.newest or standing.closed:
         return None
     number = FIRST_LEASE + ack_seq
-    lease = leasing.next_lease(license, log.device_id, log.epoch, number, now, settled_meters(log))
+    under = IssuedUnder.of(trust)  # the acknowledgement carries these documents
+    settled = standing.settled
+    lease = leasing.next_lease(
+        license, log.device_id, log.epoch, number, now, settled, under, standing.shares
+    )
     return documents.seal("lease", lease.to_dict(), signers.ack)
-
-
-def settled_meters(log: Log) -> dict[str, int]:
-    """Cumulative settled amounts per meter over all routes and statuses."""
-    found = log.state.registers
-    return {} if found is None else {meter: found.total(meter) for meter in METERS}
 
 
 def _cosigned(log: Log, signers: Signers, now: int) -> str | None:
@@ -162,13 +241,22 @@ def _cosigned(log: Log, signers: Signers, now: int) -> str | None:
     return note.cosign(log.note, WITNESS_NAME, signers.witness, now).decode()
 
 
-def _statement(connection: sa.Connection, log: Log, license: License, held: tuple[HeldRange, ...]) -> str:
+def _statement(
+    connection: sa.Connection,
+    log: Log,
+    license: License,
+    held: tuple[HeldRange, ...],
+    standing: _Standing,
+) -> str:
     """A few words for the site: what is settled, what was billed, what waits."""
-    calls = settled_meters(log).get("calls", 0)
-    lines = [f"{license.customer.name}: {calls} calls settled in {log.size} receipts."]
+    calls, receipts = standing.settled.get("calls", 0), sum(m.size for m in standing.members)
+    lines = [f"{license.customer.name}: {calls} calls settled in {receipts} receipts."]
+    carried = sum(d.amount for d in epochs.differences(standing.members) if d.meter == "calls")
+    if carried:
+        lines.append(f"{carried} of them are known from registers alone: their receipts never came.")
     lines += [f"Billed: {name} for {period[:7]}." for name, period in _invoices(connection, license)]
     lines += [f"Held: receipts {h.start} to {h.end} ({h.code}): {h.detail[:_SENTENCE]}" for h in held[:8]]
-    if log.frozen:
+    if standing.frozen:
         lines.append("This log is frozen until the case is decided; no further lease is given.")
     if license.support:
         lines.append(f"Questions: {license.support}")

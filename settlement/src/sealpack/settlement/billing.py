@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, invoice, invoice_html, logs, parties, registry
+from sealpack.settlement import db, epochs, invoice, invoice_html, logs, parties, registry
 from sealpack.settlement.invoice import Evidence, Header
 from sealpack.settlement.parties import Customer, Seller
 from sealpack.settlement.periods import Period, local_day
-from sealpack.settlement.plan import Plan
+from sealpack.settlement.plan import LOST, Plan
 from sealpack.settlement.printing import as_printed
 from sealpack.settlement.rating import Span, rate
 
@@ -196,7 +196,10 @@ def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
 
 
 def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
-    """Roll-ups of all the license's logs: (quarter hour UTC ms, status, meter) -> amount."""
+    """Roll-ups of all the license's logs: (quarter hour UTC ms, status, meter) -> amount.
+
+    What a log carries over beyond the receipts of those before it counts as lost when it began.
+    """
     live = ~sa.tuple_(db.rollups.c.origin, db.rollups.c.route).in_(_test_routes(connection, license_id))
     rows = connection.execute(
         sa.select(
@@ -209,6 +212,8 @@ def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str,
     total: Counter[tuple[int, str, str]] = Counter()
     for quarter, status, meter, amount in rows:
         total[quarter, status, meter] += amount
+    for difference in epochs.of_license(connection, license_id):
+        total[difference.quarter_ms, LOST, difference.meter] += difference.amount
     return dict(total)
 
 

@@ -6,6 +6,7 @@ receipts; here it is asked whether that device may, and nothing the log says dec
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from sealpack.settlement.logs import Growth
 from sealpack.settlement.outcomes import Stopped
 
 FUTURE_S = 86_400
+SKEW_S = 300  # a clock may be ahead of ours by so much without a word
 LATE_MONTHS = 13  # where no plan says otherwise
 _MONTH_S = 31 * 86_400
 _LOG_CODES = {"RECEIPT_TALLY": "H213", "RECEIPT_ORDER": "H213", "RECEIPT_ROUTE": "H214"}
@@ -33,11 +35,20 @@ _LOG_CODES = {"RECEIPT_TALLY": "H213", "RECEIPT_ORDER": "H213", "RECEIPT_ROUTE":
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The license and the device a file belongs to; `new` is an activation that came with the file."""
+    """The license, the device and which of its logs a file belongs to.
+
+    `new` is an activation that came with the file.
+    """
 
     license: License
     activation: Activation
+    epoch: int
     new: Envelope | None = None
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return log_origin(self.activation.license_id, self.activation.device_id, self.epoch)
 
 
 def license_id_of(origin: str) -> str | None:
@@ -49,7 +60,7 @@ def license_id_of(origin: str) -> str | None:
 def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Identity:
     """License and activation of the log, and that the header's key is that device's.
 
-    Raises :class:`Stopped`: H250, R302, H215, H220, R303.
+    Raises :class:`Stopped`: H250, R302, H220, R303.
     """
     license_id = license_id_of(header.origin)
     if license_id is None:
@@ -58,10 +69,8 @@ def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Id
     if license is None:
         raise Stopped("H250", f"license {license_id} is not known here")
     found = _activated(connection, header, license, trust)
-    activation, epoch = found.activation, header.origin.rpartition("/")[2]
-    if epoch != str(activation.epoch):
-        raise Stopped("H215", f"this is log {epoch} of the device, it may write log {activation.epoch}")
-    if header.origin != log_origin(license_id, activation.device_id, activation.epoch):
+    activation = found.activation
+    if header.origin != found.origin:
         raise Stopped("R302", f"{header.origin} is not a log of this device")
     _check_revoked(license, activation, trust)
     key = _key_at(connection, header, activation)
@@ -75,10 +84,11 @@ def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Id
 def _activated(connection: sa.Connection, header: UsageHeader, license: License, trust: Trust) -> Identity:
     """The registered activation, else the one that travels in the file, if the issuer signed it."""
     device = header.origin.split("/")[3]
+    epoch = _epoch_of(header.origin)
     envelope = registry.load_activation(connection, license.license_id, device)
     try:
         if envelope is not None:
-            return Identity(license, Activation.open(envelope, trust, license.issuer))
+            return Identity(license, Activation.open(envelope, trust, license.issuer), epoch)
         carried = Envelope.from_dict(header.activation, "activation")
         if kind_of(carried) != "activation":
             raise SealpackError("DOC_TYPE", "not an activation")
@@ -89,7 +99,15 @@ def _activated(connection: sa.Connection, header: UsageHeader, license: License,
         raise Stopped("R302", f"{device} was never activated under {license.license_id}") from None
     if (activation.license_id, activation.device_id) != (license.license_id, device):
         raise Stopped("R302", f"{device} was never activated under {license.license_id}")
-    return Identity(license, activation, carried)
+    return Identity(license, activation, epoch, carried)
+
+
+def _epoch_of(origin: str) -> int:
+    """Which of the device's logs an origin names; R302 when it is no number a record can hold."""
+    text = origin.rpartition("/")[2]
+    if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > MAX_INT:
+        raise Stopped("R302", f"{origin} is not the log of a device")
+    return int(text)
 
 
 def _check_revoked(license: License, activation: Activation, trust: Trust) -> None:
@@ -133,7 +151,7 @@ def _check_genesis(connection: sa.Connection, body: dict[str, Any], identity: Id
     activation = identity.activation
     if not _is_key_of(body["device"], activation.device_id):
         raise Stopped("H214", "the log's first record names another device")
-    if body["epoch"] != activation.epoch:
+    if body["epoch"] != identity.epoch or body["origin"] != identity.origin:
         raise Stopped("H214", f"the log's first record says it is log {body['epoch']} of the device")
     if trust.root.version == 1 and body["root"] != trust.root_digest:
         raise Stopped("H214", f"the device trusts root {body['root'][:16]}, which is not ours")
@@ -179,10 +197,10 @@ def _check_route(connection: sa.Connection, route: str, entry: dict[str, Any], l
 
 def _check_acknowledged(connection: sa.Connection, identity: Identity, body: dict[str, Any]) -> None:
     """An acknowledgement the device says it imported must be one we made for it."""
-    activation = identity.activation
-    origin = log_origin(activation.license_id, activation.device_id, activation.epoch)
     digest = connection.execute(
-        sa.select(db.acks.c.digest).where(db.acks.c.origin == origin, db.acks.c.ack_seq == body["ack_seq"])
+        sa.select(db.acks.c.digest).where(
+            db.acks.c.origin == identity.origin, db.acks.c.ack_seq == body["ack_seq"]
+        )
     ).scalar()
     if digest != body["digest"]:
         raise Stopped("H214", f"the log names acknowledgement {body['ack_seq']}, which is not one of ours")

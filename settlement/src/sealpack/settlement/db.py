@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from sealpack.format.errors import SealpackError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # a newer one only has more tables
 WAIT_S = 60  # for another process that writes
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
@@ -131,6 +131,38 @@ rollups = _table(
     _text("meter", primary_key=True),
     _int("amount"),
 )
+# What the first record of a later log says of the device's logs before it.
+successions = _table(
+    "successions",
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
+    _int("at_ms"),
+    _text("license"),  # digest of the document it began under
+    _text("previous_origin", nullable=True, index=True),
+    _int("previous_size", nullable=True),
+    _text("previous_root", nullable=True),
+    _text("carried"),  # JSON: bundle digest -> meter -> total
+)
+# Leave to begin a further log, as issued.
+epoch_tokens = _table(
+    "epoch_tokens",
+    _text("digest", primary_key=True),
+    _text("license_id"),
+    _text("device_id"),
+    _int("epoch"),
+    _blob("envelope"),
+)
+# Logs that a device ended, by its own signed proof: nothing can follow `size`.
+deactivations = _table(
+    "deactivations",
+    _text("origin", primary_key=True),
+    _text("license_id"),
+    _text("device_id"),
+    _int("epoch"),
+    _int("size"),
+    _text("root"),
+    _int("closed_at"),
+    _blob("envelope"),
+)
 # What waits for a person or for another file. A fork keeps both signed checkpoints.
 cases = _table(
     "cases",
@@ -200,13 +232,15 @@ class Database:
     def _prepare(self) -> None:
         with self.read() as connection:
             found = _schema_version(connection)
-        if found is None:
+        if found is not None and found > SCHEMA_VERSION:
+            raise SealpackError("STATE_NEWER", f"the database has schema {found}, this is {SCHEMA_VERSION}")
+        if found is None or found < SCHEMA_VERSION:
             with self.write() as connection:
                 metadata.create_all(connection)
                 if _schema_version(connection) is None:
                     connection.execute(sa.insert(about).values(schema_version=SCHEMA_VERSION))
-        elif found > SCHEMA_VERSION:
-            raise SealpackError("STATE_NEWER", f"the database has schema {found}, this is {SCHEMA_VERSION}")
+                else:
+                    connection.execute(sa.update(about).values(schema_version=SCHEMA_VERSION))
 
     def close(self) -> None:
         """Release the file."""

@@ -9,7 +9,7 @@ by themselves when something arrives that they may have waited for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,9 @@ from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import checks, db, logs, registry
+from sealpack.settlement import checks, db, epochs, leases, logs, registry
 from sealpack.settlement.checks import Identity
+from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
 from sealpack.settlement.outcomes import FINAL, FLAGS, Outcome, Stopped, is_accepted
 from sealpack.settlement.periods import local_day
@@ -42,6 +43,8 @@ class _Judgement:
     growth: Growth | None = None
     new_activation: Envelope | None = None
     fork: tuple[bytes | None, bytes | None] = (None, None)
+    frozen: tuple[str, ...] = ()  # origins of other logs of the device that the fork concerns
+    seen: tuple[Stamp, ...] = ()  # all logs of the device, as they were
 
 
 def ingest_file(database: db.Database, path: Path, now: int) -> list[Outcome]:
@@ -73,7 +76,7 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
 def release(database: db.Database, now: int, *, origin: str | None = None) -> list[Outcome]:
     """Look again at files that are held or were never decided, until nothing more is accepted.
 
-    `origin`: only files of that log. Returns the outcomes of those that were accepted.
+    `origin`: only files of that device's logs under that license. Returns the outcomes of the accepted ones.
     """
     freed: list[Outcome] = []
     while True:
@@ -94,7 +97,7 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     undecided = files.code.is_(None) | held | (files.code == "R303")
     query = sa.select(files.sha256).where(undecided).order_by(files.first, files.last, files.sha256)
     if origin is not None:
-        query = query.where(files.origin == origin)
+        query = query.where(files.origin.startswith(origin.rpartition("/")[0] + "/", autoescape=True))
     with database.read() as connection:
         return connection.execute(query).scalars().all()
 
@@ -108,7 +111,7 @@ def _decide(database: db.Database, digest: str, now: int) -> Outcome:
                 return _known(row)
             judged = _judge(connection, row, now)
         with database.write() as connection:
-            if _unmoved(connection, row, judged.log):
+            if _unmoved(connection, row, judged):
                 _apply(connection, judged, now)
                 return judged.outcome
 
@@ -121,11 +124,12 @@ def _known(row: sa.Row[tuple[object, ...]]) -> Outcome:
     )
 
 
-def _unmoved(connection: sa.Connection, row: sa.Row[tuple[object, ...]], log: Log | None) -> bool:
-    """The compare of compare-and-set: file and log are as they were when they were judged."""
+def _unmoved(connection: sa.Connection, row: sa.Row[tuple[object, ...]], judged: _Judgement) -> bool:
+    """The compare of compare-and-set: file and logs of the device are as they were when it was judged."""
     code = connection.execute(sa.select(db.files.c.code).where(db.files.c.sha256 == row.sha256)).scalar_one()
     same: bool = code == row.code
-    return same and (log is None or logs.stamp(connection, log.origin) == log.stamp)
+    log = judged.log
+    return same and (log is None or epochs.stamps(connection, log.license_id, log.device_id) == judged.seen)
 
 
 def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int) -> _Judgement:
@@ -142,15 +146,18 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int)
     )  # fmt: skip
     trust = registry.load_trust(connection)
     log = None
+    seen: tuple[Stamp, ...] = ()
     try:
         identity = checks.identify(connection, header, trust)
-        log = logs.load(connection, header.origin) or Log.of(identity.activation)
+        log = logs.load(connection, header.origin) or Log.of(identity.activation, identity.epoch)
+        seen = epochs.stamps(connection, log.license_id, log.device_id)
         reader = UsageReader(data, header.device_key)
         growth = _grow(connection, identity, log, reader, trust, now)
     except Stopped as stop:
         outcome = replace(base, code=stop.code, detail=stop.detail[:1000])
-        return _Judgement(outcome, log, fork=(stop.ours, stop.theirs))
-    return _Judgement(_accepted(connection, base, identity, reader, log, growth), log, growth, identity.new)
+        return _Judgement(outcome, log, fork=(stop.ours, stop.theirs), frozen=stop.also, seen=seen)
+    accepted = _accepted(connection, base, identity, reader, log, growth, trust, now)
+    return _Judgement(accepted, log, growth, identity.new, seen=seen)
 
 
 def _grow(
@@ -165,6 +172,7 @@ def _grow(
         if log.frozen:
             raise Stopped("H210", "the log is frozen until the case is decided")
         checks.check_growth(connection, identity, growth, trust, now)
+        epochs.check(connection, identity, log, growth, trust)
     return growth
 
 
@@ -185,17 +193,25 @@ def _accepted(
     reader: UsageReader,
     log: Log,
     growth: Growth,
+    trust: Trust,
+    now: int,
 ) -> Outcome:
     """The outcome of a file that is taken: the gravest flag is its code."""
     accepted = growth.frontier.size - log.size
+    before = epochs.family(connection, log.license_id, log.device_id)
+    after = epochs.grown(before, log, growth) if accepted else before
+    moved = {*epochs.differences(before)} ^ {*epochs.differences(after)}
     flags = {
         "W104": not reader.complete,
         "W150": identity.license.environment == "test",
         "W103": not accepted,
         "W102": bool(accepted) and reader.header.start < log.size,
-        "W130": _is_late(connection, identity, growth.rollup),
+        "W130": _is_late(connection, identity, growth.rollup, moved),
+        "W151": _is_self_started(connection, identity, growth, trust),
         "W140": bool(growth.records(records.LOST)),
+        "W110": bool(growth.rollup) and _is_over(connection, identity, after),
         "W121": bool(growth.records(records.CLOCK)),
+        "W120": bool(accepted) and growth.last_ms > (now + checks.SKEW_S) * 1000,
     }
     raised = tuple(flag for flag in FLAGS if flags[flag])
     detail = f"{accepted} receipts accepted" if accepted else "nothing new"
@@ -205,17 +221,33 @@ def _accepted(
     return replace(base, code=code, detail=detail[:1000], accepted=accepted, flags=raised)
 
 
-def _is_late(connection: sa.Connection, identity: Identity, rollup: Rollup) -> bool:
-    """Whether new usage falls into a month that was invoiced already."""
+def _is_late(
+    connection: sa.Connection, identity: Identity, rollup: Rollup, moved: Iterable[Difference]
+) -> bool:
+    """Whether new usage, or what carried over of it changes, falls into a month invoiced already."""
     license = identity.license
     plan = registry.load_plan(connection, license.plan) if license.plan else None
     if plan is None or license.environment == "test":
         return False
-    months = {local_day(quarter, plan.tz).replace(day=1).isoformat() for _, quarter, _, _ in rollup}
+    quarters = {quarter for _, quarter, _, _ in rollup} | {d.quarter_ms for d in moved}
+    months = {local_day(quarter, plan.tz).replace(day=1).isoformat() for quarter in quarters}
     found = sa.select(sa.func.count()).where(
         db.invoices.c.license_id == license.license_id, db.invoices.c.period.in_(months)
     )
     return bool(connection.execute(found).scalar())
+
+
+def _is_self_started(connection: sa.Connection, identity: Identity, growth: Growth, trust: Trust) -> bool:
+    """Whether the log began without a document that gave leave for it."""
+    begins = bool(growth.records(records.GENESIS))
+    return begins and epochs.is_self_started(connection, identity, identity.epoch, trust)
+
+
+def _is_over(connection: sa.Connection, identity: Identity, members: list[Member]) -> bool:
+    """Whether a meter of the device's logs is past every ceiling that was given for it."""
+    limits = leases.ceilings(connection, identity.license, [m.origin for m in members])
+    used = epochs.totals(members)
+    return any(used[meter] > limit for meter, limit in limits.items())
 
 
 # --- writing ----------------------------------------------------------------------------------------
@@ -232,7 +264,7 @@ def _apply(connection: sa.Connection, judged: _Judgement, now: int) -> None:
     )  # fmt: skip
     _note_case(connection, judged, now)
     if judged.log is not None and any(judged.fork):
-        mine = db.logs.c.origin == judged.log.origin
+        mine = db.logs.c.origin.in_((judged.log.origin, *judged.frozen))
         connection.execute(sa.update(db.logs).where(mine).values(frozen=1))
     if judged.new_activation is not None:
         registry.put_activation(connection, judged.new_activation, registry.load_trust(connection))
@@ -266,6 +298,9 @@ def _store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth
     connection.execute(statement.on_conflict_do_update(index_elements=["origin"], set_=row))
     segment = {"origin": log.origin, "first": log.size, "last": moved.size, "sha256": outcome.sha256}
     connection.execute(sa.insert(db.segments).values(segment))
+    for genesis in growth.records(records.GENESIS):
+        if (said := Succession.of(genesis)) is not None:
+            connection.execute(sa.insert(db.successions).values(said.row(log.origin)))
     for record in growth.records(records.ROTATED):
         key = {"origin": log.origin, "position": record.position, "device_key": record.body["device"]}
         connection.execute(sa.insert(db.rotations).values(key))

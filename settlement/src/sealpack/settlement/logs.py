@@ -46,10 +46,10 @@ class Log:
     frozen: bool = False
 
     @classmethod
-    def of(cls, activation: Activation) -> Log:
-        """The log of a device before its first receipt."""
-        origin = log_origin(activation.license_id, activation.device_id, activation.epoch)
-        return cls(origin, activation.license_id, activation.device_id, activation.epoch)
+    def of(cls, activation: Activation, epoch: int) -> Log:
+        """Log `epoch` of a device before its first receipt."""
+        origin = log_origin(activation.license_id, activation.device_id, epoch)
+        return cls(origin, activation.license_id, activation.device_id, epoch)
 
     @property
     def size(self) -> int:
@@ -92,14 +92,6 @@ def _frontier(row: Any) -> Frontier:
     if frontier.root.hex() != row.root:
         raise SealpackError("STORE_CORRUPT", f"{row.origin}: the stored tree and its root differ")
     return frontier
-
-
-def stamp(connection: sa.Connection, origin: str) -> tuple[int, str, bool]:
-    """:attr:`Log.stamp` of the stored log, without reading all of it."""
-    found = connection.execute(
-        sa.select(db.logs.c.size, db.logs.c.root, db.logs.c.frozen).where(db.logs.c.origin == origin)
-    ).first()
-    return (0, EMPTY_ROOT.hex(), False) if found is None else (found.size, found.root, bool(found.frozen))
 
 
 @dataclass(slots=True)

@@ -16,12 +16,17 @@ OUTCOMES: dict[str, str] = {
     "W102": "part of it was known already; the rest was accepted",
     "W103": "an older copy of usage that is known already",
     "W104": "the file is damaged or ends early; every whole block was accepted",
+    "W110": "more was used than the newest lease allows",
+    "W120": "the machine's clock is ahead of ours by less than a day",
     "W121": "the machine's clock was set or jumped; its receipts say so",
     "W130": "late: its month was invoiced already, a correction is due",
     "W140": "the machine stopped uncleanly; what it had reserved is billed as lost",
     "W150": "test license: stored, never billed",
+    "W151": "the machine lost its state and began a further log; what is missing of the old one is billed as "
+    "the difference of its registers",
     "H201": "usage before this file has not arrived yet",
     "H210": "two machines wrote different usage under one identity; the log is frozen",
+    "H211": "a log went on after the machine had said that it ended; both logs are frozen",
     "H212": "the receipts do not fit their signed checkpoint",
     "H213": "the log contradicts itself",
     "H214": "the log contradicts the registry",
@@ -37,19 +42,30 @@ OUTCOMES: dict[str, str] = {
     "R304": "the signature is wrong",
     "R305": "the file is too large",
 }
-FLAGS = ("W104", "W150", "W103", "W102", "W130", "W140", "W121")  # the gravest first
+FLAGS = ("W104", "W150", "W103", "W102", "W130", "W151", "W140", "W110", "W121", "W120")  # the gravest first
 # Signed by the device itself and impossible on an honest one: no further lease while such a case is open.
-TAMPER = ("H210", "H213", "H214")
+TAMPER = ("H210", "H211", "H213", "H214")
 # Waiting changes nothing about these; every other held file is looked at again when something arrives.
-FINAL = ("H210", "H212", "H213")
+FINAL = ("H210", "H211", "H212", "H213")
 
 
 class Stopped(Exception):
-    """A file cannot be accepted, for the reason `code`; `ours` and `theirs` are notes that prove a fork."""
+    """A file cannot be accepted, for the reason `code`; `ours` and `theirs` are notes that prove a fork.
 
-    def __init__(self, code: str, detail: str, *, ours: bytes | None = None, theirs: bytes | None = None):
+    `also` are origins of the device's other logs that the fork concerns.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        ours: bytes | None = None,
+        theirs: bytes | None = None,
+        also: tuple[str, ...] = (),
+    ):
         super().__init__(detail)
-        self.code, self.detail, self.ours, self.theirs = code, detail, ours, theirs
+        self.code, self.detail, self.ours, self.theirs, self.also = code, detail, ours, theirs, also
 
 
 @dataclass(frozen=True, slots=True)

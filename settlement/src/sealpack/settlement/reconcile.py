@@ -19,7 +19,8 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.records import Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import db, logs, registry
+from sealpack.settlement import db, epochs, logs, registry
+from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
 
 SILENT_S = 45 * 86400
@@ -64,7 +65,7 @@ def reconcile(database: db.Database, now: int) -> Reconciliation:
             except SealpackError as error:
                 problems.append(error.message)
         problems += [problem for log in held for problem in _check(connection, log)]
-        waiting, silent = _waiting(connection), _silent(connection, held, now)
+        waiting, silent = _waiting(connection, held), _silent(connection, held, now)
     return Reconciliation(len(held), sum(log.size for log in held), tuple(problems), waiting, silent)
 
 
@@ -130,6 +131,9 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth) -> Iterato
         stored[r.route, r.quarter_ms, r.status, r.meter] = r.amount
     if stored != growth.rollup:
         yield "roll-ups differ from the evidence"
+    said = next((Succession.of(genesis) for genesis in growth.records(records.GENESIS)), None)
+    if epochs.load(connection, log.origin) != said:
+        yield "what it carries over differs from the evidence"
     if state.registers is not None and _sums(stored) != state.registers:
         yield "roll-ups do not add up to the running totals"
 
@@ -141,18 +145,34 @@ def _sums(rollup: Rollup) -> Registers:
     return total
 
 
-def _waiting(connection: sa.Connection) -> tuple[str, ...]:
+def _waiting(connection: sa.Connection, held: list[Log]) -> tuple[str, ...]:
+    """Held files, and the ends of logs that a device followed by another one before they arrived."""
     rows = connection.execute(
         sa.select(db.files.c.name, db.files.c.code, db.files.c.detail)
         .where(db.files.c.code.like("H%"))
         .order_by(db.files.c.received_at, db.files.c.sha256)
     )
-    return tuple(f"{r.code} {r.name}: {r.detail}" for r in rows)
+    sizes = {log.origin: log.size for log in held}
+    named = connection.execute(
+        sa.select(db.successions.c.previous_origin, db.successions.c.previous_size)
+        .where(db.successions.c.previous_origin.is_not(None))
+        .order_by(db.successions.c.origin)
+    )
+    missing = tuple(
+        f"W151 {origin}: receipts {sizes.get(origin, 0)} to {size - 1} never came; what a later log carries "
+        f"over of them is billed"
+        for origin, size in named
+        if sizes.get(origin, 0) < size
+    )
+    return tuple(f"{r.code} {r.name}: {r.detail}" for r in rows) + missing
 
 
 def _silent(connection: sa.Connection, held: list[Log], now: int) -> tuple[str, ...]:
     """Activated devices that have not been heard of for 45 days, or never."""
-    last = {(log.license_id, log.device_id): log.last_ms // 1000 for log in held}
+    last: dict[tuple[str, str], int] = {}
+    for log in held:
+        device = (log.license_id, log.device_id)
+        last[device] = max(log.last_ms // 1000, last.get(device, 0))
     rows = connection.execute(
         sa.select(
             db.activations.c.license_id, db.activations.c.device_id, db.activations.c.issued_at

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from sealpack.format import documents
 from sealpack.format.activation import Activation
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.dsse import Envelope
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef, open_license
 from sealpack.format.limits import LIMITS
@@ -21,6 +23,8 @@ from sealpack.format.registry import BundleFact, RegistryLine
 from sealpack.format.trust import ROOT_ROLES, Trust
 from sealpack.settlement import db
 from sealpack.settlement.plan import Plan
+
+KINDS = ("license", "activation", "epoch-token", "deactivation")  # what is kept of a parcel
 
 # --- trust --------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ def load_plan_of(connection: sa.Connection, license: License) -> Plan:
 
 
 def put_documents(connection: sa.Connection, envelopes: Iterable[Envelope]) -> str:
-    """Take in trust documents, licenses and activations, in whatever order they come; others are left.
+    """Take in trust documents and those of `KINDS`, in whatever order they come; others are left.
 
     TRUST_UNPINNED, and every error of a document that the trust does not vouch for.
     """
@@ -111,8 +115,13 @@ def put_documents(connection: sa.Connection, envelopes: Iterable[Envelope]) -> s
         put_license(connection, envelope, trust)
     for envelope in by_kind.get("activation", ()):
         put_activation(connection, envelope, trust)
-    kept = [(kind, len(by_kind[kind])) for kind in ("license", "activation") if kind in by_kind]
-    return ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in kept) or "trust documents"
+    for envelope in by_kind.get("epoch-token", ()):
+        put_token(connection, envelope, trust)
+    for envelope in by_kind.get("deactivation", ()):
+        put_deactivation(connection, envelope)
+    kept = [(kind, len(by_kind[kind])) for kind in KINDS if kind in by_kind]
+    named = [f"{n} {kind.replace('-', ' ')}{'s' * (n != 1)}" for kind, n in kept]
+    return ", ".join(named) or "trust documents"
 
 
 def put_line(connection: sa.Connection, line: RegistryLine, trust: Trust) -> bool:
@@ -124,8 +133,12 @@ def put_line(connection: sa.Connection, line: RegistryLine, trust: Trust) -> boo
     try:
         put_license(connection, line.license, trust)
         put_bundles(connection, line.bundles)
+        if line.sublicense is not None:  # usage under it is held (H250): its parent is known, it is not
+            return True
         if line.activation is not None:
             put_activation(connection, line.activation, trust)
+        if line.deactivation is not None:
+            put_deactivation(connection, line.deactivation)
     except SealpackError as error:
         if error.code != "KEY_REVOKED":
             raise
@@ -186,6 +199,43 @@ def put_activation(connection: sa.Connection, envelope: Envelope, trust: Trust) 
     values = {**newest, "first_at": first_at}
     connection.execute(sa.update(db.activations).where(*mine).values(values))
     return activation
+
+
+def put_token(connection: sa.Connection, envelope: Envelope, trust: Trust) -> EpochToken:
+    """Store an epoch token that the trust vouches for; whether its license's issuer does is asked later."""
+    token = EpochToken.open(envelope, trust)
+    row = {"digest": token.digest, "license_id": token.license_id, "device_id": token.device_id,
+           "epoch": token.epoch, "envelope": envelope.to_bytes()}  # fmt: skip
+    connection.execute(db.put(connection, db.epoch_tokens).values(row).on_conflict_do_nothing())
+    return token
+
+
+def load_tokens(connection: sa.Connection, license_id: str, device: str) -> list[Envelope]:
+    """Every epoch token of a device under a license."""
+    tokens = db.epoch_tokens.c
+    query = sa.select(tokens.envelope).where(tokens.license_id == license_id, tokens.device_id == device)
+    return [Envelope.from_bytes(data, "epoch-token") for data in connection.execute(query).scalars()]
+
+
+def put_deactivation(connection: sa.Connection, envelope: Envelope) -> Deactivation:
+    """Store a device's proof that a log of it ended; the first one for a log counts.
+
+    The device signed it with the key that its name is made of, so it speaks of that device's logs alone.
+    """
+    said = Deactivation.open(envelope)
+    row = {"origin": said.origin, "license_id": said.license_id, "device_id": said.device_id,
+           "epoch": said.epoch, "size": said.size, "root": said.root, "closed_at": said.closed_at,
+           "envelope": envelope.to_bytes()}  # fmt: skip
+    connection.execute(db.put(connection, db.deactivations).values(row).on_conflict_do_nothing())
+    return said
+
+
+def load_deactivation(connection: sa.Connection, origin: str) -> Deactivation | None:
+    """The proof that a log ended, or None."""
+    data = connection.execute(
+        sa.select(db.deactivations.c.envelope).where(db.deactivations.c.origin == origin)
+    ).scalar()
+    return None if data is None else Deactivation.open(Envelope.from_bytes(data, "deactivation"))
 
 
 def load_activation(connection: sa.Connection, license_id: str, device: str) -> Envelope | None:
