@@ -182,6 +182,9 @@ CODES: dict[str, ErrorSpec] = {
     "LIC_KEY_UNTRUSTED": _bad("license signed by an untrusted key", _ASK_VENDOR),
     "LIC_SCHEMA": _bad("license does not fit its schema", _ASK_VENDOR),
     "BUNDLE_INVALID": _bad("installed bundle fails its check", "install the bundle again"),
+    "CONFIRMATION_INVALID": _bad(
+        "confirmation code fits no device", "ask for the code again: `sealpack activate status` shows it"
+    ),
     "KEY_UNWRAP": _bad("bundle key cannot be opened", _ASK_VENDOR),
     "RECEIPT_INVALID": _bad("not a canonical receipt record", "keep the file; ask support"),
     "RECEIPT_ORDER": _bad("receipts are out of order", "keep the file; ask support"),
@@ -224,7 +227,7 @@ CODES: dict[str, ErrorSpec] = {
     "HW_CHANGED": _no("hardware changed", "ask the vendor for a repair file"),
     "VM_DENIED": _no("virtual machines not allowed", "run on a physical machine"),
     "CONTAINER_DENIED": _no("containers not allowed", "run outside a container"),
-    "DEVICE_CLOSED": _no("this device was deactivated", "activate again"),
+    "DEVICE_CLOSED": _no("this device was deactivated", "run `sealpack activate request`"),
     "DEVICE_REVOKED": _no("this device was revoked", _ASK_VENDOR),
     "KEY_REVOKED": _no("signing key was revoked", "get a newer file from the vendor"),
     "ACTIVATION_NONCE": _no(

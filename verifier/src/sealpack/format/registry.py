@@ -46,21 +46,48 @@ class BundleFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A customer read out the code of an activation: its digest, and when (Unix seconds, issuer's clock)."""
+
+    activation: str
+    at: int
+
+    @classmethod
+    def parse(cls, f: Fields) -> Confirmed:
+        """Read one."""
+        return cls(f.digest("activation"), f.integer("at"))
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryLine:
-    """An issued license with what was issued beside it; the envelopes are not verified yet."""
+    """An issued license with what was issued beside it; the envelopes are not verified yet.
+
+    `released_at` is when the issuer registered `deactivation` (Unix seconds); `acknowledgement` says that
+    settlement has the closed log to its end.
+    """
 
     license: Envelope
     activation: Envelope | None = None
     lease: Envelope | None = None
     bundles: tuple[BundleFact, ...] = ()
+    deactivation: Envelope | None = None
+    acknowledgement: Envelope | None = None
+    released_at: int | None = None
+    confirmed: Confirmed | None = None
+    sublicense: Envelope | None = None  # `license` is its parent, the rest a delegate's
 
     def to_bytes(self) -> bytes:
         """The line without its newline."""
         members: dict[str, Any] = {"schema": SCHEMA, "license": self.license.to_dict()}
-        for name in ("activation", "lease"):
+        for name in ("activation", "lease", "deactivation", "acknowledgement", "sublicense"):
             envelope = getattr(self, name)
             if envelope is not None:
                 members[name] = envelope.to_dict()
+        for name in ("released_at", "confirmed"):
+            if getattr(self, name) is not None:
+                members[name] = plain(getattr(self, name))
+        if self.sublicense is not None:
+            members["crit"] = ["sublicense"]
         return canonical.dumps({**members, "bundles": plain(self.bundles)})
 
     @classmethod
@@ -68,16 +95,25 @@ class RegistryLine:
         """Read one line strictly; REGISTRY_INVALID (or JSON_INVALID, DSSE_INVALID) names the field."""
         f = Fields(canonical.loads(data, max_bytes=MAX_LINE_BYTES, what=what), what, "REGISTRY_INVALID")
         f.schema(SCHEMA)
-        f.crit(())
+        f.crit(("sublicense",))
         license = _envelope(f, "license")
         if license is None:
             raise f.fail("license", "is missing")
-        return cls(
+        confirmed = f.sub("confirmed", default=None)
+        line = cls(
             license,
             _envelope(f, "activation"),
             _envelope(f, "lease"),
             f.objects("bundles", BundleFact.parse, max_items=256),
+            _envelope(f, "deactivation"),
+            _envelope(f, "acknowledgement"),
+            f.integer("released_at", default=None),
+            None if confirmed is None else Confirmed.parse(confirmed),
+            _envelope(f, "sublicense"),
         )
+        if (line.deactivation is None) != (line.released_at is None):
+            raise f.fail("released_at", "and deactivation stand together")
+        return line
 
 
 def _envelope(f: Fields, kind: str) -> Envelope | None:
