@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +81,22 @@ def read_registry(path: Path) -> tuple[RegistryLine, ...]:
     return tuple(read_lines(read_bounded(path, _MAX_REGISTRY), str(path)))
 
 
-def deliver(out: Path, parcel: Parcel, registry: Path, line: RegistryLine, *, overwrite: bool) -> None:
-    """Append the registry line, then let the license file appear: none is out that is not registered."""
+def deliver(out: Path, parcel: Parcel, registry: Path, *lines: RegistryLine, overwrite: bool) -> None:
+    """Append the registry lines, then let the license file appear: none is out that is not registered."""
     with _locked(registry), atomic_writer(out, replace=overwrite) as file:
         file.write(parcel.to_bytes())
-        before = read_bounded(registry, _MAX_REGISTRY) if registry.exists() else b""
-        atomic_write(registry, before + line.to_bytes() + b"\n")
+        _append(registry, lines)
+
+
+def register(registry: Path, *lines: RegistryLine) -> None:
+    """Append registry lines that no license file goes with."""
+    with _locked(registry):
+        _append(registry, lines)
+
+
+def _append(registry: Path, lines: Sequence[RegistryLine]) -> None:
+    before = read_bounded(registry, _MAX_REGISTRY) if registry.exists() else b""
+    atomic_write(registry, before + b"".join(line.to_bytes() + b"\n" for line in lines))
 
 
 @contextlib.contextmanager

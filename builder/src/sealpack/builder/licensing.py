@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import secrets
 import zoneinfo
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from sealpack.builder import signing
+from sealpack.builder import seats, signing
 from sealpack.builder.build_record import BuildRecord
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
 from sealpack.format.activation import Activation, ActivationRequest
+from sealpack.format.confirmation import code, heard
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.encryption import WrappedKey
@@ -31,16 +34,19 @@ from sealpack.format.license import (
     BundleGrant,
     Customer,
     Devices,
+    IssuedUnder,
+    LeaseTerms,
     License,
     PlanRef,
     Quota,
+    Rate,
     Use,
     open_license,
 )
-from sealpack.format.registry import BundleFact, RegistryLine
+from sealpack.format.registry import BundleFact, Confirmed, RegistryLine
 from sealpack.format.terms import Terms
 from sealpack.format.trust import Trust
-from sealpack.format.values import METERS
+from sealpack.format.values import FEATURE, IDENTIFIER, METERS, plain
 
 _QUOTA = re.compile(
     rf"(?P<meter>{'|'.join(METERS)})=(?P<cap>[0-9]{{1,15}})/(?P<window>{'|'.join(WINDOWS)})"
@@ -48,6 +54,7 @@ _QUOTA = re.compile(
 )
 _ALLOWANCE = re.compile(rf"(?P<meter>{'|'.join(METERS)})=(?P<amount>[0-9]{{1,15}})")
 FIRST_LEASE = 1
+MAX_TIER = 64  # characters
 MAX_KEYS = 128  # in one activation: more would not fit into a document
 
 
@@ -99,6 +106,46 @@ class Offer:
     order_ref: str | None = None
     device_label: str | None = None
     features: tuple[str, ...] = ()
+    profile: Preset | None = None  # the values behind `preset`, when that is no built-in name
+    limits: Rate = field(default_factory=Rate)
+    vm: bool | None = None
+    container: bool | None = None
+    settle_s: int | None = None  # 0: no lease
+    on_stale: str | None = None
+
+
+def is_tier(name: str) -> bool:
+    """Whether a license may state this as its `tier`."""
+    return len(name) <= MAX_TIER and re.fullmatch(IDENTIFIER, name) is not None
+
+
+def settled(base: LeaseTerms, settle_s: int | None, on_stale: str | None) -> LeaseTerms:
+    """A lease with another age (0: none), which warns for its last third, or with another end.
+
+    USAGE when there is no lease to say something about.
+    """
+    if settle_s == 0:
+        base = LeaseTerms()
+    elif settle_s is not None:
+        rule = base.on_stale if base.required else "deny"
+        base = replace(base, required=True, max_age_s=settle_s, warn_s=settle_s // 3, on_stale=rule)
+    if on_stale is None:
+        return base
+    if not base.required:
+        raise SealpackError("USAGE", "nothing has to be settled here: give --lease-days with --on-stale")
+    return replace(base, on_stale=on_stale)
+
+
+def _lease(offer: Offer, base: Preset) -> LeaseTerms:
+    made = settled(base.lease, offer.settle_s, offer.on_stale)
+    if not offer.allowance:
+        return made
+    rule = "deny" if made == LeaseTerms() else made.on_stale  # an allowance is meant to be kept
+    return replace(made, allowance=offer.allowance, on_stale=rule)
+
+
+def _limits(offer: Offer, base: Preset) -> Rate:
+    return replace(base.limits, **plain(offer.limits))
 
 
 def preset(name: str) -> Preset:
@@ -110,13 +157,21 @@ def preset(name: str) -> Preset:
 
 def draft(offer: Offer, issuer: str, now: int) -> License:
     """The license an offer becomes: the preset's values with the offer's own in their place."""
-    base = preset(offer.preset)
+    base = offer.profile or preset(offer.preset)
+    for word in offer.features:
+        if not re.fullmatch(FEATURE, word):
+            raise SealpackError("USAGE", f"feature {word!r} does not fit the pattern {FEATURE}")
     nbf = now if offer.starts is None else offer.starts
     if offer.term_s is not None and offer.ends is not None:
         raise SealpackError("USAGE", "a license ends on a day or after a term, not both")
     term_s = base.term_s if offer.term_s is None and offer.ends is None else offer.term_s
     ends = None if term_s is not None else _ends(offer, base)
-    devices = Devices(offer.binding or base.binding, offer.devices or base.devices)
+    devices = Devices(
+        offer.binding or base.binding,
+        offer.devices or base.devices,
+        base.vm if offer.vm is None else offer.vm,
+        base.container if offer.container is None else offer.container,
+    )
     quota = offer.quota or base.quota
     _check_shareable(quota, devices)
     return License(
@@ -140,9 +195,11 @@ def draft(offer: Offer, issuer: str, now: int) -> License:
         term_s=term_s,
         grace_s=base.grace_s if offer.grace_s is None else offer.grace_s,
         features=offer.features,
-        limits=base.limits,
+        provisional=base.provisional,
+        clock=base.clock,
+        limits=_limits(offer, base),
         quota=quota,
-        lease=replace(base.lease, allowance=offer.allowance),
+        lease=_lease(offer, base),
         receipts=base.receipts,
         watermark=base.watermark,
         plan=offer.plan or offer.terms.plan,
@@ -185,6 +242,13 @@ class Issued:
     lease: Envelope | None = None
     device_id: str | None = None
 
+    @property
+    def holds_hardware(self) -> bool:
+        """False for an activation under `key+fp` whose request told no hardware: an older runtime made it."""
+        if self.activation is None or self.license.devices.binding != "key+fp":
+            return True
+        return "fingerprint" in documents.payload_fields(self.activation, "activation")
+
     def parcel(self, trust: Trust) -> Parcel:
         """The file for the customer: trust documents first, then what was issued."""
         parts = (*trust.chain, self.envelope, self.activation, self.lease)
@@ -196,8 +260,11 @@ class Issued:
 
 
 def issue(license: License, issuer: Issuer) -> Issued:
-    """Check a license's own sense (USAGE), sign it, and read it back as a customer's machine would."""
-    payload = license.to_dict()
+    """Check a license's own sense (USAGE), sign it, and read it back as a customer's machine would.
+
+    It states the trust documents that go with it.
+    """
+    payload = replace(license, issued_under=IssuedUnder.of(issuer.trust)).to_dict()
     License.parse(Fields(payload, "license", "USAGE"))
     envelope = documents.seal("license", payload, *issuer.signers)
     return Issued(open_license(envelope, issuer.trust), envelope)
@@ -211,22 +278,24 @@ def activate(
     now: int,
     lines: Iterable[RegistryLine] = (),
     records: Iterable[BuildRecord] = (),
+    secret: str | None = None,
 ) -> Issued:
     """Add the activation of the requesting device and its first lease.
 
     `lines` are the registry's; they say which seats are taken. The device that asks again keeps its
-    seat. `records` are of encrypted builds that it may open. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID;
+    seat; one that closed goes on with a new log. `records` are of encrypted builds that it may open; `secret`
+    (hex) is for its confirmation code, random otherwise. DEVICE_LIMIT, LEASE_MISMATCH, TRUST_INVALID;
+    UNSETTLED_LIMIT when other devices hold all of a license-wide quota;
     BUNDLE_MISMATCH for a record of another build, USAGE for a device that has no key to wrap for.
     """
     license = issued.license
     _check_request(request, license, issuer.trust)
     keys = _wrapped_keys(license, request, records)
-    seats = license.devices.max
-    others = _other_devices(license, request.device_id, lines, issuer.trust)
-    if seats is not None and len(others) >= seats:
-        raise SealpackError(
-            "DEVICE_LIMIT", f"license {license.license_id} has {seats} seats, all {len(others)} are taken"
-        )
+    found = seats.of_license(lines, license.license_id, issuer.trust)
+    seats.require_free(license, found, request.device_id)
+    seat = found.get(request.device_id)
+    shares = seats.shares_for(license, found, request.device_id, now)
+    epoch = 0 if seat is None else seat.next_epoch
     activation = Activation(
         license_id=license.license_id,
         license_digest=license.digest,
@@ -235,10 +304,16 @@ def activate(
         request_digest=request.digest,
         nonce=request.nonce,
         issued_at=now,
+        epoch=epoch,
         device_label=request.device_label or license.device_label,
         keys=keys,
+        shares=shares,
+        confirmation=secret or secrets.token_hex(16),
+        fingerprint=request.fingerprint,
     )
-    lease = next_lease(license, request.device_id, 0, FIRST_LEASE, now, {})
+    under = IssuedUnder.of(issuer.trust)
+    settled = {} if seat is None or seat.closed is None else seat.closed.used
+    lease = next_lease(license, request.device_id, epoch, FIRST_LEASE, now, settled, under, shares)
     return replace(
         issued,
         activation=documents.seal("activation", activation.to_dict(), *issuer.signers),
@@ -274,6 +349,12 @@ def _check_request(request: ActivationRequest, license: License, trust: Trust) -
         raise SealpackError(
             "LEASE_MISMATCH", f"the request asks for {request.license_id}, not {license.license_id}"
         )
+    if license.devices.binding == "tpm" and request.key_store != "tpm":
+        raise SealpackError(
+            "USAGE",
+            f"license {license.license_id} is bound to a TPM, device {request.device_id} keeps its keys in files",
+            remedy="issue a license with --binding key+fp, or ask for a request from a machine with a TPM",
+        )
     if trust.root.version == 1 and request.root_digest != trust.root_digest:
         raise SealpackError(
             "TRUST_INVALID",
@@ -282,23 +363,9 @@ def _check_request(request: ActivationRequest, license: License, trust: Trust) -
         )
 
 
-def _other_devices(license: License, device_id: str, lines: Iterable[RegistryLine], trust: Trust) -> set[str]:
-    """Devices the registry shows activated under the license, the asking one left out.
-
-    A seat stays taken when the key that gave it was revoked: the device asks again and keeps it.
-    """
-    found = set()
-    for envelope in (line.activation for line in lines if line.activation is not None):
-        _activation(envelope, trust)
-        f = documents.payload_fields(envelope, "activation")
-        if f.text("license_id") == license.license_id:
-            found.add(f.text("device_id"))
-    return found - {device_id}
-
-
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A license of the registry and the devices activated under it.
+    """A license of the registry and the devices that have a seat under it.
 
     `revoked` is None while it counts; else what was revoked: "key", that signed it, or "license".
     """
@@ -308,8 +375,10 @@ class Registered:
     devices: tuple[str, ...] = ()
 
 
-def registered(lines: Iterable[RegistryLine], trust: Trust) -> tuple[Registered, ...]:
+def registered(lines: Sequence[RegistryLine], trust: Trust) -> tuple[Registered, ...]:
     """Every license of a registry in the order of issue, also those of a revoked key: these unverified.
+
+    Of a renewed license the newest document counts.
 
     Every other fault of a document is raised: the codes of `open_license` and `Activation.open`.
     """
@@ -321,7 +390,15 @@ def registered(lines: Iterable[RegistryLine], trust: Trust) -> tuple[Registered,
         if made is not None:
             devices = tuple(sorted({*one.devices, made.device_id}))
             found[one.license.license_id] = replace(one, devices=devices)
-    return tuple(found.values())
+        if one.license.seq < (newer := _registered(line.license, trust)).license.seq:
+            kept = found[one.license.license_id]
+            found[one.license.license_id] = replace(newer, devices=kept.devices)
+    return tuple(replace(one, devices=_active(one, lines, trust)) for one in found.values())
+
+
+def _active(one: Registered, lines: Sequence[RegistryLine], trust: Trust) -> tuple[str, ...]:
+    held = seats.of_license(lines, one.license.license_id, trust)
+    return tuple(name for name in one.devices if held[name].closed is None)
 
 
 def _registered(envelope: Envelope, trust: Trust) -> Registered:
@@ -343,6 +420,134 @@ def _activation(envelope: Envelope, trust: Trust) -> Activation | None:
         if error.code != "KEY_REVOKED":
             raise
         return None
+
+
+def newest(lines: Iterable[RegistryLine], license_id: str, trust: Trust) -> Issued:
+    """The newest document of a license in the registry; LIC_MISSING, and the codes of `open_license`."""
+    found = None
+    for line in lines:
+        fields = documents.payload_fields(line.license, "license", "LIC_SCHEMA")
+        seq = fields.integer("seq", lo=1)
+        if fields.text("license_id") == license_id and (found is None or seq > found[0]):
+            found = seq, line.license
+    if found is None:
+        raise SealpackError(
+            "LIC_MISSING",
+            f"license {license_id} is not in the registry",
+            remedy="see `sealpack license list`",
+        )
+    return Issued(open_license(found[1], trust), found[1])
+
+
+def release(
+    proof: Envelope,
+    trust: Trust,
+    lines: Sequence[RegistryLine],
+    *,
+    now: int,
+    acknowledgement: Envelope | None = None,
+) -> tuple[Deactivation, RegistryLine]:
+    """What a device's proof says, and the registry line that frees its seat.
+
+    `acknowledgement` shows that settlement has the closed log to its end. LIC_MISSING, DEVICE_MISMATCH,
+    EPOCH_MISMATCH, USAGE, ACK_FORK, and SIG_INVALID for a proof that the device did not sign.
+    """
+    said = Deactivation.open(proof)
+    known = newest(lines, said.license_id, trust)
+    held = seats.of_license(lines, said.license_id, trust)
+    seats.check_proof(said, held, lines)
+    if acknowledgement is not None:
+        seats.check_settled(said, acknowledgement, trust, known.license.issuer)
+    before = held[said.device_id].released_at  # registered before: the lease's end does not move
+    return said, RegistryLine(
+        known.envelope,
+        deactivation=proof,
+        acknowledgement=acknowledgement,
+        released_at=before or now,
+    )
+
+
+def renew(
+    license: License, issuer: Issuer, lines: Sequence[RegistryLine], *, now: int
+) -> tuple[Issued, ...]:
+    """Issue `license`, the next document of one in the registry, and give every active device its own anew.
+
+    An activation answers the same request as before and keeps keys, log and confirmation secret. One `Issued`
+    a device; one without a device when none is active.
+    """
+    issued = issue(license, issuer)
+    held = seats.of_license(lines, license.license_id, issuer.trust)
+    active = {name: seat for name, seat in sorted(held.items()) if seat.closed is None}
+    if license.devices.max is not None and len(active) > license.devices.max:
+        raise SealpackError(
+            "DEVICE_LIMIT",
+            f"{len(active)} devices are active under license {license.license_id}, the renewal has "
+            f"{license.devices.max} seats",
+        )
+    given = []
+    for name, seat in active.items():
+        shares = seats.shares_for(issued.license, held, name, now)
+        made = replace(
+            seat.activation,
+            license_digest=issued.license.digest,
+            issued_at=max(now, seat.activation.issued_at + 1),
+            shares=shares,
+        )
+        under = IssuedUnder.of(issuer.trust)
+        lease = next_lease(issued.license, name, made.epoch, FIRST_LEASE, now, {}, under, shares)
+        given.append(
+            replace(
+                issued,
+                activation=documents.seal("activation", made.to_dict(), *issuer.signers),
+                lease=documents.seal("lease", lease.to_dict(), *issuer.signers),
+                device_id=name,
+            )
+        )
+        equal = {meter: part for meter, (_, part) in seats.parts(issued.license).items()}
+        held[name] = replace(seat, given=seat.given | equal | {s.meter: s.limit for s in shares})
+    return tuple(given) or (issued,)
+
+
+def activate_all(
+    issued: Issued,
+    issuer: Issuer,
+    requests: Iterable[ActivationRequest],
+    *,
+    now: int,
+    lines: Sequence[RegistryLine],
+    records: Sequence[BuildRecord] = (),
+) -> tuple[Issued, ...]:
+    """Answer many requests under one license, as :func:`activate` does each; all or none."""
+    given: list[Issued] = []
+    for request in requests:
+        known = (*lines, *(one.line() for one in given))
+        given.append(activate(issued, issuer, request, now=now, lines=known, records=records))
+    return tuple(given)
+
+
+def parcel_of(issued: Sequence[Issued], trust: Trust) -> Parcel:
+    """One file for several devices under one license: each machine takes what is addressed to it."""
+    own = [part for one in issued for part in (one.activation, one.lease) if part is not None]
+    return Parcel((*trust.chain, issued[0].envelope, *own))
+
+
+def confirm(
+    license_id: str, typed: str, trust: Trust, lines: Sequence[RegistryLine], *, now: int
+) -> tuple[seats.Seat, RegistryLine]:
+    """Which device a confirmation code is of, and the registry line that says so; CONFIRMATION_INVALID."""
+    asked, known = heard(typed), newest(lines, license_id, trust)
+    roots = [root.digest for root in trust.chain if documents.kind_of(root) == "root"]
+    for seat in seats.of_license(lines, license_id, trust).values():
+        made = seat.activation
+        if made.confirmation is not None and asked in (
+            code(made.confirmation, made.device_id, made.digest, root) for root in roots
+        ):
+            return seat, RegistryLine(known.envelope, confirmed=Confirmed(made.digest, now))
+    raise SealpackError(
+        "CONFIRMATION_INVALID",
+        f"{asked} is of no device under license {license_id}",
+        remedy="ask for the code that `sealpack activate status` shows there, or issue the reply again",
+    )
 
 
 def parse_quota(text: str, base: Preset) -> Quota:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sealpack.builder.cli import license_help, license_sub, license_words
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import io_error
 from sealpack.verifier.cli import support
@@ -50,7 +51,9 @@ def _project_options(command: Any) -> Any:
 
 @license.command(short_help="Issue a license, or activate a device under one.")
 @_project_options
-@click.option("--preset", help="open_source, free_dev, academic, pro, commercial or enterprise.")
+@click.option(
+    "--preset", help="open_source, free_dev, academic, pro, commercial, enterprise, or a profile of yours."
+)
 @click.option("--bundle", "bundles", type=_FILE, multiple=True, help="Bundle to license; may be repeated.")
 @click.option("--bundle-id", multiple=True, help="Bundle id to license without its file.")
 @click.option("--exact", is_flag=True, help="License these very builds, not later versions.")
@@ -67,8 +70,22 @@ def _project_options(command: Any) -> Any:
 @click.option("--quota", "quotas", multiple=True, help="e.g. calls=1000/day,deny; may be repeated.")
 @click.option("--binding", type=click.Choice(("none", "key", "key+fp", "tpm")), help="How devices are bound.")
 @click.option("--devices", type=click.IntRange(min=1), help="Seats.")
+@click.option("--vm/--no-vm", default=None, help="Whether virtual machines may be used.")
+@click.option("--container/--no-container", default=None, help="Whether containers may be used.")
+@click.option("--qps", type=click.IntRange(min=0), help="Calls per second.")
+@click.option("--burst", type=click.IntRange(min=0), help="Calls at once after a pause.")
+@click.option("--inflight", type=click.IntRange(min=0), help="Calls running at the same time.")
+@click.option("--processes", type=click.IntRange(min=0), help="Programs that have the model loaded.")
+@click.option("--lease-days", type=click.IntRange(min=0), help="Settle at least every N days; 0: never.")
+@click.option(
+    "--on-stale",
+    type=click.Choice(("deny", "throttle", "warn")),
+    help="What happens when usage was not settled in time.",
+)
+@click.option("--feature", "features", multiple=True, help="A word for what it covers beyond the base.")
 @click.option("--plan", help="Price plan, e.g. edge-pro/1.")
 @click.option("--order-ref", help="The customer's order.")
+@license_help.issue_options
 @click.option("--support", "support_contact", help="Whom the customer calls.")
 @click.option("--device-label", help="What people call the machine.")
 @click.option("--test", "test", is_flag=True, help="A test license: recorded, never billed.")
@@ -81,6 +98,12 @@ def _project_options(command: Any) -> Any:
     multiple=True,
     help="The device's activation request: its file; or scanned texts or pictures of its QR codes, may be "
     "repeated; - is standard input.",
+)
+@click.option(
+    "--batch",
+    "batch",
+    type=click.Path(file_okay=False),
+    help="Folder of activation requests, instead of --request: one file answers them all.",
 )
 @click.option(
     "--seal",
@@ -111,6 +134,7 @@ def _project_options(command: Any) -> Any:
     help="Folder for the file as QR codes too.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@license_sub.delegate_options
 @support.format_option
 def issue(fmt: str, **options: Any) -> None:
     """Issue a license file for a customer; with --request also activate the device that asks.
@@ -128,19 +152,28 @@ def issue(fmt: str, **options: Any) -> None:
     issuer = place.issuer(options)
     read = [license_files.read_bundle(support.existing(p), issuer.trust) for p in options["bundles"]]
     lines = license_files.read_registry(place.registry)
+    site_code, opened = None, None
     if options["existing"]:
         issued = _existing(Path(options["existing"]), issuer.trust)
     else:
         offer = _offer(options, place.config, read, now)
         _check_new(offer.license_id, lines)
-        issued = licensing.issue(licensing.draft(offer, issuer.name, now), issuer)
-    records = build_records.of_licensed(
+        drafted = licensing.draft(offer, issuer.name, now)
+        drafted, site_code, opened = license_help.finish(drafted, options, read)
+        drafted, opened = license_sub.delegated(drafted, options, read, opened)
+        issued = licensing.issue(drafted, issuer)
+    records = opened or build_records.of_licensed(
         options["records"],
         options["seal_passphrase_file"],
         issued.license,
         read,
-        activates=bool(options["requests"]),
+        activates=bool(options["requests"] or options["batch"]),
     )
+    if options["batch"]:
+        from sealpack.builder.cli import license_seats
+
+        license_seats.answer_batch(place, issuer, issued, records, read, options, fmt)
+        return
     if options["requests"]:
         request = license_files.read_request(*codes.read_document(options["requests"]))
         issued = licensing.activate(issued, issuer, request, now=now, lines=lines, records=records)
@@ -151,7 +184,7 @@ def issue(fmt: str, **options: Any) -> None:
     parcel = issued.parcel(issuer.trust)
     pictures = _Pictures.of(parcel, options["qr_folder"], out, options["force"])
     license_files.deliver(out, parcel, place.registry, line, overwrite=options["force"])
-    _report(issued, out, place.registry, pictures.write(), fmt)
+    _report(issued, out, place.registry, pictures.write(), site_code, fmt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,15 +287,15 @@ def _license_envelope(path: Path) -> Any:
 
 
 def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBundle], now: int) -> Offer:
-    from sealpack.builder import licensing
-    from sealpack.format.license import Customer
+    from sealpack.builder import licensing, profiles
+    from sealpack.format.license import Customer, Rate
     from sealpack.format.values import readable
 
     missing = [f"--{name}" for name in ("preset", "customer") if not options[name]]
     if missing:
         raise SealpackError("USAGE", f"a new license needs {', '.join(missing)}")
     options["customer_id"] = options["customer_id"] or readable(options["customer"])
-    base = licensing.preset(options["preset"])
+    base = profiles.find(options["preset"], profiles.known(config.license.profiles if config else {}))
     tz = licensing.zone(options["tz"])
     first, last = options["first_day"], options["last_day"]
     ends = licensing.day_end(last.date(), tz) if last else None
@@ -288,6 +321,13 @@ def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBu
         support=options["support_contact"] or (config.bundle.support if config else None),
         order_ref=options["order_ref"],
         device_label=options["device_label"],
+        features=options["features"],
+        profile=base,
+        limits=Rate(*(options[name] for name in ("qps", "burst", "inflight", "processes"))),
+        vm=options["vm"],
+        container=options["container"],
+        settle_s=_days(options["lease_days"]),
+        on_stale=options["on_stale"],
     )
 
 
@@ -360,7 +400,9 @@ def _plan(text: str | None) -> Any:
     return PlanRef(name, int(version))
 
 
-def _report(issued: Issued, out: Path, registry: Path, pictures: list[Path], fmt: str) -> None:
+def _report(
+    issued: Issued, out: Path, registry: Path, pictures: list[Path], site_code: str | None, fmt: str
+) -> None:
     summary = _summary(issued.license)
     result = summary | {
         "schema": "sealpack/license-result/v1",
@@ -375,6 +417,9 @@ def _report(issued: Issued, out: Path, registry: Path, pictures: list[Path], fmt
     elif issued.license.devices.binding != "none":
         lines.append("next      the customer runs `sealpack activate request`; answer with --existing")
     lines.append(f"registry  {registry}")
+    if site_code is not None:
+        result["site_code"] = site_code
+        lines.append(f"site code {site_code}  (send it apart from the file; it is kept nowhere)")
     support.emit(result, "\n".join(lines), fmt)
 
 
@@ -452,3 +497,10 @@ def show(path: str, fmt: str, **options: Any) -> None:
     place = _place(options)
     summary = _summary(open_license(_license_envelope(support.existing(path)), place.trust))
     support.emit(summary, "\n".join(_lines(summary)), fmt)
+
+
+license_words.register(license, _project_options)
+license_sub.register(license)
+license_help.register(license, _project_options, _place)
+
+from sealpack.builder.cli import license_seats as _seats  # noqa: E402, F401  (adds its verbs)
