@@ -203,3 +203,11 @@ def test_outside_a_project_the_message_says_what_to_give(
     monkeypatch.chdir(tmp_path)
     assert sealpack("license", "list") == 2
     assert "--trust" in capsys.readouterr().err
+
+
+def test_a_device_that_told_no_hardware_is_named(at_home: Path, gguf_model: Path, capsys: Capture) -> None:
+    assert sealpack("build", gguf_model) == 0
+    new = ["license", "issue", "--preset", "pro", "--bundle", "bundles/my-model-1.0.0.sealpack"]
+    new += ["--customer", "Hospital Nord", "--license-id", "L-1", "--request", make_request(at_home, 1)]
+    assert sealpack(*new) == 0
+    assert "the request told no hardware" in capsys.readouterr().out

@@ -100,9 +100,9 @@ def test_the_first_failure_wins_in_the_documented_order() -> None:
         ({"revocations": lists(devices=[DEVICE])}, "DEVICE_REVOKED"),
         ({"revocations": lists(keys=[{"keyid": BUILD.signer, "good": []}])}, "KEY_REVOKED"),
         ({"activation": activation("dev-" + "1" * 32)}, "DEVICE_MISMATCH"),
-        ({"license": make_license(devices=Devices("key", vm=False)), "virtual_machine": True}, "VM_DENIED"),
+        ({"license": make_license(devices=Devices("key", vm=False)), "virtual_machine": "QEMU"}, "VM_DENIED"),
         (
-            {"license": make_license(devices=Devices("key", container=False)), "container": True},
+            {"license": make_license(devices=Devices("key", container=False)), "container": "/.dockerenv"},
             "CONTAINER_DENIED",
         ),
         ({"build": replace(BUILD, license_id="L-2")}, "BUNDLE_MISMATCH"),
@@ -122,7 +122,8 @@ def test_a_revoked_key_still_vouches_for_what_is_listed() -> None:
 @pytest.mark.parametrize(
     ("now", "outcome"),
     [
-        (T0 + 10 * DAY - 1, None),
+        (T0 + 6 * DAY, None),
+        (T0 + 10 * DAY - 1, "warning"),
         (T0 + 10 * DAY, "warning"),
         (T0 + 13 * DAY - 1, "warning"),
         (T0 + 13 * DAY, "LIC_EXPIRED"),
@@ -213,7 +214,7 @@ def test_the_lower_of_license_and_lease_counts() -> None:
     found = facts(quota("warn"), lease=lease, used={(f"bundle:{DIGEST}", "tok_out"): 401})
     with pytest.raises(SealpackError) as caught:
         admit(found, WANT)
-    assert caught.value.code == "QUOTA_EXCEEDED"
+    assert caught.value.code == "UNSETTLED_LIMIT"
     assert "until usage is settled" in caught.value.message
     assert "sealpack sync" in caught.value.remedy
     other = replace(found, build=replace(BUILD, bundle_digest="ef" * 32))

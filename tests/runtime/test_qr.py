@@ -66,6 +66,11 @@ def request_of(**more: str) -> bytes:
 SIZES = {
     "Ed25519 alone": lambda: request_of(),
     "hybrid key": lambda: request_of(hpke_key=base64.b64encode(secrets.token_bytes(1216)).decode()),
+    "hybrid key and hardware": lambda: request_of(
+        hpke_key=base64.b64encode(secrets.token_bytes(1216)).decode(),
+        key_store="file",
+        fingerprint="".join(f"{kind}{secrets.token_hex(4)[:7]}" for kind in "12344567"),
+    ),
 }
 
 

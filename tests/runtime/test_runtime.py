@@ -158,8 +158,8 @@ def test_importing_a_lease_again_or_an_older_one_adds_nothing(site: Site) -> Non
 def test_each_reason_has_its_code(
     site: Site, members: dict[str, object], code: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.machine, "in_virtual_machine", lambda: False)
-    monkeypatch.setattr(api.machine, "in_container", lambda: False)
+    monkeypatch.setattr(api.device.machine, "in_virtual_machine", lambda: "")
+    monkeypatch.setattr(api.device.machine, "in_container", lambda: "")
     site.ready(make_license(**members))
     if code is None:
         with open_runtime(site) as runtime:

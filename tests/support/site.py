@@ -153,6 +153,7 @@ class Site:
             request.nonce,
             T0,
             keys=keys,
+            fingerprint=request.fingerprint,
         )
         lease = self.lease(request.device_id, license.license_id, 1, ceilings or {})
         answer = documents.seal("activation", activation.to_dict(), world.LICENSER)

@@ -119,7 +119,9 @@ def examples() -> dict[str, Any]:
     license = full_license()
     sealed = documents.seal("license", license.to_dict(), world.LICENSER)
     asked = ActivationRequest(
-        DEVICE.public, "0" * 32, world.T0, trust.root_digest, "sealpack 0.2.0", "ward 3", "L-1"
+        *(DEVICE.public, "0" * 32, world.T0, trust.root_digest, "sealpack 0.2.0", "ward 3", "L-1"),
+        key_store="tpm",
+        fingerprint="2000000130000002",
     )
     request = documents.seal("activation-request", asked.to_dict(), DEVICE)
     value = json.loads((SCHEMAS.parent / "vectors/encryption/wrapped/wrapped-key.json").read_text())
@@ -135,6 +137,7 @@ def examples() -> dict[str, Any]:
         0,
         "ward 3",
         (wrapped,),
+        fingerprint="2000000130000002",
     )
     activation = documents.seal("activation", given.to_dict(), world.LICENSER)
     lease = documents.seal(
@@ -178,6 +181,9 @@ def examples() -> dict[str, Any]:
         "evidence": {"schema": "sealpack/evidence/v1"} | evidence.payload(),
         "signature": payload(statement.read_signature(bundle.sign(members))),
         "error": SealpackError("LIC_EXPIRED", "license L-1 ended", exp=world.T0).to_dict(),
+        "problem": SealpackError(
+            "LIC_EXPIRED", "license L-1 ended", support="help@acme.example"
+        ).to_problem(),
     }
 
 
@@ -323,7 +329,7 @@ def changed(value: Any, path: str, member: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", [*READERS, "error"])
+@pytest.mark.parametrize("name", [*READERS, "error", "problem"])
 def test_schema_fits_the_document(name: str) -> None:
     value = examples()[name]
     checker(name).validate(value)
@@ -388,6 +394,7 @@ def test_report_of_a_bad_bundle(bundle: Path) -> None:
 @pytest.mark.parametrize("code", CODES)
 def test_every_error_fits_its_schema(code: str) -> None:
     checker("error").validate(SealpackError(code, "what happened").to_dict())
+    checker("problem").validate(SealpackError(code, "what happened").to_problem())
 
 
 @pytest.mark.parametrize(
@@ -407,6 +414,7 @@ PAGES = {
     "evidence": "evidence",
     "signature": "signature",
     "error": "errors",
+    "problem": "errors",
 }
 
 

@@ -34,6 +34,7 @@ REQUEST: dict[str, Any] = {
     "runtime": "sealpack 0.2.0",
     "device_label": "ward 1",
 }
+PARTS = "200000013000000240000003f0000004"  # board, disk, network and a kind of a later version
 ACTIVATION: dict[str, Any] = {
     "license_id": "L-1",
     "license_digest": "cd" * 32,
@@ -55,6 +56,16 @@ LEASE: dict[str, Any] = {
 }
 
 
+REPAIR: dict[str, Any] = {
+    "license_id": "L-1",
+    "device_id": ID,
+    "request_digest": "ef" * 32,
+    "nonce": "00112233445566778899aabbccddeeff",
+    "issued_at": T0,
+    "now": T0,
+}
+
+
 def sealed(kind: str, members: dict[str, Any], key: PrivateKey) -> Envelope:
     """A document of any content."""
     value = {"schema": documents.schema_id(kind)} | members
@@ -72,6 +83,7 @@ def main(folder: Path) -> None:
 
     _requests(lambda n, d, c, e: add(f"request-{n}", d, c, "activation-request", e))
     _activations(lambda n, d, c, e: add(f"activation-{n}", d, c, "activation", e))
+    _repairs(lambda n, d, c, e: add(f"repair-{n}", d, c, "repair", e))
     _leases(lambda n, d, c, e: add(f"lease-{n}", d, c, "lease", e))
     _tokens(lambda n, d, c, e: add(f"token-{n}", d, c, "epoch-token", e))
     cases.write(folder)
@@ -102,6 +114,11 @@ def _requests(add: Any) -> None:
     add("hpke-key", "With a key to wrap keys for.", "ok", made(hpke_key=dsse.b64encode(hybrid)))
     short = dsse.b64encode(hybrid[:-32])
     add("hpke-key-short", "The half of a hybrid key.", "DOC_SCHEMA", made(hpke_key=short))
+    add("fingerprint", "With hardware parts, of an unknown kind too.", "ok", made(fingerprint=PARTS))
+    add("fingerprint-odd", "A part cut short.", "DOC_SCHEMA", made(fingerprint=PARTS[:-1]))
+    add("fingerprint-many", "17 parts.", "DOC_SCHEMA", made(fingerprint="10000000" * 17))
+    add("key-store", "Keys sealed in a TPM.", "ok", made(key_store="tpm"))
+    add("key-store-unknown", "Keys nobody knows where.", "DOC_SCHEMA", made(key_store="pocket"))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["tpm-quote"]))
     add("kind", "An activation.", "DOC_TYPE", sealed("activation", ACTIVATION, DEVICE))
     changed = good.payload.replace(b"ward 1", b"ward 2")
@@ -125,6 +142,8 @@ def _activations(add: Any) -> None:
     )
     add("device-id", "An id of another form.", "DOC_SCHEMA", made(device_id="ward-1"))
     add("license-digest", "No license digest.", "DOC_SCHEMA", made(license_digest=None))
+    add("fingerprint", "Bound to the hardware of the request.", "ok", made(fingerprint=PARTS))
+    add("fingerprint-odd", "Hardware parts of another form.", "DOC_SCHEMA", made(fingerprint="tpm"))
     add("keys", "Wrapped keys that are no objects.", "DOC_SCHEMA", made(keys=["k"]))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
     add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, LICENSER))
@@ -167,6 +186,23 @@ def _tokens(add: Any) -> None:
     add("reason", "A reason of 501 characters.", "DOC_SCHEMA", made(reason="x" * 501))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
     add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, SETTLEMENT))
+
+
+def _repairs(add: Any) -> None:
+    def made(key: PrivateKey = LICENSER, **members: Any) -> Envelope:
+        return sealed("repair", REPAIR | members, key)
+
+    add("good", "It is now.", "ok", made())
+    add("epoch", "It allows another log.", "ok", made(now=None, epoch=1))
+    add("fingerprint", "It accepts other hardware.", "ok", made(now=None, fingerprint="0a1b2c3d"))
+    add("nothing", "It repairs nothing.", "DOC_SCHEMA", made(now=None))
+    add("negative", "A time before 1970.", "DOC_SCHEMA", made(now=-1))
+    add("nonce", "It answers nothing.", "DOC_SCHEMA", made(nonce=None))
+    add("fingerprint-odd", "Hardware that is none.", "DOC_SCHEMA", made(fingerprint="0a1b2c3"))
+    add("settlement", "Settlement may not repair.", "SIG_KEY_ROLE", made(SETTLEMENT))
+    add("stranger", "Signed by a stranger.", "SIG_KEY_UNKNOWN", made(STRANGER))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["clears"]))
+    add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, LICENSER))
 
 
 def _huge(good: Envelope) -> Envelope:

@@ -243,13 +243,13 @@ def replace(
 ) -> None:
     """From now on `fingerprint`, made for the request with `nonce`, is the accepted one.
 
-    For a verified `repair` document of the activation's license and device. It counts as long as this
-    activation does; a new activation brings its own.
+    For a verified `repair` document of the activation's license and device; `secret` is that of the install.
+    It counts for every activation that answers the same request as this one; a new request brings its own.
     """
-    row = (activation.license_id, activation.digest, nonce, fingerprint)
+    row = (activation.license_id, activation.nonce, nonce, fingerprint)
     db.execute(
         "INSERT INTO hardware VALUES(?,?,?,?,?) ON CONFLICT(license_id) DO UPDATE SET"
-        " activation=excluded.activation, nonce=excluded.nonce, fingerprint=excluded.fingerprint,"
+        " replaces=excluded.replaces, nonce=excluded.nonce, fingerprint=excluded.fingerprint,"
         " mac=excluded.mac",
         (*row, _mac(row, secret)),
     )
@@ -268,10 +268,10 @@ def judge(
     """
     nonce, accepted = activation.nonce, activation.fingerprint
     row = db.execute(
-        "SELECT license_id, activation, nonce, fingerprint, mac FROM hardware WHERE license_id=?",
+        "SELECT license_id, replaces, nonce, fingerprint, mac FROM hardware WHERE license_id=?",
         (activation.license_id,),
     ).fetchone()
-    if row is not None and row[1] == activation.digest:
+    if row is not None and row[1] == activation.nonce:
         if not hmac.compare_digest(row[4], _mac(row[:4], secret)):
             raise SealpackError("STATE_TAMPERED", f"the repair of {activation.license_id} was changed")
         nonce, accepted = row[2], row[3]

@@ -409,11 +409,14 @@ def _report(
         "path": str(out),
         "registry": str(registry),
         "device_id": issued.device_id,
+        "holds_hardware": issued.holds_hardware,
         "pictures": [str(path) for path in pictures],
     }
     lines = [*(f"wrote     {path}" for path in (out, *pictures)), *_lines(summary)]
     if issued.device_id:
         lines.append(f"device    {issued.device_id} activated, first lease included")
+        if not issued.holds_hardware:
+            lines.append("warning   the request told no hardware: the device is held to its key alone")
     elif issued.license.devices.binding != "none":
         lines.append("next      the customer runs `sealpack activate request`; answer with --existing")
     lines.append(f"registry  {registry}")
