@@ -16,7 +16,8 @@ from sealpack.format import canonical, documents, dsse
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.keys import PrivateKey
-from sealpack.runtime import device
+from sealpack.runtime import device, machine
+from sealpack.runtime.clock import Reading
 
 KINDS = (
     "root",
@@ -30,10 +31,16 @@ KINDS = (
     "evidence",
 )
 TRUST = ("root", "keyring", "revocations")
-UNSIGNED = {"DSSE_INVALID", "LIC_UNREADABLE", "JSON_INVALID", "DOC_TYPE"}
+UNSIGNED = {"DSSE_INVALID", "LIC_UNREADABLE", "JSON_INVALID", "DOC_TYPE", "SIG_MALFORMED"}
 FORGED = {"SIG_INVALID", "SIG_KEY_UNKNOWN", "LIC_SIG_INVALID", "LIC_KEY_UNTRUSTED", "TRUST_THRESHOLD"}
 # A request vouches for itself: with its key changed it does not fit its own signature, or is no key.
 CHANGED = UNSIGNED | FORGED | {"KEY_MALFORMED", "DOC_SCHEMA", "TRUST_INVALID"}
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still, so that whatever moves the stored clock is a document."""
+    monkeypatch.setattr(machine, "reading", lambda: Reading((T0 + 10) * 1000, 5_000, "boot"))
 
 
 def staged_exhibit(site: Site, kind: str) -> Exhibit:

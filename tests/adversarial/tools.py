@@ -43,10 +43,12 @@ def refused(code: str, act: Callable[[], object]) -> SealpackError:
     return caught.value
 
 
-def dump(site: Site) -> str:
-    """Everything the database says, as SQL."""
+def dump(site: Site, *, clock: bool = True) -> str:
+    """Everything the database says, as SQL; without the clock where time goes on meanwhile."""
     with site.state() as state, state.read() as db:
-        return "\n".join(db.iterdump())
+        return "\n".join(
+            line for line in db.iterdump() if clock or not line.startswith('INSERT INTO "clock"')
+        )
 
 
 def statuses(site: Site) -> list[str]:
