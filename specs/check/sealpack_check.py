@@ -866,6 +866,14 @@ def open_activation(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     return dict(body)
 
 
+def open_repair(envelope: Envelope, trust: Trust) -> dict[str, Any]:
+    """specs/activation.md, repair: it says at least one thing."""
+    trust.open(of_kind(envelope, "repair"), ["license"])
+    body = read_object(envelope.payload, "repair", "DOC_SCHEMA")
+    need({"now", "epoch", "fingerprint"} & body.keys(), "DOC_SCHEMA", "it repairs nothing")
+    return dict(body)
+
+
 def open_lease(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     trust.open(of_kind(envelope, "lease"), ["ack", "license"])
     return read_object(envelope.payload, "lease", "DOC_SCHEMA")
@@ -2395,6 +2403,8 @@ def case_activation(folder: Path, case: Case) -> None:
         open_activation(envelope, trust_of(folder))
     elif case["kind"] == "epoch-token":
         open_token(envelope, trust_of(folder))
+    elif case["kind"] == "repair":
+        open_repair(envelope, trust_of(folder))
     else:
         open_lease(envelope, trust_of(folder))
 

@@ -25,6 +25,7 @@ from sealpack.format.keys import PublicKey
 from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
+from sealpack.format.repair import Repair
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import verify_bundle
 
@@ -94,6 +95,8 @@ def check_activation(folder: Path, case: Case) -> None:
         Activation.open(envelope, trust_of(folder))
     elif case["kind"] == "epoch-token":
         EpochToken.open(envelope, trust_of(folder))
+    elif case["kind"] == "repair":
+        Repair.open(envelope, trust_of(folder))
     else:
         Lease.open(envelope, trust_of(folder))
 

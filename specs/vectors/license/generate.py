@@ -56,6 +56,10 @@ FULL: dict[str, Any] = LEAST | {
 }  # fmt: skip
 
 
+PROVISIONAL = {"s": 36_000, "calls": 100}
+SITE_KEY = {"bundle_digest": "ab" * 32, "n": 65536, "salt": "01" * 16, "sealed": "02" * 48}
+
+
 def main(folder: Path) -> None:
     """Write one folder per case, and the trust file."""
     cases = Cases()
@@ -86,6 +90,8 @@ def main(folder: Path) -> None:
     )
     unknown = documents.seal("license", LEAST | {"mood": "good"}, LICENSER)
     add("unknown-member", "A member of a later version.", "ok", unknown)
+    helped = LEAST | {"clock": {"on_back": "deny"}, "provisional": PROVISIONAL, "site_keys": [SITE_KEY]}
+    add("good-kit", "What an install may do today.", "ok", documents.seal("license", helped, LICENSER))
     _fields(add)
     _signers(add)
     cases.write(folder)
@@ -126,6 +132,11 @@ def _fields(add: Any) -> None:
         ("schema", "A license of another version.", {"schema": "sealpack/license/v2"}),
         ("issued-under", "It states the root and not the revocations.", {"issued_under": {"root": 1}}),
         ("tier-long", "A tier of 65 characters.", {"tier": "t" * 65}),
+        ("on-back", "An unknown on_back.", {"clock": {"on_back": "stop"}}),
+        ("site-key-work", "A site key that asks for 256 MiB.", {"site_keys": [SITE_KEY | {"n": 1 << 18}]}),
+        ("site-key-odd", "A site key of work that is no power of two.",
+         {"site_keys": [SITE_KEY | {"n": 40_000}]}),
+        ("site-key-short", "A site key that is cut short.", {"site_keys": [SITE_KEY | {"sealed": "00" * 47}]}),
     ):  # fmt: skip
         add(f"field-{name}", description, "LIC_SCHEMA", sealed(members))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", sealed({"crit": ["dongle"]}))
