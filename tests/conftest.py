@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
@@ -16,6 +17,9 @@ for name in (
     "SOURCE_DATE_EPOCH",
 ):
     os.environ.pop(name, None)
+# High-water marks lie in the user's own state directory otherwise.
+MARKS = tempfile.TemporaryDirectory(prefix="sealpack-marks-")
+os.environ["SEALPACK_MARKS"] = MARKS.name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

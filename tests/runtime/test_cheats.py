@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -202,6 +203,7 @@ def test_processes_are_counted_per_license_and_once_each(site: Site) -> None:
         holder.communicate()
         first.infer(INPUT)
     other.release()
+    open_runtime(site).close()  # clears away what is left of processes that are gone
     assert list(home.owners.iterdir()) == []
 
 
@@ -262,10 +264,10 @@ def test_each_bundle_has_its_own_ceiling_and_all_share_the_common_one(site: Site
     )
     with open_runtime(site) as tiny_runs, open_runtime(site, "words") as words_runs:
         words_runs.embed(["hello"])
-        refused("QUOTA_EXCEEDED", lambda: words_runs.embed(["hello"]))
+        refused("UNSETTLED_LIMIT", lambda: words_runs.embed(["hello"]))
         tiny_runs.infer(INPUT)
         tiny_runs.infer(INPUT)
-        error = refused("QUOTA_EXCEEDED", lambda: tiny_runs.infer(INPUT))
+        error = refused("UNSETTLED_LIMIT", lambda: tiny_runs.infer(INPUT))
     assert error.message.startswith(("2 of 2 calls", "3 of 3 calls"))
     assert usage(site) == [("ok", 0)] * 3
 
@@ -357,9 +359,10 @@ def test_a_restored_database_does_not_fit_what_settlement_acknowledged(site: Sit
     with site.state() as state, state.read() as db:
         ahead = log.by_id(db, 1)
     shutil.copy(tmp_path / "yesterday.db", site.home.database)
+    shutil.rmtree(Path(os.environ["SEALPACK_MARKS"]) / device.name(device.key(site.home)))
     ack = site.acknowledge(ahead.size, ahead.frontier.root.hex(), 1)
     error = refused("ACK_FORK", lambda: site.take(ack))
-    assert "this log has" in error.message
+    assert "this log" in error.message
 
 
 def test_a_lost_activation_does_not_loosen_a_bound_license(site: Site) -> None:

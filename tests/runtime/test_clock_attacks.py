@@ -435,9 +435,8 @@ CREATE TABLE clock(
 
 def test_a_database_of_the_first_version_keeps_its_clock(tmp_path: Path) -> None:
     place = home.open_home(tmp_path / "state")
-    with state.State(place):
-        pass
     db = sqlite3.connect(place.database)
+    db.executescript((Path(__file__).parent / "state-2.sql").read_text(encoding="utf-8"))
     db.executescript("DROP TABLE clock;" + FIRST_CLOCK + "PRAGMA user_version=1;")
     db.execute("INSERT INTO clock VALUES(1, 1000, 5000, 77, 'b', 9, 8000, 3, 0, '[[\"back\", -5]]')")
     db.commit()

@@ -8,20 +8,34 @@ to call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sealpack.format.activation import Activation, Lease
 from sealpack.format.errors import CODES, SealpackError
-from sealpack.format.license import License, Quota
+from sealpack.format.leasing import device_share
+from sealpack.format.license import LeaseTerms, License, Provisional, Quota
 from sealpack.format.trust import Revocations
 from sealpack.runtime.clock import TOLERANCE_MS, Times
-from sealpack.runtime.words import day, plural
+from sealpack.runtime.fingerprint import ENOUGH, Comparison
+from sealpack.runtime.words import day, duration, plural
 
 THROTTLE_MS = 1000  # how long a throttled call waits
+GLASS_MS = 7 * 86_400_000  # how long a broken glass carries a site
+SOON_S = 30 * 86_400  # a license's end is announced this early, in its last third at the earliest
 PERIOD_KINDS = ("day", "month", "term", "bundle")  # every call counts in one period of each kind
 _DAY_MS = 86_400_000
+_REPAIR = "send a new `sealpack activate request --out FILE` to the vendor and ask for a repair file"
+_PARTS = {
+    "tpm": "TPM",
+    "board": "mainboard",
+    "disk": "disk",
+    "mac": "network card",
+    "model": "model",
+    "cpu": "processor",
+    "gpu": "graphics card",
+}
 _LAST_SECOND = 253_402_300_799  # of the year 9999; calendars know no later one
 
 
@@ -37,6 +51,7 @@ class Build:
     signed_digest: str
     signed_at: int
     license_id: str | None = None  # of a marked build: the one license that opens it
+    needs: tuple[str, ...] = ()  # features that its manifest requires
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,18 @@ class Load:
     inflight: int = 0
     processes: int = 1
     bucket: int | None = None  # thousandths of a call that may start now; None without a limit
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Accepted time used up of something: `ms` of it when the accepted time was `seen`."""
+
+    ms: int
+    seen: int
+
+    def at(self, soft: int) -> int:
+        """How much at accepted time `soft`, ms: never less than before."""
+        return self.ms + max(0, soft - self.seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +89,29 @@ class Facts:
     epoch: int = 0
     started: int | None = None  # ms, the first admitted call under this license
     terms_accepted: bool = False
-    virtual_machine: bool = False
-    container: bool = False
+    clone_suspect: bool = False  # settlement said so
+    virtual_machine: str = ""  # what shows that this is one
+    container: str = ""
+    hardware: Comparison | None = None  # with what was accepted, where that says anything
+    key_store: str | None = None
+    environment: str | None = None  # what the application insists on, live or test
+    root_version: int = 1
     load: Load = Load()
     used: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    calls: int = 0  # under this license so far, with those that run now
+    first_use: Spent | None = None  # accepted time since the first call
+    glass: Spent | None = None  # accepted time since the glass was broken for this lease
+
+    @property
+    def provisional(self) -> Provisional | None:
+        """What may be done before the activation; None when there is one, or none is needed."""
+        bound = self.license.devices.binding != "none"
+        return self.license.provisional if bound and self.activation is None else None
+
+    @property
+    def glass_left(self) -> int:
+        """How long the broken glass still carries the site, ms; 0 without one."""
+        return 0 if self.glass is None else max(0, GLASS_MS - self.glass.at(self.times.soft))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,59 +124,96 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The call may run, after waiting `delay_ms`."""
+    """The call may run, after waiting `delay_ms`; `waived` are the codes an advisory license let pass."""
 
     warnings: tuple[Warning, ...] = ()
     delay_ms: int = 0
+    waived: tuple[str, ...] = ()
+
+    def __add__(self, other: Verdict) -> Verdict:
+        """Both, after the longer wait."""
+        delay = max(self.delay_ms, other.delay_ms)
+        return Verdict(self.warnings + other.warnings, delay, self.waived + other.waived)
 
 
 def admit(facts: Facts, want: Mapping[str, int]) -> Verdict:
     """Check everything for a call that uses at most `want` (meter -> units); raises the first refusal."""
     standing = check_standing(facts)
-    _check_rate(facts)
-    quota = _soften(facts, lambda: _check_quota(facts, want))
-    return Verdict(standing.warnings + quota.warnings, max(standing.delay_ms, quota.delay_ms))
+    return standing + check_rate(facts) + check_quota(facts, want)
+
+
+def check_quota(facts: Facts, want: Mapping[str, int]) -> Verdict:
+    """The checks that depend on the size of calls alone."""
+    return _soften(facts, lambda: _check_quota(facts, want))
 
 
 def check_standing(facts: Facts) -> Verdict:
     """The checks that do not depend on load or on the size of a call, for opening and for status."""
     _check_document(facts)
     _check_revocation(facts)
-    _check_device(facts)
-    clock = _soften(facts, lambda: _check_clock(facts))
-    dates = _soften(facts, lambda: _check_dates(facts))
-    lease = _soften(facts, lambda: _check_lease(facts))
+    verdict = _check_device(facts)
+    _check_clone(facts)
+    verdict += _soften(facts, lambda: _check_clock(facts))
+    verdict += _soften(facts, lambda: _check_dates(facts))
+    verdict += _soften(facts, lambda: _check_lease(facts))
     _check_terms(facts)
-    return Verdict(clock.warnings + dates.warnings + lease.warnings, lease.delay_ms)
+    require_features(facts.license, facts.build.needs, _named(facts.build))
+    return verdict
 
 
 def _soften(facts: Facts, check: Callable[[], Verdict]) -> Verdict:
     try:
         return check()
     except SealpackError as error:
-        if facts.license.enforcement != "advisory":
+        if facts.license.enforcement != "advisory" or error.code == "NOT_ACTIVATED":
             raise
-        return Verdict((Warning(error.code, error.message),))
+        return Verdict((Warning(error.code, error.message),), waived=(error.code,))
 
 
 def refuse(facts: Facts, code: str, message: str, remedy: str | None = None) -> SealpackError:
     """A refusal with the license's support contact in its remedy."""
+    return refusal(facts.license, code, message, remedy)
+
+
+def refusal(license: License, code: str, message: str, remedy: str | None = None) -> SealpackError:
+    """A refusal under a license, with its support contact in the remedy."""
     step = remedy or CODES[code].remedy
-    support = facts.license.support
-    contact = f"{step}; support: {support}" if support else step
-    return SealpackError(code, message, remedy=contact, license_id=facts.license.license_id)
+    contact = f"{step}; support: {license.support}" if license.support else step
+    support = {"support": license.support} if license.support else {}
+    return SealpackError(code, message, remedy=contact, license_id=license.license_id, **support)
+
+
+def require_features(license: License, words: Iterable[str], who: str) -> None:
+    """FEATURE_NOT_LICENSED unless the license has all these words; `who` needs them."""
+    missing = [word for word in words if word not in license.features]
+    if missing:
+        has = ", ".join(license.features) or "none"
+        message = f"{who} needs {', '.join(missing)}; license {license.license_id} has {has}"
+        raise refusal(license, "FEATURE_NOT_LICENSED", message)
 
 
 def _check_document(facts: Facts) -> None:
     license, build = facts.license, facts.build
     if not license.covers(build.bundle_id, build.version, build.bundle_digest):
         raise refuse(facts, "BUNDLE_MISMATCH", f"license {license.license_id} does not cover {_named(build)}")
-    if build.license_id not in (None, license.license_id):
+    if build.license_id not in (None, license.license_id, license.parent_id):
         raise refuse(
             facts,
             "BUNDLE_MISMATCH",
             f"{_named(build)} was made for license {build.license_id}, not {license.license_id}",
         )
+    if facts.environment not in (None, license.environment):
+        raise environment_mismatch(license, facts.environment)
+
+
+def environment_mismatch(license: License, wanted: str | None) -> SealpackError:
+    """ENV_MISMATCH: the license that is here is of the other kind."""
+    return refusal(
+        license,
+        "ENV_MISMATCH",
+        f"license {license.license_id} is a {license.environment} license, a {wanted} license is asked for",
+        f"install a {wanted} license with `sealpack activate install FILE`",
+    )
 
 
 def _named(build: Build) -> str:
@@ -149,27 +232,99 @@ def _check_revocation(facts: Facts) -> None:
         raise refuse(
             facts, "BUNDLE_FLOOR", f"{_named(build)} is release {build.release_index}, the least is {floor}"
         )
-    if license.license_id in lists.licenses:
-        raise refuse(facts, "LIC_REVOKED", f"license {license.license_id} was revoked")
+    for name in (license.license_id, license.parent_id):
+        if name in lists.licenses:
+            raise refuse(facts, "LIC_REVOKED", f"license {name} was revoked")
     if facts.device_id in lists.devices:
         raise refuse(facts, "DEVICE_REVOKED", f"device {facts.device_id} was revoked")
+    _check_revocations_age(facts)
 
 
-def _check_device(facts: Facts) -> None:
+def _check_revocations_age(facts: Facts) -> None:
+    """Who issued the license or the lease knew this list, and sent it along: it was left out on the way."""
+    lease, known = facts.lease, facts.revocations.version
+    for under in (facts.license.issued_under, lease.issued_under if lease else None):
+        if under is not None and under.is_newer_than(facts.root_version, known):
+            raise refuse(
+                facts,
+                "REVLIST_OLD",
+                f"this machine knows revocation list {known} of root {facts.root_version}, "
+                f"the license goes with list {under.revocations} of root {under.root}",
+            )
+
+
+def _check_clone(facts: Facts) -> None:
+    if facts.clone_suspect:
+        raise refuse(
+            facts,
+            "CLONE_SUSPECT",
+            f"settlement received two histories of {facts.device_id}: this state was copied to a second"
+            " machine, or set back",
+            "stop the other machine, then run `sealpack activate request --out FILE` and ask the vendor for"
+            " an activation with a new log",
+        )
+
+
+def _check_device(facts: Facts) -> Verdict:
     devices, activation = facts.license.devices, facts.activation
+    verdict = Verdict()
     if devices.binding != "none":
         if activation is None:
-            raise refuse(facts, "NOT_ACTIVATED", f"license {facts.license.license_id} has no activation here")
-        if activation.device_id != facts.device_id:
+            verdict = _check_provisional(facts, 1)
+        elif activation.device_id != facts.device_id:
             raise refuse(
                 facts,
                 "DEVICE_MISMATCH",
                 f"license is for device {activation.device_id}, this is {facts.device_id}",
             )
+        else:
+            verdict = _check_hardware(facts)
     if facts.virtual_machine and not devices.vm:
-        raise refuse(facts, "VM_DENIED", "the license does not allow virtual machines")
+        message = f"the license does not allow virtual machines, and {facts.virtual_machine}"
+        raise refuse(facts, "VM_DENIED", message)
     if facts.container and not devices.container:
-        raise refuse(facts, "CONTAINER_DENIED", "the license does not allow containers")
+        message = f"the license does not allow containers; this is one: {facts.container}"
+        raise refuse(facts, "CONTAINER_DENIED", message)
+    return verdict
+
+
+def _check_hardware(facts: Facts) -> Verdict:
+    """Whether this is still the machine that was activated; a part or two may be another."""
+    found, binding = facts.hardware, facts.license.devices.binding
+    if binding == "tpm" and facts.key_store != "tpm":
+        raise refuse(facts, "HW_CHANGED", "the license is bound to a TPM, and the device key is in a file")
+    if binding not in ("key+fp", "tpm") or found is None:
+        return Verdict()
+    if not found.held:
+        few = "the activation names too few parts of this machine to hold it to them"
+        return Verdict((Warning("HW_CHANGED", few),))
+    if not found.readable:
+        hidden = ", ".join(_PARTS[kind] for kind in found.hidden)
+        step = "run it as the same user and outside a sandbox; else " + _REPAIR
+        raise refuse(facts, "HW_CHANGED", f"more than half of the hardware cannot be read: {hidden}", step)
+    others = ", ".join(_PARTS[kind] for kind in found.changed)
+    message = f"{found.score} % of the hardware is what was activated, {ENOUGH} % is needed; other: {others}"
+    if found.score < ENOUGH or (binding == "tpm" and "tpm" in found.changed):
+        raise refuse(facts, "HW_CHANGED", message, _REPAIR)
+    return Verdict((Warning("HW_CHANGED", f"{message}; {_REPAIR}"),)) if found.changed else Verdict()
+
+
+def _check_provisional(facts: Facts, calls: int) -> Verdict:
+    """Before the activation: what the license lets every install do once."""
+    if facts.license.devices.binding == "none" or facts.activation is not None:
+        return Verdict()
+    terms = facts.provisional
+    if terms is None:
+        raise refuse(facts, "NOT_ACTIVATED", f"license {facts.license.license_id} has no activation here")
+    ask = "run `sealpack activate request --out FILE` and send the file to the vendor"
+    spent = 0 if facts.first_use is None else facts.first_use.at(facts.times.soft)
+    if facts.calls + calls > terms.calls:
+        used = f"{min(facts.calls, terms.calls):,} of {plural(terms.calls, 'call')} are used"
+        raise refuse(facts, "NOT_ACTIVATED", f"provisional use ended: {used}", ask)
+    if spent >= terms.s * 1000:
+        raise refuse(facts, "NOT_ACTIVATED", f"provisional use ended: {duration(terms.s)} are over", ask)
+    left = f"{plural(terms.calls - facts.calls, 'call')} and {duration(terms.s - spent // 1000)} left"
+    return Verdict((Warning("NOT_ACTIVATED", f"provisional use, {left}: {ask}"),))
 
 
 def _check_clock(facts: Facts) -> Verdict:
@@ -178,11 +333,20 @@ def _check_clock(facts: Facts) -> Verdict:
     behind = -facts.times.skew
     if behind <= TOLERANCE_MS:
         return Verdict()
-    return Verdict((Warning("CLOCK_BACK", f"the clock is {behind // 3_600_000} hours behind known time"),))
+    message = f"the clock is {behind // 3_600_000} hours behind known time"
+    rules = facts.license.clock
+    if rules is not None and rules.on_back == "deny":
+        step = (
+            "set the clock to the right time; if it is right, send a new `sealpack activate request` to the"
+            " vendor and ask for a repair"
+        )
+        raise refuse(facts, "CLOCK_BACK", f"{message}, the license allows 24", step)
+    return Verdict((Warning("CLOCK_BACK", message),))
 
 
 def _check_dates(facts: Facts) -> Verdict:
     license = facts.license
+    verdict = Verdict()
     if facts.times.soft < license.nbf * 1000:
         raise refuse(facts, "LIC_NOT_YET_VALID", f"license is valid from {day(license.nbf)}")
     ends = end_of(license, facts.started)
@@ -191,10 +355,13 @@ def _check_dates(facts: Facts) -> Verdict:
         if late >= license.grace_s * 1000:
             grace = f" and {license.grace_s // 86400} days of grace" if license.grace_s else ""
             now = day(facts.times.expiry // 1000)
-            raise refuse(facts, "LIC_EXPIRED", f"license ended {day(ends)}{grace}, it is {now} now")
-        if late >= 0:
+            verdict = _past(facts, "LIC_EXPIRED", f"license ended {day(ends)}{grace}, it is {now} now")
+        elif late >= 0:
             until = day(ends + license.grace_s)
-            return Verdict((Warning("LIC_EXPIRED", f"license ended {day(ends)}; grace until {until}"),))
+            verdict = Verdict((Warning("LIC_EXPIRED", f"license ended {day(ends)}; grace until {until}"),))
+        elif -late <= 1000 * min(SOON_S, (ends - _begin_of(license, facts.started)) // 3):
+            soon = f"license ends {day(ends)}, in {duration(-(late // 1000))}"
+            verdict = Verdict((Warning("LIC_EXPIRED", f"{soon}: ask the vendor for the next one"),))
     if license.updates_until is not None and facts.build.signed_at > license.updates_until:
         raise refuse(
             facts,
@@ -202,14 +369,36 @@ def _check_dates(facts: Facts) -> Verdict:
             f"{_named(facts.build)} is of {day(facts.build.signed_at)}, updates are covered until "
             f"{day(license.updates_until)}",
         )
-    return Verdict()
+    return verdict
+
+
+def _past(facts: Facts, code: str, message: str, remedy: str | None = None) -> Verdict:
+    """Something has lapsed: a warning while a broken glass carries the site, else the refusal."""
+    left = facts.glass_left
+    if left:
+        return Verdict((Warning(code, f"{message}; break-glass for another {duration(left // 1000)}"),))
+    step = remedy or CODES[code].remedy
+    if facts.glass is None:
+        step += '; if that takes too long, `sealpack status --break-glass "REASON"` gives 7 days, once'
+    raise refuse(facts, code, message, step)
+
+
+def _begin_of(license: License, started: int | None) -> int:
+    """When the time that :func:`end_of` ends began, Unix seconds."""
+    if license.term_s is not None and started is not None:
+        return started // 1000
+    return max(license.nbf, license.issued_at)
 
 
 def end_of(license: License, started: int | None) -> int | None:
-    """When the license ends, Unix seconds; a term runs from the first start (`started`, ms)."""
+    """When the license ends, Unix seconds; a term runs from the first start (`started`, ms).
+
+    A sub-license may have both an end and a term, from its parent and its own: the earlier one counts.
+    """
+    ends = [] if license.exp is None else [license.exp]
     if license.term_s is not None and started is not None:
-        return started // 1000 + license.term_s
-    return license.exp
+        ends.append(started // 1000 + license.term_s)
+    return min(ends, default=None)
 
 
 def _check_lease(facts: Facts) -> Verdict:
@@ -219,8 +408,10 @@ def _check_lease(facts: Facts) -> Verdict:
     if not terms.required:
         return Verdict()
     carry = "run `sealpack sync DIR`, send the files to the vendor, and sync again with the reply"
+    if lease is None and facts.provisional is not None:
+        return Verdict()  # the first lease comes with the activation
     if lease is None:
-        raise refuse(facts, "LEASE_STALE", "the license needs a lease and none is installed", carry)
+        return _past(facts, "LEASE_STALE", "the license needs a lease and none is installed", carry)
     ends = lease_end(facts.license, lease)
     if ends is None or facts.times.expiry is None:
         return Verdict()
@@ -228,10 +419,11 @@ def _check_lease(facts: Facts) -> Verdict:
     if left <= 0:
         message = f"usage was due to be settled by {day(ends)}"
         if terms.on_stale == "deny":
-            raise refuse(facts, "LEASE_STALE", message, carry)
+            return _past(facts, "LEASE_STALE", message, carry)
         wait = THROTTLE_MS if terms.on_stale == "throttle" else 0
         return Verdict((Warning("LEASE_STALE", message),), wait)
-    if terms.warn_s is not None and left <= terms.warn_s:
+    early = (ends - lease.issued_at) // 3 if terms.warn_s is None else terms.warn_s
+    if left <= early:
         return Verdict((Warning("LEASE_STALE", f"settle usage by {day(ends)}: {carry}"),))
     return Verdict()
 
@@ -239,7 +431,7 @@ def _check_lease(facts: Facts) -> Verdict:
 def _check_lease_address(facts: Facts, lease: Lease) -> None:
     if (lease.device_id, lease.license_id) != (facts.device_id, facts.license.license_id):
         raise refuse(facts, "LEASE_MISMATCH", f"lease is for {lease.license_id} on {lease.device_id}")
-    if lease.epoch != facts.epoch:
+    if lease.epoch > facts.epoch:  # ceilings are cumulative over all logs: a log of its own may be newer
         raise refuse(
             facts, "EPOCH_MISMATCH", f"lease is for epoch {lease.epoch}, the log is epoch {facts.epoch}"
         )
@@ -259,11 +451,13 @@ def _check_terms(facts: Facts) -> None:
             facts,
             "TERMS_NOT_ACCEPTED",
             f"the terms of license {facts.license.license_id} were not accepted yet",
-            f"run `sealpack terms show {facts.build.bundle_id}`, then `sealpack terms accept`",
+            f"run `sealpack terms show {facts.build.bundle_id}`, then "
+            f"`sealpack terms accept {facts.build.bundle_id}`",
         )
 
 
-def _check_rate(facts: Facts) -> None:
+def check_rate(facts: Facts) -> Verdict:
+    """The checks that depend on what else runs; whoever passes has a place, and takes from the bucket."""
     limits, load = facts.license.limits, facts.load
     if limits.qps is not None and load.bucket is not None and load.bucket < 1000:
         rate = f"the license allows {plural(limits.qps, 'call')} per second"
@@ -277,6 +471,7 @@ def _check_rate(facts: Facts) -> None:
     if limits.inflight is not None and load.inflight >= limits.inflight:
         running = plural(load.inflight, "call")
         raise refuse(facts, "CONCURRENCY_LIMIT", f"{running} running already, {limits.inflight} allowed")
+    return Verdict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +494,13 @@ def limits_of(license: License, lease: Lease | None, soft: int, bundle_digest: s
             yield Limit(period, ceiling.meter, ceiling.limit, None)
 
 
+def stops_at(bound: Limit) -> int | None:
+    """Where a bound stops calls; None for one that never does."""
+    if bound.rule is None or bound.rule.on_exceed == "deny":
+        return bound.cap
+    return bound.rule.hard_cap
+
+
 def period_of(window: str, soft: int) -> str:
     """The counter period of a window at accepted time `soft` (ms): UTC days and months."""
     if window == "day":
@@ -318,6 +520,7 @@ def periods(soft: int, bundle_digest: str) -> tuple[str, ...]:
 
 
 def _check_quota(facts: Facts, want: Mapping[str, int]) -> Verdict:
+    _check_provisional(facts, want.get("calls", 0))
     warnings: list[Warning] = []
     delay = 0
     bounds = limits_of(facts.license, facts.lease, facts.times.soft, facts.build.bundle_digest)
@@ -329,12 +532,31 @@ def _check_quota(facts: Facts, want: Mapping[str, int]) -> Verdict:
             _require(facts, bound, "HARD_CAP", used, needed, bound.rule.hard_cap)
         if used + needed <= bound.cap:
             continue
-        on_exceed = bound.rule.on_exceed if bound.rule else "deny"
+        code, on_exceed = "QUOTA_EXCEEDED", bound.rule.on_exceed if bound.rule else "deny"
+        if bound.rule is None:
+            _check_share(facts, bound, used, needed)
+            code, on_exceed = "UNSETTLED_LIMIT", at_ceiling(facts.license)
+            if facts.glass_left and on_exceed == "deny":
+                on_exceed = "warn"
         if on_exceed == "deny":
-            _require(facts, bound, "QUOTA_EXCEEDED", used, needed, bound.cap)
-        warnings.append(Warning("QUOTA_EXCEEDED", _quota_message(bound, used, needed, bound.cap)))
+            _require(facts, bound, code, used, needed, bound.cap)
+        warnings.append(Warning(code, _quota_message(bound, used, needed, bound.cap)))
         delay = max(delay, THROTTLE_MS if on_exceed == "throttle" else 0)
     return Verdict(tuple(warnings), delay)
+
+
+def at_ceiling(license: License) -> str:
+    """What happens at a lease's ceiling: as the license says for a stale lease, else deny."""
+    return "deny" if license.lease == LeaseTerms() else license.lease.on_stale
+
+
+def _check_share(facts: Facts, bound: Limit, used: int, needed: int) -> None:
+    """Past this device's share of a quota no settlement helps: refused as the quota itself refuses."""
+    for rule in facts.license.quota:
+        share = device_share(rule, facts.license.devices.max)
+        if rule.meter == bound.meter and share is not None and used + needed > share:
+            code = "QUOTA_EXCEEDED" if rule.hard_cap is None else "HARD_CAP"
+            _require(facts, replace(bound, cap=share, rule=rule), code, used, needed, share)
 
 
 def _require(facts: Facts, bound: Limit, code: str, used: int, needed: int, cap: int) -> None:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sealpack.format.documents import Parcel
@@ -28,13 +28,17 @@ from sealpack.format.records import COST_CENTRE
 from sealpack.runtime import (
     admission,
     anchors,
+    clones,
+    closing,
     device,
+    epochs,
     imports,
+    lapses,
     ledger,
     log,
-    machine,
     owners,
     rights,
+    site_codes,
     store,
     timekeeper,
     unlock,
@@ -43,7 +47,7 @@ from sealpack.runtime.admission import Build, Facts, Verdict, Warning
 from sealpack.runtime.engines import choose
 from sealpack.runtime.engines.base import Call, Description, Embed, Generate, Infer, Options, Session, Usage
 from sealpack.runtime.home import open_home
-from sealpack.runtime.ledger import PROGRESS_TOKENS, Ledger, Receipt, Ticket
+from sealpack.runtime.ledger import MAX_BLOCK, PROGRESS_TOKENS, Ledger, Receipt, Ticket
 from sealpack.runtime.log import Log
 from sealpack.runtime.owners import Owner
 from sealpack.runtime.rights import Rights
@@ -76,18 +80,25 @@ def open(
     license: str | None = None,
     threads: int | None = None,
     context: int | None = None,
+    environment: str | None = None,
+    high_rate: bool = False,
 ) -> Runtime:
     """Open an installed bundle for use.
 
     `bundle_id` is an id (newest release), `id@version` or a bundle digest; `state` the state directory;
     `license` a license id where several apply; `threads` and `context` (tokens) as the engine takes them.
+    `environment`, `live` or `test`, refuses a license of the other kind (ENV_MISMATCH).
+    With `high_rate`, receipts of short calls are written together, some 100 ms later at most: an answer may
+    precede its receipt, and a power cut costs up to 1 % of the quota that is left, at most 1,000 calls.
     Raises the first check that fails, in the order of specs/runtime-state.md.
     """
     if context is not None and context < 1:
         raise SealpackError("USAGE", f"context is {context}, not 1 token or more")
+    if environment not in (None, "live", "test"):
+        raise SealpackError("USAGE", f"environment is {environment!r}, not live or test")
     database = State(open_home(state))
     try:
-        return Runtime(database, bundle_id, license, Options(threads, context))
+        return Runtime(database, bundle_id, license, Options(threads, context), environment, high_rate=high_rate)
     except BaseException:
         database.close()
         raise
@@ -99,14 +110,27 @@ class Runtime:
     Open it in the process that uses it: it does not survive a fork.
     """
 
-    def __init__(self, state: State, bundle_id: str, license: str | None, options: Options) -> None:
+    def __init__(
+        self,
+        state: State,
+        bundle_id: str,
+        license: str | None,
+        options: Options,
+        environment: str | None = None,
+        *,
+        high_rate: bool = False,
+    ) -> None:
         """Use :func:`open`."""
         self._state = state
+        self._environment = environment
+        self._high_rate = high_rate
+        self._books = contextlib.ExitStack()
+        self._books.callback(state.close)
         self._bundle: OpenBundle | None = None
         self._session: Session | None = None
         self._turn = threading.RLock()
         self._running = False
-        self._machine = (machine.in_virtual_machine(), machine.in_container())
+        self._machine = device.Surroundings(state.home)
         found = store.find(state, bundle_id)
         self._bundle = store.open_installed(state, found)
         try:
@@ -121,27 +145,38 @@ class Runtime:
         self._rights = self._choose(bundle, license)
         self._key = self._device_key()
         license_id = self._rights.license.license_id
-        owners.processes(self._state.home, license_id)
-        self._owner = Owner(self._state.home, license_id)
-        self._ledger = Ledger(self._state, self._key, self._owner)
+        self._ledger = Ledger(
+            self._state,
+            self._key,
+            Owner(self._state.home, license_id),
+            block=MAX_BLOCK if self._high_rate else 1,
+        )
+        self._books.callback(self._ledger.close)
         self._route = _route(bundle, self._rights)
+        if epochs.is_due(self._state, self._key, license_id):
+            with self._state.write() as db:
+                epochs.catch_up(db, self._key, self._rights, timekeeper.observe(db))
         with self._state.read() as db:
             self._fingerprint = rights.fingerprint(db, license_id)
             found = log.find(db, license_id)
             if found is not None:
                 ledger.check(db, found, self._key.public)
+            ledger.tidy(db, self._state.home)
         self.standing = self._stand()
 
     def _choose(self, bundle: OpenBundle, license: str | None) -> Rights:
-        """The installed license that applies, else one that rides in the bundle and binds no device."""
+        """The installed license that applies, else one that rides in the bundle.
+
+        That one binds no device, or lets an install begin before it is activated.
+        """
         try:
-            return installed_rights(self._state, self._build, license)
+            return installed_rights(self._state, self._build, license, self._environment)
         except SealpackError as error:
             carried = bundle.licenses()
             if error.code not in ("LIC_MISSING", "BUNDLE_MISMATCH") or not carried:
                 raise
         imports.take(self._state, [Parcel(carried)])
-        return installed_rights(self._state, self._build, license)
+        return installed_rights(self._state, self._build, license, self._environment)
 
     def _device_key(self) -> PrivateKey:
         """This device's key, before anything is signed with it: a copied state has another one or none."""
@@ -159,14 +194,20 @@ class Runtime:
         if bundle.manifest.encryption is None:
             return None
         rights, digest = self._rights, bundle.installed.bundle_digest
+        held = rights.activation.keys if rights.activation else ()
+        if all(key.bundle_digest != digest for key in held):
+            by_code = site_codes.input_key(self._state, rights.license, digest)
+            if by_code is not None:
+                return by_code
         return unlock.input_key(self._state.home, rights.activation, digest)
 
     def _stand(self) -> Verdict:
         """The checks that can be made before the model is loaded; a refusal is noted in the log."""
-        with self._state.write() as db:
+        with closing.told(), self._state.write() as db:
             moment = timekeeper.observe(db)
             found = log.find(db, self._rights.license.license_id)
             facts = self._facts(db, found, moment)
+            device.note_drift(db, found, self._key, facts.hardware, moment)
         try:
             return admission.check_standing(facts)
         except SealpackError as error:
@@ -175,7 +216,11 @@ class Runtime:
 
     def _facts(self, db: sqlite3.Connection, found: Log | None, moment: Moment) -> Facts:
         self._refresh(db)
-        return facts_of(db, self._rights, self._build, device.name(self._key), found, moment, self._machine)
+        refusal = closing.refusal(db, self.license_id)
+        if refusal is not None:
+            raise closing.Ended(refusal)
+        facts = facts_of(db, self._rights, self._build, device.name(self._key), found, moment, self._machine)
+        return replace(facts, environment=self._environment)
 
     def _refresh(self, db: sqlite3.Connection) -> None:
         """Take over documents that another process imported since."""
@@ -189,6 +234,15 @@ class Runtime:
     def license_id(self) -> str:
         """The license that applies."""
         return self._rights.license.license_id
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The words of the license's `features`."""
+        return self._rights.license.features
+
+    def require(self, *features: str) -> None:
+        """FEATURE_NOT_LICENSED unless the license has all these words, which are the vendor's own."""
+        admission.require_features(self._rights.license, features, "the application")
 
     def describe(self) -> Description:
         """What is loaded."""
@@ -253,9 +307,11 @@ class Runtime:
             # Refused input costs nothing: it is refused before anything is reserved.
             prepared = self._loaded().prepare(call)
             streaming = isinstance(call, Generate)
-            ticket = self._ledger.reserve(
-                self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
-            )
+            with closing.told():
+                ticket = self._ledger.reserve(
+                    self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
+                )
+            lapses.note_waived(self._state, self._key, self.license_id, ticket.verdict)
             self._wait(ticket)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:
@@ -309,10 +365,7 @@ class Runtime:
         if self._bundle is not None:
             self._bundle.close()
             self._bundle = None
-        owner = getattr(self, "_owner", None)
-        if owner is not None:
-            owner.release()
-        self._state.close()
+        self._books.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -361,14 +414,15 @@ def facts_of(
     device_id: str,
     history: Log | None,
     moment: Moment,
-    surroundings: tuple[bool, bool],
+    surroundings: device.Surroundings,
 ) -> Facts:
-    """What admission looks at for a license and a build; `surroundings` = (virtual machine, container)."""
+    """What admission looks at for a license and a build on this machine."""
     license = found.license
     accepted = db.execute(
         "SELECT 1 FROM terms WHERE license_id=? AND terms_digest=?",
         (license.license_id, license.use.terms_digest),
     ).fetchone()
+    glass = lapses.glass(db, found)
     return Facts(
         license,
         found.activation,
@@ -380,16 +434,25 @@ def facts_of(
         epoch=history.epoch if history else 0,
         started=history.started if history else None,
         terms_accepted=accepted is not None,
-        virtual_machine=surroundings[0],
-        container=surroundings[1],
+        clone_suspect=clones.is_suspect(db, license.license_id),
+        virtual_machine=surroundings.virtual_machine,
+        container=surroundings.container,
+        hardware=surroundings.compare(db, license, found.activation),
+        key_store=surroundings.key_store,
+        root_version=found.trust.root.version,
+        calls=lapses.calls(db, license.license_id),
+        first_use=lapses.provisional(db, license.license_id),
+        glass=glass.spent if glass else None,
     )
 
 
-def installed_rights(state: State, build: Build, wanted: str | None) -> Rights:
+def installed_rights(
+    state: State, build: Build, wanted: str | None, environment: str | None = None
+) -> Rights:
     with state.read() as db:
         trusts = anchors.current(db)
         names = rights.license_ids(db) if wanted is None else [wanted]
-        return rights.choose([rights.read(db, name, trusts) for name in names], build, wanted)
+        return rights.choose([rights.read(db, name, trusts) for name in names], build, wanted, environment)
 
 
 def _route(bundle: OpenBundle, found: Rights) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, io_error
 
 ENVIRONMENT = "SEALPACK_STATE"
+MARKS_ENVIRONMENT = "SEALPACK_MARKS"
 _SECRET_BYTES = 32
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = re.compile(
@@ -45,6 +46,11 @@ class Home:
     def owners(self) -> Path:
         """Lock files of the processes that hold reservations."""
         return self.path / "owners"
+
+    @property
+    def rates(self) -> Path:
+        """What calls of a license share that need not survive a reboot."""
+        return self.path / "rates"
 
     @property
     def device_key(self) -> Path:
@@ -95,6 +101,21 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("sealpack"))
 
 
+def marks_path() -> Path | None:
+    """Where high-water marks are kept, away from the state: `SEALPACK_MARKS`, else the user's state directory.
+
+    None where there is no such place.
+    """
+    named = os.environ.get(MARKS_ENVIRONMENT)
+    if named:
+        return Path(named)
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        return None
+    return Path(platformdirs.user_state_dir("sealpack")) / "marks"
+
+
 def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True) -> Home:
     """The state directory, made when missing and `create`; STATE_MISSING, STATE_UNSAFE, STORE_*."""
     if path is not None and not os.fspath(path):
@@ -109,7 +130,7 @@ def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True
             )
         _make(home.path)
     _check(home.path)
-    for folder in (home.store, home.owners):
+    for folder in (home.store, home.owners, home.rates):
         if create and not folder.exists():
             _make(folder)
         if folder.is_symlink():

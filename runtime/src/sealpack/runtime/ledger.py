@@ -1,18 +1,26 @@
-"""Reserve before use, receipt after: the accounting of every call.
+"""Hold before use, receipt after: the accounting of every call.
 
-Source: specs/runtime-state.md, "Calls". A call is two transactions. `reserve` observes the clock,
-settles what dead processes left, asks admission, and holds the most the call can use on every counter;
-it commits before anything is computed. `settle` replaces the hold by what was really used and writes
-receipt, registers and signed checkpoint together. Between the two a kill costs that one call, billed as
-aborted: at its reservation, or for a stream at the progress that was made durable plus one step.
+Source: specs/runtime-state.md, "Calls". A call's use is held on every counter, durably, before anything is
+computed; what was really used replaces the hold together with receipt, registers and signed checkpoint, in
+one transaction. Between the two a kill costs that one call, billed as aborted: at its hold, or for a
+stream at the progress that was made durable plus one step.
+
+While calls follow each other closely, the transaction that settles one also holds the next: a call then
+costs one durable commit. What has begun of a hold made ahead is told by the owner's file, so that a kill
+while nothing ran costs nothing. With `block` more than one call is held at once and receipts are written
+together: an answer may then precede its receipt, and what is lost with them is billed as lost.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sealpack.format import records
 from sealpack.format.errors import SealpackError
@@ -20,47 +28,132 @@ from sealpack.format.keys import PrivateKey, PublicKey
 from sealpack.format.values import METERS
 from sealpack.runtime import admission, log, owners, timekeeper
 from sealpack.runtime.admission import Facts, Load, Verdict
+from sealpack.runtime.clock import Times
 from sealpack.runtime.engines.base import Usage
 from sealpack.runtime.home import Home
 from sealpack.runtime.log import Log, Writer
-from sealpack.runtime.owners import Owner
-from sealpack.runtime.state import State
+from sealpack.runtime.owners import HELD, Owner
+from sealpack.runtime.rates import Gate
+from sealpack.runtime.state import State, afterwards
 from sealpack.runtime.timekeeper import Moment
 
 PROGRESS_TOKENS = 64  # a stream makes its progress durable this often
-_HELD = ("calls", "tok_in", "tok_out", "items")
+MAX_BLOCK = 1000  # calls held at once, at most
+RISK_PERCENT = 1  # of what is left may be held at once
+BUSY_SECONDS = 1.0  # calls closer than this follow each other: the next is held ahead
+FLUSH_SECONDS = 0.1  # how long a receipt may wait for others
+_DAY_MS = 86_400_000
+
+Meters = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A reservation: the call may run, after waiting `verdict.delay_ms`."""
+    """A hold: the call may run, after waiting `verdict.delay_ms`."""
 
     id: int
     verdict: Verdict
+    want: Meters
+    place: int | None = None  # among the calls that run at once
+    ahead: bool = False  # begun out of what was held ahead
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was written for a call: its index in the log, status and meters."""
+    """What was written for a call: its index in the log, status and meters.
+
+    `position` is None while the receipt waits to be written with others.
+    """
 
     origin: str
-    position: int
+    position: int | None
     status: str
-    meters: Mapping[str, int]
+    meters: Meters
 
 
 # Gives the facts of a call inside the transaction; used, load and times are filled in by the ledger.
 FactsIn = Callable[[sqlite3.Connection, Log, Moment], Facts]
 
 
-class Ledger:
-    """The accounts of one license on this device, shared with every other process through the database."""
+@dataclass(slots=True)
+class _Ahead:
+    """What is held for calls that have not begun, and what has begun of it since the last commit."""
 
-    def __init__(self, state: State, key: PrivateKey, owner: Owner) -> None:
+    id: int
+    generation: int
+    origin: str
+    periods: tuple[str, ...]
+    until: int  # accepted time at which the day ends that it counts in, ms
+    held: dict[str, int]
+    begun: dict[str, int]
+    facts: Facts
+    quota: Verdict
+    version: int  # of the database when the facts were read
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What calls that may share a hold have in common."""
+
+    license_id: str
+    route: Mapping[str, object]
+    facts_in: FactsIn
+    streaming: bool
+
+    def same(self, other: _Kind | None) -> bool:
+        return other is not None and self.route is other.route and self.streaming == other.streaming
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """A call that ended and whose receipt waits for others."""
+
+    status: str
+    meters: Meters
+    wait_ms: int
+    cost_centre: str | None
+    times: Times
+
+
+@dataclass(slots=True)
+class _Running:
+    """Calls begun out of the hold and not ended: their sum, to be moved on when the hold is renewed."""
+
+    calls: int = 0
+    want: dict[str, int] = field(default_factory=lambda: dict.fromkeys(HELD, 0))
+
+    def add(self, want: Meters, sign: int = 1) -> None:
+        self.calls += sign
+        self.want = {meter: self.want[meter] + sign * want[meter] for meter in HELD}
+
+
+class Ledger:
+    """The accounts of one license on this device, shared with every other process through the database.
+
+    `block` is how many calls may be held, and answered, before their receipts are durable.
+    """
+
+    def __init__(self, state: State, key: PrivateKey, owner: Owner, *, block: int = 1) -> None:
         self._state = state
         self._key = key
         self._owner = owner
-        self._open: set[int] = set()  # reservations of calls that run right now
+        self._block = block
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._gate = Gate(state.home, owner.license_id)
+        self._open: set[int] = set()  # holds of calls that run right now
+        self._ahead: _Ahead | None = None
+        self._kind: _Kind | None = None  # of the call before
+        self._want: Meters = {}
+        self._running = _Running()
+        self._generation = 0
+        self._unwritten: list[_Unwritten] = []
+        self._last: Moment | None = None  # when the database last saw the clock
+        self._ended = 0.0  # when the call before ended, on the monotonic clock
+        self._busy = False
+        self._flusher: _Flusher | None = None
+
+    # --- before a call --------------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -73,36 +166,121 @@ class Ledger:
     ) -> Ticket:
         """Hold the most a call can use; raises admission's refusal, which is noted in the log."""
         want = {"calls": 1, "tok_in": bound.tok_in, "tok_out": bound.tok_out, "items": bound.items}
-        refusal: SealpackError | None = None
-        with self._state.write() as db:
-            moment = timekeeper.observe(db)
-            sweep(db, self._state.home, self._key, moment, self._owner.name)
-            self._sweep_own(db, moment)
-            found = _require_log(db, license_id)
-            # A refusal is kept, not raised: what was swept and observed must be committed all the same.
-            try:
-                facts = self._complete(db, facts_in(db, found, moment), found, moment)
-                verdict = admission.admit(facts, want)
-                name = log.route_for(db, found, route)
-            except SealpackError as error:
-                refusal = error
-                self._deny(db, found, moment, error)
-            else:
-                ticket = self._hold(db, found, facts, moment, verdict, want, name, streaming)
-        if refusal is not None:
-            raise refusal
-        self._open.add(ticket.id)
+        kind = _Kind(license_id, route, facts_in, streaming)
+        with self._lock:
+            self._busy = time.monotonic() - self._ended < BUSY_SECONDS
+            ticket = self._claim(kind, want) or self._reserve(kind, want)
+            self._kind, self._want = kind, want
         return ticket
+
+    def _claim(self, kind: _Kind, want: Meters) -> Ticket | None:
+        """Begin a call out of what was held ahead, without a commit; None when that is not possible.
+
+        Nothing is refused here: what does not pass is looked at again by :meth:`_reserve`, which notes it.
+        """
+        ahead = self._ahead
+        if ahead is None or self._last is None or not kind.same(self._kind) or os.getpid() != self._pid:
+            return None
+        if any(ahead.begun[meter] + want[meter] > ahead.held[meter] for meter in HELD):
+            return None
+        moment = timekeeper.glance(self._last)
+        if moment is None or moment.times.soft >= ahead.until or not self._is_current(ahead, kind, moment):
+            return None
+        facts = replace(ahead.facts, times=moment.times)
+        try:
+            standing = admission.check_standing(facts)
+            if standing.delay_ms:
+                return None
+            _, place = self._pass(facts, moment, admission.check_rate)
+        except SealpackError:
+            return None
+        self._last = moment
+        self._begin(ahead, want)
+        return Ticket(ahead.id, standing + ahead.quota, want, place, ahead=True)
+
+    def _is_current(self, ahead: _Ahead, kind: _Kind, moment: Moment) -> bool:
+        """Whether license and lease are still the ones under which was held; other facts are read again."""
+        version = self._state.version()
+        if version == ahead.version:
+            return True
+        with self._state.read() as db:
+            facts = kind.facts_in(db, _require_log(db, kind.license_id), moment)
+        held = ahead.facts
+        if (facts.license, facts.lease, facts.epoch) != (held.license, held.lease, held.epoch):
+            return False
+        ahead.facts, ahead.version = facts, version
+        return True
+
+    def _begin(self, ahead: _Ahead, want: Meters, sign: int = 1) -> None:
+        self._running.add(want, sign)
+        ahead.begun = {meter: ahead.begun[meter] + sign * want[meter] for meter in HELD}
+        self._owner.begin(ahead.generation, ahead.begun)
+
+    def _pass(
+        self, facts: Facts, moment: Moment, check: Callable[[Facts], Verdict]
+    ) -> tuple[Verdict, int | None]:
+        """Check with the load of this very moment; a call that passes holds its place among the running."""
+        limits = facts.license.limits
+        place = None if limits.inflight is None else self._gate.enter(limits.inflight)
+        try:
+            full = limits.inflight if place is None else None
+            running = 1 if limits.processes is None else self._gate.processes(limits.processes)
+            load = Load(full or 0, running)
+            if limits.qps is None:
+                return check(replace(facts, load=load)), place
+            with self._gate.bucket(limits, moment) as bucket:
+                verdict = check(replace(facts, load=replace(load, bucket=bucket.level)))
+                bucket.take()
+            return verdict, place
+        except BaseException:
+            self._gate.leave(place)
+            raise
+
+    def _reserve(self, kind: _Kind, want: Meters) -> Ticket:
+        """Hold one call in a transaction of its own, and give back what was held ahead."""
+        refusal: SealpackError | None = None
+        place = None
+        keep = self._running.calls > 0
+        try:
+            with self._state.write() as db:
+                moment = timekeeper.observe(db)
+                sweep(db, self._state.home, self._key, moment, self._owner.name)
+                self._sweep_own(db, moment)
+                if not keep:
+                    self._write(db, moment, None)
+                found = _require_log(db, kind.license_id)
+                # A refusal is kept, not raised: what was swept and observed must be committed all the same.
+                try:
+                    facts = self._complete(db, kind.facts_in(db, found, moment), found, moment)
+                    verdict, place = self._pass(facts, moment, lambda f: admission.admit(f, want))
+                    name = log.route_for(db, found, kind.route)
+                except SealpackError as error:
+                    refusal = error
+                    self._deny(db, found, moment, error)
+                else:
+                    periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
+                    number = self._hold(db, found, periods, moment, want, name, kind.streaming)
+        except BaseException:
+            self._gate.leave(place)
+            raise
+        self._last = moment
+        if not keep:
+            self._written(None)
+        if refusal is not None:
+            self._gate.leave(place)
+            raise refusal
+        self._open.add(number)
+        return Ticket(number, verdict, want, place)
 
     def _sweep_own(self, db: sqlite3.Connection, moment: Moment) -> None:
         """Settle calls of this very runtime that ended without a receipt, as after a full disk."""
-        own = db.execute("SELECT id FROM reservations WHERE owner=?", (self._owner.name,)).fetchall()
-        for (number,) in own:
+        query = "SELECT id FROM reservations WHERE owner=? AND ahead=0"
+        for (number,) in db.execute(query, (self._owner.name,)).fetchall():
             if number not in self._open:
                 _abort(db, _reservation(db, number), self._key, moment)
 
     def _complete(self, db: sqlite3.Connection, facts: Facts, found: Log, moment: Moment) -> Facts:
-        """Add the counters and the load of this very moment."""
+        """Add the time and the counters of this very moment."""
         used: dict[tuple[str, str], int] = {}
         for period in admission.periods(moment.times.soft, facts.build.bundle_digest):
             rows = db.execute(
@@ -110,50 +288,41 @@ class Ledger:
                 (found.license_id, period),
             )
             used |= {(period, meter): total for meter, total in rows}
-        return replace(facts, times=moment.times, load=self._load(db, facts, moment), used=used)
-
-    def _load(self, db: sqlite3.Connection, facts: Facts, moment: Moment) -> Load:
-        limits, license_id = facts.license.limits, facts.license.license_id
-        row = db.execute("SELECT count(*) FROM reservations WHERE license_id=?", (license_id,)).fetchone()
-        processes = owners.processes(self._state.home, license_id) if limits.processes is not None else 1
-        bucket = None
-        if limits.qps is not None:
-            bucket = _bucket(db, license_id, limits.qps, limits.burst, moment)
-        return Load(int(row[0]), processes, bucket)
+        return replace(facts, times=moment.times, used=used)
 
     def _hold(
         self,
         db: sqlite3.Connection,
         found: Log,
-        facts: Facts,
+        periods: tuple[str, ...],
         moment: Moment,
-        verdict: Verdict,
-        want: Mapping[str, int],
+        want: Meters,
         route: str,
         streaming: bool,
-    ) -> Ticket:
-        license_id = found.license_id
-        periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
-        _add(db, license_id, periods, reserved=want)
-        if facts.load.bucket is not None:
-            _take(db, license_id, facts.load.bucket, moment)
+        generation: int = 0,
+    ) -> int:
+        """Add a hold to the counters; returns its number."""
+        _add(db, found.license_id, periods, reserved=want)
         # A first wall far ahead may be undone, and must not leave a term that begins in the far future.
         if found.started is None or moment.times.soft < found.started:
+            found.started = moment.times.soft
             db.execute("UPDATE logs SET started=? WHERE log=?", (moment.times.soft, found.log))
         cursor = db.execute(
             "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"
-            " progress, progress_ms, streaming) VALUES(?,?,?,?,?,?,?,?,?,0,0,?)",
+            " progress, progress_ms, streaming, ahead, boot_id) VALUES(?,?,?,?,?,?,?,?,?,0,0,?,?,?)",
             (
                 found.log,
-                license_id,
+                found.license_id,
                 self._owner.name,
                 route,
                 json.dumps(periods),
-                *(want[meter] for meter in _HELD),
+                *(want[meter] for meter in HELD),
                 int(streaming),
+                generation,
+                moment.boot_id if generation else "",
             ),
         )
-        return Ticket(int(cursor.lastrowid or 0), verdict)
+        return int(cursor.lastrowid or 0)
 
     def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
         """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
@@ -175,6 +344,8 @@ class Ledger:
             if found is not None:
                 self._deny(db, found, timekeeper.observe(db), error)
 
+    # --- while it runs and after ----------------------------------------------------------------------
+
     def progress(self, ticket: Ticket, tok_out: int, ms: int) -> None:
         """Make a stream's progress durable: tokens produced so far, and in how many ms."""
         with self._state.write() as db:
@@ -189,7 +360,6 @@ class Ledger:
 
         If the receipt cannot be stored, the call is settled as aborted before the next one begins.
         """
-        self._open.discard(ticket.id)
         meters = {
             "calls": 1,
             "tok_in": used.tok_in,
@@ -197,18 +367,213 @@ class Ledger:
             "ms": ms,
             "items": used.items,
         }
+        with self._lock:
+            self._gate.leave(ticket.place)
+            self._open.discard(ticket.id)
+            self._ended = time.monotonic()
+            if not ticket.ahead:
+                return self._settle(ticket, status, meters, wait_ms, cost_centre)
+            return self._settle_ahead(ticket, _Unwritten(status, meters, wait_ms, cost_centre, self._now()))
+
+    def _now(self) -> Times:
+        """The time of a call that ended, for a receipt that is written later."""
+        assert self._last is not None
+        return (timekeeper.glance(self._last) or self._last).times
+
+    def _settle(
+        self, ticket: Ticket, status: str, meters: Meters, wait_ms: int, cost_centre: str | None
+    ) -> Receipt:
         with self._state.write() as db:
             moment = timekeeper.observe(db)
             row = _reservation(db, ticket.id)
-            return _close(db, row, self._key, moment, status, meters, wait_ms, cost_centre)
+            receipt = _close(db, row, self._key, moment, status, meters, wait_ms, cost_centre)
+            renewed = (
+                self._renew(db, log.by_id(db, row.log), moment, row.route) if self._ahead is None else None
+            )
+        self._last = moment
+        if renewed is not None:
+            self._written(renewed)
+        return receipt
+
+    def _settle_ahead(self, ticket: Ticket, ended: _Unwritten) -> Receipt:
+        ahead = self._ahead
+        assert ahead is not None, "a call begun out of a hold moves on with it"
+        self._running.add(ticket.want, -1)
+        # What really was used takes the place of the most it could have used.
+        ahead.begun = {m: ahead.begun[m] - ticket.want[m] + ended.meters[m] for m in HELD}
+        self._unwritten.append(ended)
+        if self._block > 1:
+            self._owner.begin(ahead.generation, ahead.begun)
+            if ahead.begun["calls"] < ahead.held["calls"]:
+                self._wake()
+                return Receipt(ahead.origin, None, ended.status, ended.meters)
+        try:
+            position = self.flush()
+        except BaseException:
+            if self._block == 1:  # no answer is given
+                self._unwritten = [replace(ended, status="aborted")]
+            raise
+        return Receipt(ahead.origin, position, ended.status, ended.meters)
+
+    def flush(self) -> int | None:
+        """Write every receipt that waits, and hold the next calls; returns the newest one's index."""
+        with self._lock:
+            if not self._unwritten:
+                return None
+            with self._state.write() as db:
+                moment = timekeeper.observe(db)
+                position, renewed = self._write(db, moment, self._renew)
+            self._last = moment
+            self._written(renewed)
+        return position
+
+    def _write(
+        self, db: sqlite3.Connection, moment: Moment, renew: Callable[..., _Ahead | None] | None
+    ) -> tuple[int | None, _Ahead | None]:
+        """Put receipts in the place of what was held ahead; `renew` holds the next calls."""
+        ahead = self._ahead
+        if ahead is None:
+            return None, None
+        row = _reservation(db, ahead.id)
+        found = log.by_id(db, row.log)
+        position = None
+        used: dict[str, int] = {}
+        if self._unwritten:
+            writer = Writer(db, found, self._key, moment)
+            for one in self._unwritten:
+                position = writer.usage(
+                    row.route, one.status, one.meters, one.wait_ms, one.cost_centre, one.times
+                )
+                for meter, count in one.meters.items():
+                    used[meter] = used.get(meter, 0) + count
+            writer.finish()
+        let_go = {meter: -held for meter, held in row.held.items()}
+        _add(db, row.license_id, row.periods, reserved=let_go, used=used)
+        db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+        return position, renew(db, found, moment, row.route) if renew else None
+
+    def _written(self, renewed: _Ahead | None) -> None:
+        """The transaction is durable: go on with what it holds."""
+        self._unwritten = []
+        self._ahead = renewed
+
+    def _renew(self, db: sqlite3.Connection, found: Log, moment: Moment, route: str) -> _Ahead | None:
+        """Hold calls like the last one ahead, while calls follow each other and nothing speaks against it."""
+        kind, running = self._kind, self._running
+        if kind is None or not (self._busy or running.calls):
+            return None
+        version = self._state.version()
+        facts = self._complete(db, kind.facts_in(db, found, moment), found, moment)
+        quota, calls = Verdict(), 0
+        # What is provisional is counted call by call.
+        if self._busy and facts.provisional is None and log.find_number(db, found.license_id) == found.log:
+            quota, calls = self._affordable(facts)
+        if not calls and not running.calls:
+            return None
+        held = {meter: running.want[meter] + calls * self._want[meter] for meter in HELD}
+        periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
+        self._generation += 1
+        number = self._hold(db, found, periods, moment, held, route, kind.streaming, self._generation)
+        # Announced before it is committed, in the other slot: whichever is durable finds its own.
+        self._owner.begin(self._generation, running.want)
+        until = (moment.times.soft // _DAY_MS + 1) * _DAY_MS
+        facts = replace(facts, used={}, started=found.started)
+        return _Ahead(
+            number,
+            self._generation,
+            found.origin,
+            periods,
+            until,
+            held,
+            dict(running.want),
+            facts,
+            quota,
+            version,
+        )
+
+    def _affordable(self, facts: Facts) -> tuple[Verdict, int]:
+        """How many calls like the last one may be held now, and what the quota says of them.
+
+        None near a limit: what one process holds, and may never use, another cannot have.
+        """
+        calls = min(self._block, MAX_BLOCK)
+        bounds = admission.limits_of(facts.license, facts.lease, facts.times.soft, facts.build.bundle_digest)
+        for bound in bounds:
+            cap, want = admission.stops_at(bound), self._want.get(bound.meter, 1)
+            if cap is not None and want:
+                left = max(0, cap - facts.used.get((bound.period, bound.meter), 0))
+                calls = min(calls, left * RISK_PERCENT // 100 // want)
+        if not calls:
+            return Verdict(), 0
+        try:
+            quota = admission.check_quota(facts, {meter: calls * n for meter, n in self._want.items()})
+        except SealpackError:
+            return Verdict(), 0  # the next call is told why
+        return (quota, calls) if not quota.delay_ms else (Verdict(), 0)
+
+    def _wake(self) -> None:
+        """See to it that receipts do not wait for long when no further call comes."""
+        if self._flusher is None:
+            self._flusher = _Flusher(self)
+        self._flusher.due.set()
 
     def release(self, ticket: Ticket) -> None:
-        """Undo a reservation for which nothing was computed."""
-        self._open.discard(ticket.id)
-        with self._state.write() as db:
-            row = _reservation(db, ticket.id)
-            _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
-            db.execute("DELETE FROM reservations WHERE id=?", (ticket.id,))
+        """Undo a hold for which nothing was computed."""
+        with self._lock:
+            self._gate.leave(ticket.place)
+            self._open.discard(ticket.id)
+            if ticket.ahead:
+                assert self._ahead is not None
+                self._begin(self._ahead, ticket.want, -1)
+                return
+            with self._state.write() as db:
+                row = _reservation(db, ticket.id)
+                _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
+                db.execute("DELETE FROM reservations WHERE id=?", (ticket.id,))
+
+    def close(self) -> None:
+        """Write what waits and give back what is held. The owner's file stays where that fails."""
+        if self._flusher is not None:
+            self._flusher.stop()
+        settled = False
+        try:
+            with self._lock:
+                if self._ahead is not None and os.getpid() == self._pid:
+                    with self._state.write() as db:
+                        self._write(db, timekeeper.observe(db), None)
+                    self._written(None)
+            settled = True
+        finally:
+            self._gate.close()
+            self._owner.release(settled=settled)
+
+
+class _Flusher(threading.Thread):
+    """Writes receipts that have waited for others long enough."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(name="sealpack-receipts", daemon=True)
+        self._ledger = ledger
+        self._over = threading.Event()
+        self.due = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.due.wait()
+            self.due.clear()
+            if self._over.wait(FLUSH_SECONDS):
+                return
+            try:
+                self._ledger.flush()
+            except SealpackError:
+                continue  # kept; the next call that must write tells why, or closing does
+
+    def stop(self) -> None:
+        """End the thread; what waits is left to whoever closes."""
+        self._over.set()
+        self.due.set()
+        self.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,34 +581,39 @@ class _Held:
     id: int
     log: int
     license_id: str
+    owner: str
     route: str
     periods: tuple[str, ...]
-    held: Mapping[str, int]
+    held: Meters
     progress: int
     progress_ms: int
     streaming: bool
+    ahead: int
+    boot_id: str
 
 
 def _reservation(db: sqlite3.Connection, number: int) -> _Held:
     row = db.execute(
-        "SELECT id, log, license_id, route, periods, progress, progress_ms, streaming,"
+        "SELECT id, log, license_id, owner, route, periods, progress, progress_ms, streaming, ahead, boot_id,"
         " calls, tok_in, tok_out, items"
         " FROM reservations WHERE id=?",
         (number,),
     ).fetchone()
     if row is None:
         raise SealpackError("STATE_TAMPERED", f"reservation {number} is gone")
-    number, log_number, license_id, route, periods, progress, progress_ms, streaming, *held = row
+    number, log_number, license_id, owner, route, periods, progress, progress_ms, streaming = row[:9]
     return _Held(
         number,
         log_number,
         license_id,
+        owner,
         route,
         tuple(json.loads(periods)),
-        dict(zip(_HELD, held, strict=True)),
+        dict(zip(HELD, row[11:], strict=True)),
         progress,
         progress_ms,
         bool(streaming),
+        *row[9:11],
     )
 
 
@@ -254,15 +624,47 @@ def sweep(db: sqlite3.Connection, home: Home, key: PrivateKey, moment: Moment, o
         if owners.alive(home, owner):
             continue
         for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
-            _abort(db, _reservation(db, number), key, moment)
+            row = _reservation(db, number)
+            if row.ahead:
+                _abort_ahead(db, home, row, key, moment)
+            else:
+                _abort(db, row, key, moment)
+        afterwards(db, f"bury {owner}", partial(owners.bury, home, owner))
 
 
-def _abort(db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment) -> None:
-    held = dict(row.held)
+def tidy(db: sqlite3.Connection, home: Home) -> None:
+    """Remove the files of owners that are gone and left nothing open."""
+    owing = {name for (name,) in db.execute("SELECT DISTINCT owner FROM reservations")}
+    for name in owners.names(home):
+        if name not in owing:
+            owners.bury(home, name)
+
+
+def _abort(
+    db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment, begun: Meters | None = None
+) -> None:
+    """Settle a call that ended without a receipt, at its hold or at what is known to have `begun`."""
+    held = dict(begun or row.held)
     if row.streaming:
         held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
         held["ms"] = row.progress_ms
     _close(db, row, key, moment, "aborted", held, 0, None)
+
+
+def _abort_ahead(db: sqlite3.Connection, home: Home, row: _Held, key: PrivateKey, moment: Moment) -> None:
+    """Settle a hold for calls to come. What its owner had begun is billed; if nobody can say, all of it.
+
+    A process that is killed leaves its word in its file. After a power cut, the file may be older than
+    what it should tell.
+    """
+    begun = owners.begun(home, row.owner, row.ahead) if row.boot_id == moment.boot_id else None
+    if begun is not None and begun["calls"] == 0:
+        _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
+        db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+    elif begun is not None and row.held["calls"] == 1:
+        _abort(db, row, key, moment, begun)
+    else:
+        _close(db, row, key, moment, records.LOST_STATUS, begun or row.held, 0, None)
 
 
 def _close(
@@ -271,13 +673,16 @@ def _close(
     key: PrivateKey,
     moment: Moment,
     status: str,
-    meters: Mapping[str, int],
+    meters: Meters,
     wait_ms: int,
     cost_centre: str | None,
 ) -> Receipt:
     found = log.by_id(db, row.log)
     writer = Writer(db, found, key, moment)
-    position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
+    if status == records.LOST_STATUS:
+        position = writer.lost(row.route, meters)
+    else:
+        position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
     let_go = {meter: -held for meter, held in row.held.items()}
     _add(db, row.license_id, row.periods, reserved=let_go, used=meters)
     db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
@@ -288,15 +693,17 @@ def _close(
 def check(db: sqlite3.Connection, found: Log, key: PublicKey) -> None:
     """STATE_TAMPERED unless log, registers and counters agree with each other and with what was signed.
 
-    Each kind of period (day, month, build, term) counts every call once, so all have the registers' sums.
+    Each kind of period (day, month, build, term) counts every call once, so all have the registers' sums
+    and what was carried over from logs that were lost.
     """
     log.check(db, found, key)
     totals = db.execute(
-        "SELECT meter, sum(total), 0 FROM registers JOIN logs USING(log) WHERE license_id=? GROUP BY meter",
+        "SELECT meter, sum(total) FROM (SELECT meter, total FROM registers JOIN logs USING(log) WHERE"
+        " license_id=?1 UNION ALL SELECT meter, total FROM carried WHERE license_id=?1) GROUP BY meter",
         (found.license_id,),
     )
-    expected = {meter: [used, held] for meter, used, held in totals}
-    for meter in _HELD:
+    expected = {meter: [used, 0] for meter, used in totals}
+    for meter in HELD:
         query = f"SELECT total({meter}) FROM reservations WHERE license_id=?"
         (held,) = db.execute(query, (found.license_id,)).fetchone()
         expected.setdefault(meter, [0, 0])[1] = int(held)
@@ -323,8 +730,8 @@ def _add(
     license_id: str,
     periods: tuple[str, ...],
     *,
-    reserved: Mapping[str, int],
-    used: Mapping[str, int] | None = None,
+    reserved: Meters,
+    used: Meters | None = None,
 ) -> None:
     """Change the counters of every period; a CHECK stops what would fall below zero."""
     for meter in METERS:
@@ -340,22 +747,3 @@ def _add(
             if changed.rowcount == 0:
                 row = (license_id, period, meter, use, hold)
                 db.execute("INSERT INTO counters VALUES(?,?,?,?,?)", row)
-
-
-def _bucket(db: sqlite3.Connection, license_id: str, qps: int, burst: int | None, moment: Moment) -> int:
-    """The token bucket's level now, in thousandths of a call; full after a reboot."""
-    if not qps:
-        return 0
-    full = (qps if burst is None else burst) * 1000
-    row = db.execute("SELECT level, at, boot_id FROM buckets WHERE license_id=?", (license_id,)).fetchone()
-    if row is None or row[2] != moment.boot_id:
-        return full
-    return min(full, int(row[0]) + qps * max(0, moment.uptime_ms - int(row[1])))
-
-
-def _take(db: sqlite3.Connection, license_id: str, level: int, moment: Moment) -> None:
-    db.execute(
-        "INSERT INTO buckets VALUES(?,?,?,?) ON CONFLICT(license_id)"
-        " DO UPDATE SET level=excluded.level, at=excluded.at, boot_id=excluded.boot_id",
-        (license_id, level - 1000, moment.uptime_ms, moment.boot_id),
-    )

@@ -22,13 +22,14 @@ from sealpack.format.license import License
 from sealpack.format.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from sealpack.format.note import Checkpoint, open_checkpoint, sign_checkpoint
 from sealpack.format.records import TALLY_EVERY, Registers
-from sealpack.runtime import machine
+from sealpack.runtime import machine, marks
+from sealpack.runtime.clock import Times
 from sealpack.runtime.timekeeper import Moment, take_events
 
 QUARTER_MS = 900_000
 _COLUMNS = (
     "log, origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms, tally_size,"
-    " quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq"
+    " quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq, restarted, marked"
 )
 # Records that say something to settlement; the others only accompany them.
 NEWS = (records.GENESIS, records.BOOT, records.USAGE, records.LOST, records.DENIED, records.CLOCK)
@@ -56,6 +57,8 @@ class Log:
     ack_seq: int
     exported_size: int
     file_seq: int
+    restarted: int | None
+    marked: int
 
 
 def _from_row(row: tuple[Any, ...]) -> Log:
@@ -73,9 +76,23 @@ def find(db: sqlite3.Connection, license_id: str) -> Log | None:
     return None if row is None else _from_row(row)
 
 
+def find_number(db: sqlite3.Connection, license_id: str) -> int | None:
+    """The number of :func:`find`'s log."""
+    row = db.execute(
+        "SELECT log FROM logs WHERE license_id=? ORDER BY epoch DESC LIMIT 1", (license_id,)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def by_id(db: sqlite3.Connection, log: int) -> Log:
     """The log with that number."""
     return _from_row(db.execute(f"SELECT {_COLUMNS} FROM logs WHERE log=?", (log,)).fetchone())
+
+
+def by_origin(db: sqlite3.Connection, origin: str) -> Log | None:
+    """The log of that origin, of whatever epoch, or None."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM logs WHERE origin=?", (origin,)).fetchone()
+    return None if row is None else _from_row(row)
 
 
 def every(db: sqlite3.Connection) -> list[Log]:
@@ -91,17 +108,32 @@ def create(
     root_digest: str,
     device_id: str,
     moment: Moment,
+    *,
+    epoch: int | None = None,
+    after: Before | None = None,
 ) -> Log:
-    """Open the log of a license on this device with its genesis record."""
-    epoch = activation.epoch if activation else 0
+    """Open the log of a license on this device with its genesis record.
+
+    `epoch` is by default the activation's; `after` is the lost end of the log before, in whose place this
+    one goes on.
+    """
+    if epoch is None:
+        epoch = activation.epoch if activation else 0
     origin = log_origin(license.license_id, device_id, epoch)
     # A term runs from the very first start: a new epoch does not begin it again.
     started = db.execute("SELECT min(started) FROM logs WHERE license_id=?", (license.license_id,))
     cursor = db.execute(
         "INSERT INTO logs(origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms,"
-        " tally_size, quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq)"
-        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,?,0,'[]',0,0,0)",
-        (origin, license.license_id, epoch, b"", started.fetchone()[0]),
+        " tally_size, quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq, restarted)"
+        " VALUES(?,?,?,0,'[]',?,1,'',0,0,0,?,0,'[]',0,0,0,?)",
+        (
+            origin,
+            license.license_id,
+            epoch,
+            b"",
+            started.fetchone()[0],
+            moment.times.soft if after else None,
+        ),
     )
     writer = Writer(db, by_id(db, int(cursor.lastrowid or 0)), key, moment)
     writer.add(
@@ -112,8 +144,24 @@ def create(
         root=root_digest,
         epoch=epoch,
         activation=activation.digest if activation else None,
+        **(after.members() if after else {}),
     )
     return writer.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The end of a log that this device wrote and lost: where it stood, and registers per build and meter."""
+
+    origin: str
+    size: int
+    root: str
+    registers: Mapping[str, Mapping[str, int]]
+
+    def members(self) -> dict[str, Any]:
+        """What the genesis record of the next log says of it."""
+        previous = {"origin": self.origin, "size": self.size, "root": self.root}
+        return {"previous": previous, "carried": dict(self.registers) or None}
 
 
 class Writer:
@@ -124,14 +172,17 @@ class Writer:
         self._log = log
         self._key = key
         self._moment = moment
-        self._hashes: list[bytes] = []
+        self._lines: list[tuple[int, int, str, bytes]] = []  # rows of `leaves`
+        self._registers: Registers | None = None  # as they stand, read when they are first needed
+        self._grown: dict[records.Key, int] = {}
         if log.size:
+            marks.guard(db, log, key.public)
             self._begin()
 
     @property
     def position(self) -> int:
         """The index of the next record."""
-        return self._log.size + len(self._hashes)
+        return self._log.size + len(self._lines)
 
     @property
     def _tally_due(self) -> bool:
@@ -160,73 +211,100 @@ class Writer:
         rows = self._db.execute("SELECT route, entry FROM routes WHERE log=?", (self._log.log,))
         return {route: json.loads(entry) for route, entry in rows}
 
-    def add(self, kind: str, **members: Any) -> int:
-        """Append one record, after the tally that 256 records without one call for; return its index."""
-        log, moment = self._log, self._moment
+    def add(self, kind: str, at: Times | None = None, /, **members: Any) -> int:
+        """Append one record, after the tally that 256 records without one call for; return its index.
+
+        `at` is when it happened, where that was before now.
+        """
+        log, times = self._log, at or self._moment.times
         if kind != records.TALLY and self._tally_due:
-            self.tally()
+            self.tally(at)
         position = self.position
         line = records.encode(
             records.make(
                 kind,
                 position=position,
                 boot=log.boot,
-                time_ms=moment.times.soft,
-                skew_ms=moment.times.skew,
-                uptime_ms=moment.uptime_ms,
+                time_ms=times.soft,
+                skew_ms=times.skew,
+                uptime_ms=self._moment.uptime_ms,
                 **members,
             )
         )
-        self._db.execute("INSERT INTO leaves VALUES(?,?,?,?)", (log.log, position, kind, line))
-        self._hashes.append(leaf_hash(line))
+        self._lines.append((log.log, position, kind, line))
         return position
 
     def usage(
-        self, route: str, status: str, meters: Mapping[str, int], wait_ms: int, cost_centre: str | None = None
+        self,
+        route: str,
+        status: str,
+        meters: Mapping[str, int],
+        wait_ms: int,
+        cost_centre: str | None = None,
+        at: Times | None = None,
     ) -> int:
         """Append one call's receipt, a tally before it in a new quarter of an hour, and count it."""
         log = self._log
-        quarter = self._moment.times.soft // QUARTER_MS
+        quarter = (at or self._moment.times).soft // QUARTER_MS
         # Before the registers move: a tally speaks of the records in front of it.
         if quarter != log.quarter or self._tally_due:
-            self.tally()
+            self.tally(at)
             log.quarter = quarter
-        for meter, count in meters.items():
-            if count:
-                self._db.execute(
-                    "INSERT INTO registers VALUES(?,?,?,?,?)"
-                    " ON CONFLICT DO UPDATE SET total=total+excluded.total",
-                    (log.log, route, status, meter, count),
-                )
+        self._count(route, status, meters)
         return self.add(
             records.USAGE,
+            at,
             route=route,
             status=status,
-            meters=dict(meters),
+            meters=meters,
             wait_ms=wait_ms,
             cost_centre=cost_centre,
         )
 
-    def tally(self) -> None:
+    def lost(self, route: str, meters: Mapping[str, int]) -> int:
+        """Append what was held for calls whose receipts an unclean stop destroyed, and count it."""
+        if self._tally_due:
+            self.tally()
+        self._count(route, records.LOST_STATUS, meters)
+        return self.add(records.LOST, route=route, meters=meters)
+
+    def _count(self, route: str, status: str, meters: Mapping[str, int]) -> None:
+        for meter, count in meters.items():
+            if count:
+                key = (route, status, meter)
+                self._grown[key] = self._grown.get(key, 0) + count
+
+    def tally(self, at: Times | None = None) -> None:
         """Append the registers, unless the record before this one holds them."""
         if self.position == self._log.tally_size:
             return
-        self.add(records.TALLY, registers=registers(self._db, self._log.log).to_tally())
+        if self._registers is None:
+            self._registers = registers(self._db, self._log.log)
+        sums = self._registers.copy()
+        for (route, status, meter), count in self._grown.items():
+            sums.charge(route, status, {meter: count})
+        self.add(records.TALLY, at, registers=sums.to_tally())
         self._log.tally_size = self.position
 
     def finish(self) -> Log:
-        """Store the new frontier under a signed checkpoint."""
-        log = self._log
-        if not self._hashes:
+        """Store the records, the registers and the new frontier under a signed checkpoint."""
+        log, db = self._log, self._db
+        if not self._lines:
             return log
-        log.frontier = log.frontier.extend(self._hashes)
+        db.executemany("INSERT INTO leaves VALUES(?,?,?,?)", self._lines)
+        db.executemany(
+            "INSERT INTO registers VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET total=total+excluded.total",
+            ((log.log, *key, count) for key, count in self._grown.items()),
+        )
+        log.frontier = log.frontier.extend([leaf_hash(line) for _, _, _, line in self._lines])
         log.size = log.frontier.size
         log.checkpoint = sign_checkpoint(Checkpoint(log.origin, log.size, log.frontier.root), self._key)
         log.uptime_ms = self._moment.uptime_ms
-        self._hashes = []
-        self._db.execute(
+        log.marked = 1
+        self._lines, self._grown, self._registers = [], {}, None
+        db.execute(
             "UPDATE logs SET size=?, roots=?, checkpoint=?, boot=?, boot_key=?, uptime_ms=?, tally_size=?,"
-            " quarter=? WHERE log=?",
+            " quarter=?, marked=1 WHERE log=?",
             (
                 log.size,
                 json.dumps(log.frontier.to_hex()),
@@ -239,6 +317,7 @@ class Writer:
                 log.log,
             ),
         )
+        marks.raise_to(db, log)
         return log
 
 

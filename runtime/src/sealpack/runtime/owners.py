@@ -1,42 +1,66 @@
-"""Who is alive: one locked file per running runtime.
+"""Who is alive, and what they have begun: one locked file per running runtime.
 
-The kernel drops the lock when the process ends, however it ends, so a reservation whose owner's file
-can be locked by someone else belongs to nobody and is settled as aborted. A file is named
-`<process>.<random>.<license id>.lock`, so that the processes of one license can be counted.
+Source: specs/runtime-state.md, "Calls". The kernel drops the lock when the process ends, however it ends, so
+a reservation whose owner's file can be locked by someone else belongs to nobody and is settled. A file is
+named `<process>.<random>.<license id>.lock`, so that the processes of one license can be counted.
+
+The file also says what has begun of the calls that were held ahead. It is mapped, not written: that costs
+nothing, and what a killed process stored there the kernel still has. A power cut may lose it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import secrets
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from sealpack.runtime.home import Home
 from sealpack.runtime.state import storage_errors
 
+HELD = ("calls", "tok_in", "tok_out", "items")  # the meters a reservation holds
 _SUFFIX = ".lock"
+_SLOT = struct.Struct("<4Q")  # one count per meter
+_GENERATION = struct.Struct("<Q")
+_SLOT_SIZE = _GENERATION.size + _SLOT.size
+_SIZE = 2 * _SLOT_SIZE
 
 
 class Owner:
     """This runtime's lock file, held from creation to :meth:`release`."""
 
     def __init__(self, home: Home, license_id: str) -> None:
+        self.license_id = license_id
         self._pid = os.getpid()
         self._path, self._descriptor = _create(home, f"{_process(self._pid)}.{{}}.{license_id}{_SUFFIX}")
+        self._page = mmap.mmap(self._descriptor, _SIZE)
 
     @property
     def name(self) -> str:
         """The name reservations carry."""
         return self._path.name
 
-    def release(self) -> None:
-        """Remove the file and drop the lock; nothing of this owner may be open any more."""
+    def begin(self, generation: int, meters: Mapping[str, int]) -> None:
+        """Say what has begun of the calls held ahead under `generation`.
+
+        Two slots take turns, so that the next generation can be announced before it is committed.
+        """
+        place = generation % 2 * _SLOT_SIZE
+        _SLOT.pack_into(self._page, place + _GENERATION.size, *(meters.get(meter, 0) for meter in HELD))
+        _GENERATION.pack_into(self._page, place, generation)
+
+    def release(self, *, settled: bool = True) -> None:
+        """Drop the lock, and remove the file unless this owner still owes something."""
         if self._descriptor < 0:
             return
-        if os.getpid() == self._pid:  # a fork shares the lock, and the file is its parent's
+        if settled and os.getpid() == self._pid:  # a fork shares the lock, and the file is its parent's
             self._path.unlink(missing_ok=True)
+        self._page.close()
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -52,6 +76,8 @@ def _create(home: Home, pattern: str) -> tuple[Path, int]:
         while True:
             path = home.owners / pattern.format(secrets.token_hex(4))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # Real blocks, not a hole: a full disk must be told here, not by a signal when the page is stored.
+            os.posix_fallocate(descriptor, 0, _SIZE)
             # Waits for a sweeper that looks at the file just now, and may have taken it for a dead one's.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if path.exists():
@@ -60,29 +86,59 @@ def _create(home: Home, pattern: str) -> tuple[Path, int]:
 
 
 def alive(home: Home, name: str) -> bool:
-    """Whether the owner of that name still runs; a dead one's file is removed."""
-    path = home.owners / name
+    """Whether the owner of that name still runs."""
+    with _unless_alive(home, name) as dead:
+        return not dead
+
+
+@contextmanager
+def _unless_alive(home: Home, name: str) -> Iterator[bool]:
+    """True, with its lock held for the block, when the owner of that name is gone."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(home.owners / name, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        yield True
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        yield False
     else:
-        path.unlink(missing_ok=True)
-        return False
+        yield True
     finally:
         os.close(descriptor)
 
 
-def processes(home: Home, license_id: str) -> int:
-    """How many processes run models under a license; the files of owners that are gone are removed."""
-    found = set()
+def begun(home: Home, name: str, generation: int) -> dict[str, int] | None:
+    """What a dead owner had begun under `generation`; None when its file does not say."""
+    try:
+        page = (home.owners / name).read_bytes()
+    except OSError:
+        return None
+    place = generation % 2 * _SLOT_SIZE
+    if len(page) < _SIZE or _GENERATION.unpack_from(page, place)[0] != generation:
+        return None
+    return dict(zip(HELD, _SLOT.unpack_from(page, place + _GENERATION.size), strict=True))
+
+
+def bury(home: Home, name: str) -> None:
+    """Remove the file of an owner that is gone and owes nothing any more; of a living one it is left."""
+    with _unless_alive(home, name) as dead:
+        if dead:
+            (home.owners / name).unlink(missing_ok=True)
+
+
+def names(home: Home) -> list[str]:
+    """Every owner that has a file, also those that are gone."""
     with storage_errors(home.path):
-        for path in home.owners.glob(f"*{_SUFFIX}"):
-            process, _, rest = path.name.removesuffix(_SUFFIX).partition(".")
-            if alive(home, path.name) and rest.partition(".")[2] == license_id:
-                found.add(process)
+        return [path.name for path in home.owners.glob(f"*{_SUFFIX}")]
+
+
+def processes(home: Home, license_id: str) -> int:
+    """How many processes run models under a license."""
+    found = set()
+    for name in names(home):
+        process, _, rest = name.removesuffix(_SUFFIX).partition(".")
+        if rest.partition(".")[2] == license_id and alive(home, name):
+            found.add(process)
     return len(found)

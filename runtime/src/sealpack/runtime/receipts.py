@@ -28,7 +28,7 @@ from sealpack.format.records import Registers, parse_record
 from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
 from sealpack.format.usage_reader import UsageReport, verify_usage
 from sealpack.format.values import METERS, readable
-from sealpack.runtime import anchors, device, ledger, log, machine, rights, timekeeper
+from sealpack.runtime import anchors, device, epochs, ledger, log, machine, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
 from sealpack.runtime.words import day
@@ -68,7 +68,7 @@ def pending(state: State, license_id: str | None = None) -> list[Pending]:
             Pending(
                 rights.read(db, entry.license_id, trusts).license,
                 entry,
-                log.news_since(db, entry, entry.acked_size),
+                log.news_since(db, entry, entry.acked_size) + _ends_since(db, entry),
             )
             for entry in log.every(db)
             if license_id in (None, entry.license_id)
@@ -76,6 +76,15 @@ def pending(state: State, license_id: str | None = None) -> list[Pending]:
     if license_id is not None and not found:
         raise SealpackError("LIC_MISSING", f"there are no receipts of a license {license_id} on this machine")
     return found
+
+
+def _ends_since(db: sqlite3.Connection, found: Log) -> int:
+    """1 for a log whose last record settlement has not acknowledged yet."""
+    row = db.execute(
+        "SELECT count(*) FROM leaves WHERE log=? AND n=? AND n>=? AND kind=?",
+        (found.log, found.size - 1, found.acked_size, records.CLOSED),
+    ).fetchone()
+    return int(row[0])
 
 
 def export(
@@ -95,7 +104,9 @@ def export(
         return []
     signer = device.key(state.home)
     with state.write() as db:
-        ledger.sweep(db, state.home, signer, timekeeper.observe(db))
+        moment = timekeeper.observe(db)
+        epochs.catch_up_all(db, signer, moment)
+        ledger.sweep(db, state.home, signer, moment)
     written: list[Exported] = []
     for entry in pending(state, license_id):
         if entry.news and (all_logs or entry.license.receipts == "required"):

@@ -11,8 +11,9 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sealpack.format.errors import SealpackError
 from sealpack.runtime.home import Home
@@ -86,6 +87,8 @@ CREATE TABLE logs(
   ack_seq INTEGER NOT NULL,
   exported_size INTEGER NOT NULL,
   file_seq INTEGER NOT NULL,
+  restarted INTEGER,                  -- soft time at which this device began the epoch by itself, ms
+  marked INTEGER NOT NULL DEFAULT 0 CHECK(marked IN (0, 1)),  -- a high-water mark was written
   UNIQUE(license_id, epoch)
 ) STRICT;
 CREATE TABLE leaves(
@@ -131,13 +134,47 @@ CREATE TABLE reservations(
   items INTEGER NOT NULL CHECK(items >= 0),
   progress INTEGER NOT NULL CHECK(progress >= 0),        -- tok_out already produced
   progress_ms INTEGER NOT NULL CHECK(progress_ms >= 0),  -- in how much time
-  streaming INTEGER NOT NULL CHECK(streaming IN (0, 1))
+  streaming INTEGER NOT NULL CHECK(streaming IN (0, 1)),
+  ahead INTEGER NOT NULL DEFAULT 0 CHECK(ahead >= 0),  -- generation of a hold made ahead
+  boot_id TEXT NOT NULL DEFAULT ''    -- the boot in which it was held ahead
 ) STRICT;
-CREATE TABLE buckets(
+CREATE TABLE carried(                 -- registers of receipts that a restore lost, as the mark told them
+  license_id TEXT NOT NULL,
+  epoch INTEGER NOT NULL,             -- the log that carries them on
+  bundle_digest TEXT NOT NULL,
+  meter TEXT NOT NULL,
+  total INTEGER NOT NULL CHECK(total > 0),
+  PRIMARY KEY(license_id, epoch, bundle_digest, meter)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE lapses(
+  license_id TEXT NOT NULL,
+  kind TEXT NOT NULL,                 -- provisional, break-glass
+  per TEXT NOT NULL,                  -- lease or license number it was for; "" for provisional
+  began INTEGER NOT NULL,             -- accepted time, ms
+  spent INTEGER NOT NULL CHECK(spent >= 0),  -- accepted time that has passed since, ms
+  seen INTEGER NOT NULL,              -- accepted time of the newest look
+  reason TEXT NOT NULL,               -- for people; never leaves the machine
+  PRIMARY KEY(license_id, kind, per)
+) STRICT;
+CREATE TABLE hardware(                -- fingerprints that a repair put in place of the activation's
   license_id TEXT PRIMARY KEY,
-  level INTEGER NOT NULL,             -- thousandths of a call
-  at INTEGER NOT NULL,                -- monotonic ms
-  boot_id TEXT NOT NULL
+  replaces TEXT NOT NULL,             -- nonce of the request that the activation answers
+  nonce TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  mac BLOB NOT NULL CHECK(length(mac) = 32)
+) STRICT;
+CREATE TABLE drift(
+  license_id TEXT NOT NULL,
+  seen TEXT NOT NULL,                 -- parts met in place of the accepted ones, once in the log
+  PRIMARY KEY(license_id, seen)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER provisional_begins AFTER UPDATE OF started ON logs WHEN NEW.started IS NOT NULL
+BEGIN INSERT OR IGNORE INTO lapses VALUES(NEW.license_id, 'provisional', '', NEW.started, 0, NEW.started, ''); END;
+CREATE TABLE site_keys(
+  license_id TEXT NOT NULL,
+  bundle_digest TEXT NOT NULL,
+  enc_ct BLOB NOT NULL,               -- key a site code opened, wrapped for this device's own key
+  PRIMARY KEY(license_id, bundle_digest)
 ) STRICT;
 CREATE TABLE denials(
   log INTEGER NOT NULL,
@@ -160,8 +197,49 @@ _UPGRADES = {
         "INSERT INTO documents_3 SELECT kind, license_id, digest, envelope FROM documents",
         "DROP TABLE documents",
         "ALTER TABLE documents_3 RENAME TO documents",
+        "CREATE TABLE lapses(license_id TEXT NOT NULL, kind TEXT NOT NULL, per TEXT NOT NULL,"
+        " began INTEGER NOT NULL, spent INTEGER NOT NULL CHECK(spent >= 0), seen INTEGER NOT NULL,"
+        " reason TEXT NOT NULL, PRIMARY KEY(license_id, kind, per)) STRICT",
+        "CREATE TABLE hardware(license_id TEXT PRIMARY KEY, replaces TEXT NOT NULL, nonce TEXT NOT NULL,"
+        " fingerprint TEXT NOT NULL, mac BLOB NOT NULL CHECK(length(mac) = 32)) STRICT",
+        "CREATE TABLE drift(license_id TEXT NOT NULL, seen TEXT NOT NULL,"
+        " PRIMARY KEY(license_id, seen)) STRICT, WITHOUT ROWID",
+        "CREATE TRIGGER provisional_begins AFTER UPDATE OF started ON logs WHEN NEW.started IS NOT NULL"
+        " BEGIN INSERT OR IGNORE INTO lapses VALUES("
+        "NEW.license_id, 'provisional', '', NEW.started, 0, NEW.started, ''); END",
+        "CREATE TABLE site_keys(license_id TEXT NOT NULL, bundle_digest TEXT NOT NULL,"
+        " enc_ct BLOB NOT NULL, PRIMARY KEY(license_id, bundle_digest)) STRICT",
+        "ALTER TABLE reservations ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0 CHECK(ahead >= 0)",
+        "ALTER TABLE reservations ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE logs ADD COLUMN restarted INTEGER",
+        "ALTER TABLE logs ADD COLUMN marked INTEGER NOT NULL DEFAULT 0 CHECK(marked IN (0, 1))",
+        "CREATE TABLE carried(license_id TEXT NOT NULL, epoch INTEGER NOT NULL, bundle_digest TEXT NOT NULL,"
+        " meter TEXT NOT NULL, total INTEGER NOT NULL CHECK(total > 0),"
+        " PRIMARY KEY(license_id, epoch, bundle_digest, meter)) STRICT, WITHOUT ROWID",
+        "DROP TABLE buckets",
     ),
 }
+
+
+class Connection(sqlite3.Connection):
+    """A connection that remembers what is to be done once its transaction is durable.
+
+    `home` is where its database lies; `after` maps a name to an action, so that of several for one thing
+    the last counts; `guarded` are the logs that were compared with their high-water marks.
+    """
+
+    home: Home
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.after: dict[str, Callable[[], None]] = {}
+        self.guarded: set[str] = set()
+
+
+def afterwards(db: sqlite3.Connection, name: str, action: Callable[[], None]) -> None:
+    """Do `action` when the transaction that is open on `db` is durable, and not at all if it is undone."""
+    assert isinstance(db, Connection), "only connections of State open write transactions"
+    db.after[name] = action
 
 
 class State:
@@ -178,8 +256,13 @@ class State:
             if not home.database.exists():
                 os.close(os.open(home.database, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(
-                home.database, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+                home.database,
+                timeout=busy_seconds,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=Connection,
             )
+            self._db.home = home
         try:
             self._prepare()
         except BaseException:
@@ -234,11 +317,12 @@ class State:
             )
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """One write transaction: durable when the block ends, undone when it raises."""
         self._require_same_process()
         with self._lock, storage_errors(self.home.path):
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.after.clear()
             try:
                 self._require_same_files()
                 yield self._db
@@ -248,9 +332,17 @@ class State:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            for action in self._db.after.values():
+                action()
+
+    def version(self) -> int:
+        """Changes when another connection, of this or any process, has committed something."""
+        with self._lock, storage_errors(self.home.path):
+            found: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return found
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """One consistent snapshot."""
         self._require_same_process()
         with self._lock, storage_errors(self.home.path):

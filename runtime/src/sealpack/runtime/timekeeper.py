@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealpack.runtime import clock, machine
-from sealpack.runtime.clock import ClockState, Event, Stage, Times
+from sealpack.runtime.clock import ClockState, Event, Reading, Stage, Times
 
+GLANCE_MS = 60_000  # how long nobody need remember having looked
+DRIFT_MS = 1000  # how far wall and run time may part meanwhile
 _MAX_EVENTS = 64  # kept until a log takes them; a device without a log needs no more
 
 
@@ -20,6 +22,8 @@ class Moment:
     times: Times
     uptime_ms: int
     boot_id: str
+    wall: int | None  # what the machine's own clock said, ms
+    state: ClockState
 
 
 def observe(db: sqlite3.Connection) -> Moment:
@@ -34,7 +38,29 @@ def observe(db: sqlite3.Connection) -> Moment:
     if events:
         waiting = (_events(db) + [[event.name, event.delta] for event in events])[-_MAX_EVENTS:]
         db.execute("UPDATE clock SET events=?", (json.dumps(waiting),))
-    return Moment(times, reading.monotonic, reading.boot_id)
+    return _moment(reading, after, times)
+
+
+def _moment(reading: Reading, state: ClockState, times: Times) -> Moment:
+    return Moment(times, reading.monotonic, reading.boot_id, reading.wall, state)
+
+
+def glance(last: Moment) -> Moment | None:
+    """What time it is shortly after `last`, without remembering that anybody looked.
+
+    None when the clock did anything but go on: then :func:`observe` must look and remember. So nothing is
+    gained by a wall clock that is only ahead while it is glanced at.
+    """
+    reading = machine.reading()
+    if reading.monotonic == last.uptime_ms and reading.boot_id == last.boot_id:
+        return last
+    elapsed = reading.monotonic - last.uptime_ms
+    if reading.wall is None or last.wall is None or reading.boot_id != last.boot_id:
+        return None
+    if not 0 <= elapsed <= GLANCE_MS or abs(reading.wall - last.wall - elapsed) > DRIFT_MS:
+        return None
+    after, times, events = clock.observe(last.state, reading)
+    return None if events else _moment(reading, after, times)
 
 
 def take_events(db: sqlite3.Connection) -> list[Event]:
@@ -65,6 +91,14 @@ def restart(db: sqlite3.Connection, issued_at: int) -> None:
     store(db, clock.start(proof) if state is None else clock.restart(state, proof))
 
 
+def repair(db: sqlite3.Connection, now: int) -> int:
+    """Take an issuer's word for what time it is (Unix seconds); how far that moved the accepted time, ms."""
+    before = load(db) or clock.start(0)
+    after = clock.repair(before, now * 1000)
+    store(db, after)
+    return after.soft - before.soft
+
+
 def load(db: sqlite3.Connection) -> ClockState | None:
     """The stored clock, or None before the first document or reading."""
     row = db.execute(
@@ -89,7 +123,8 @@ def load(db: sqlite3.Connection) -> ClockState | None:
 
 
 def store(db: sqlite3.Connection, state: ClockState) -> None:
-    """Keep the clock."""
+    """Keep the clock, and add up what runs out by accepted time: set back later, it gives none of it back."""
+    db.execute("UPDATE lapses SET spent=spent + max(0, ?1 - seen), seen=?1 WHERE seen<>?1", (state.soft,))
     db.execute(
         "INSERT INTO clock(id, hard, soft, budget, boot_id, monotonic, pending_wall, pending_run, behind,"
         " own, stage, events) VALUES(1,?,?,?,?,?,?,?,?,?,?,'[]') ON CONFLICT(id) DO UPDATE SET"
