@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import world
 from support.hardware import FakeTpm, Machine, network, software_tpm
 from support.site import INPUT, Site, make_license
 
 import sealpack.runtime
-from sealpack.format import records
+from sealpack.format import documents, records
+from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Devices
+from sealpack.format.repair import Repair
 from sealpack.runtime import anchors, device, fingerprint, keystore, log, machine, overview, rights, tpm
 from sealpack.runtime.tpm import Tpm, TpmError
 
@@ -381,6 +384,16 @@ def test_a_repair_puts_another_fingerprint_in_place(site: Site, put: Put) -> Non
     assert refused(site).code == "STATE_TAMPERED"
     site.activate(replace(KEY_FP, seq=2))
     assert run(site) == (), "a new activation brings its own"
+
+
+def test_a_repair_file_opens_the_machine_again(site: Site, put: Put) -> None:
+    site.ready(KEY_FP)
+    put(FLEET)
+    assert refused(site).code == "HW_CHANGED"
+    asked = site.request()
+    made = Repair("L-1", asked.device_id, asked.digest, asked.nonce, world.T0, fingerprint=asked.fingerprint)
+    site.take(Parcel((documents.seal("repair", made.to_dict(), world.LICENSER),)))
+    assert run(site) == ()
 
 
 # --- virtual machines and containers ------------------------------------------------------------------------
