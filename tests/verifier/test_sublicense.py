@@ -36,6 +36,7 @@ from sealpack.format.license import (
     Use,
     open_license,
 )
+from sealpack.format.registry import RegistryLine
 from sealpack.format.sublicense import Chain, Sublicense, delegate_name, open_sublicense
 from sealpack.format.trust import Trust
 
@@ -503,6 +504,14 @@ def test_a_delegation_that_makes_no_sense_is_refused(members: dict[str, Any], pr
 def test_a_license_that_binds_no_device_has_no_delegate() -> None:
     with pytest.raises(SealpackError, match="binding other than none"):
         parent_of(devices=Devices("none"))
+
+
+def test_a_registry_line_carries_a_sublicense_that_readers_must_know() -> None:
+    line = RegistryLine(seal_license(PARENT), activation(), lease(), sublicense=sub())
+    data = line.to_bytes()
+    assert b'"crit":["sublicense"]' in data
+    assert RegistryLine.from_bytes(data) == line
+    assert b"crit" not in RegistryLine(seal_license(PARENT)).to_bytes()
 
 
 # --- the meet in general --------------------------------------------------------------------------------
