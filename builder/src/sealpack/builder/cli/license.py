@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealpack.builder.cli import license_help, license_sub, license_words
+from sealpack.builder.cli import license_epoch, license_help, license_sub, license_words
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import io_error
 from sealpack.verifier.cli import support
@@ -505,5 +505,6 @@ def show(path: str, fmt: str, **options: Any) -> None:
 license_words.register(license, _project_options)
 license_sub.register(license)
 license_help.register(license, _project_options, _place)
+license_epoch.register(license, _project_options, _place)
 
 from sealpack.builder.cli import license_seats as _seats  # noqa: E402, F401  (adds its verbs)
