@@ -14,6 +14,7 @@ from sealpack.format.activation import Activation, Lease
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import open_license
+from sealpack.format.repair import Repair
 from sealpack.format.trust import Trust
 
 
@@ -23,7 +24,10 @@ def newest(db: sqlite3.Connection, trust: Trust, *, not_after: int | None = None
     Later ones than `not_after` are left out: a new root ends what was dated ahead of it.
     """
     rows = db.execute("SELECT kind, license_id, envelope FROM documents ORDER BY license_id").fetchall()
-    licenses = {row[1]: Envelope.from_bytes(row[2], "license") for row in rows if row[0] == "license"}
+    # A sub-license proves nothing by itself: what counts is its parent's issuer.
+    licenses = {
+        row[1]: Envelope.from_bytes(row[2], "license") for row in rows if row[0] in ("license", "parent")
+    }
     found = [0]
     for kind, license_id, data in rows:
         if license_id in licenses:
@@ -45,6 +49,8 @@ def issued_at(envelope: Envelope, trust: Trust, issuer: str) -> int:
             return Activation.open(envelope, trust, issuer).issued_at
         if kind == "lease":
             return Lease.open(envelope, trust, issuer).issued_at
+        if kind == "repair":
+            return Repair.open(envelope, trust, issuer).issued_at
         return Acknowledgement.open(envelope, trust, issuer).server_time
     except SealpackError:
         return 0

@@ -10,9 +10,10 @@ from sealpack.format.activation import Activation, Lease
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, open_license
+from sealpack.format.sublicense import Chain, open_sublicense
 from sealpack.format.trust import Trust
 from sealpack.runtime import anchors
-from sealpack.runtime.admission import Build
+from sealpack.runtime.admission import Build, environment_mismatch
 from sealpack.runtime.store import Installed
 
 
@@ -58,17 +59,20 @@ def fingerprint(db: sqlite3.Connection, license_id: str) -> tuple[object, ...]:
 
 
 def license_ids(db: sqlite3.Connection) -> list[str]:
-    """Every license installed here."""
-    rows = db.execute("SELECT license_id FROM documents WHERE kind='license' ORDER BY license_id")
+    """Every license and sub-license installed here."""
+    rows = db.execute(
+        "SELECT license_id FROM documents WHERE kind IN ('license', 'sublicense') ORDER BY license_id"
+    )
     return [row[0] for row in rows]
 
 
 def read(db: sqlite3.Connection, license_id: str, trusts: Sequence[Trust]) -> Rights:
     """Verify and read everything about a license; LIC_MISSING, LIC_SIG_INVALID, LIC_KEY_UNTRUSTED."""
-    envelope = stored(db, "license", license_id)
+    envelope = stored(db, "license", license_id) or stored(db, "sublicense", license_id)
     if envelope is None:
         raise SealpackError("LIC_MISSING", f"license {license_id} is not installed here")
-    return verified(envelope, trusts, stored(db, "activation", license_id), stored(db, "lease", license_id))
+    beside = stored(db, "activation", license_id), stored(db, "lease", license_id)
+    return verified(envelope, trusts, *beside, parent=stored(db, "parent", license_id))
 
 
 def verified(
@@ -76,8 +80,12 @@ def verified(
     trusts: Sequence[Trust],
     activation: Envelope | None = None,
     lease: Envelope | None = None,
+    *,
+    parent: Envelope | None = None,
 ) -> Rights:
-    """Open the documents of one license under the root that knows its signer."""
+    """Open the documents of one license under the root that knows its signer; with `parent` a sub-license."""
+    if parent is not None:
+        return _below(license, parent, trusts, activation, lease)
     opened, trust = anchors.under_any(trusts, lambda trust: (open_license(license, trust), trust))
     return Rights(
         opened,
@@ -87,8 +95,40 @@ def verified(
     )
 
 
-def choose(candidates: Sequence[Rights], build: Build, wanted: str | None) -> Rights:
-    """The license that applies to a build: the wanted one, else the only one that covers it."""
+def chain(sublicense: Envelope, parent: Envelope, trusts: Sequence[Trust]) -> tuple[Chain, Trust]:
+    """Open a sub-license under its parent, and that under the root that knows its signer."""
+    return anchors.under_any(
+        trusts, lambda trust: (open_sublicense(sublicense, trust, open_license(parent, trust)), trust)
+    )
+
+
+def _below(
+    sublicense: Envelope,
+    parent: Envelope,
+    trusts: Sequence[Trust],
+    activation: Envelope | None,
+    lease: Envelope | None,
+) -> Rights:
+    """What beside a sub-license is not signed by its delegate is signed by the parent's issuer."""
+    found, trust = chain(sublicense, parent, trusts)
+    issuer = found.license.issuer
+    activated = leased = None
+    if activation is not None:
+        own = found.signed(activation)
+        activated = found.open_activation(activation) if own else Activation.open(activation, trust, issuer)
+    if lease is not None:
+        own = found.signed(lease)
+        leased = found.open_lease(lease) if own else Lease.open(lease, trust, issuer)
+    return Rights(found.license, trust, activated, leased)
+
+
+def choose(
+    candidates: Sequence[Rights], build: Build, wanted: str | None, environment: str | None = None
+) -> Rights:
+    """The license that applies to a build: the wanted one, else the only one that covers it.
+
+    With `environment` only licenses of that kind are looked at; ENV_MISMATCH when just others fit.
+    """
     if wanted is not None:
         for rights in candidates:
             if rights.license.license_id == wanted:
@@ -98,8 +138,11 @@ def choose(candidates: Sequence[Rights], build: Build, wanted: str | None) -> Ri
         r
         for r in candidates
         if r.license.covers(build.bundle_id, build.version, build.bundle_digest)
-        and build.license_id in (None, r.license.license_id)
+        and build.license_id in (None, r.license.license_id, r.license.parent_id)
     ]
+    others, fitting = fitting, [r for r in fitting if environment in (None, r.license.environment)]
+    if others and not fitting:
+        raise environment_mismatch(others[0].license, environment)
     if len(fitting) > 1:
         names = ", ".join(r.license.license_id for r in fitting)
         raise SealpackError("LIC_AMBIGUOUS", f"licenses {names} all cover {build.bundle_id}")
@@ -123,4 +166,5 @@ def build_of(found: Installed) -> Build:
         found.signed_digest,
         found.signed_at,
         found.marked_for or None,
+        tuple(found.needs.split()),
     )
