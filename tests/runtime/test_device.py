@@ -435,6 +435,11 @@ ROOT_MOUNT = "519 488 0:{} / / rw,relatime - overlay overlay rw,upperdir={}/diff
             ROOT_MOUNT.format(44, "/var/lib/docker/overlay2/a"),
             "the root file system is one of docker",
         ),
+        (
+            "proc/1/mountinfo",
+            ROOT_MOUNT.format(44, "/var/lib/containers/storage/overlay/a"),
+            "the root file system is one of containers/storage",
+        ),
         ("proc/1/cgroup", "0::/init.scope", ""),
         ("proc/1/mountinfo", ROOT_MOUNT.format(44, "/media/root-rw"), ""),
         ("proc/1/mountinfo", "40 1 8:1 / /var/lib/docker rw - ext4 /dev/sda1 rw", ""),
