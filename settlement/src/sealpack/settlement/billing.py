@@ -192,7 +192,19 @@ def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
     ).scalar()
     if first is None:
         raise SealpackError("REGISTRY_INVALID", f"license {license.license_id} was never activated")
+    if license.provisional is not None:  # what ran before the activation is billed when it ran
+        first = min(first, _first_use(connection, license.license_id, first))
     return local_day(max(first, license.nbf) * 1000, plan.tz)
+
+
+def _first_use(connection: sa.Connection, license_id: str, default: int) -> int:
+    """When the first settled call under a license ran (to a quarter hour), Unix seconds."""
+    quarter = connection.execute(
+        sa.select(sa.func.min(db.rollups.c.quarter_ms))
+        .join(db.logs, db.logs.c.origin == db.rollups.c.origin)
+        .where(db.logs.c.license_id == license_id)
+    ).scalar()
+    return default if quarter is None else quarter // 1000
 
 
 def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
