@@ -28,7 +28,9 @@ _VIRTUAL = re.compile(
     r"|Google Compute Engine|\bRHEV\b|oVirt|Nutanix AHV|Apple Virtualization|Firecracker|Cloud Hypervisor",
     re.IGNORECASE,
 )
-_CONTAINER = re.compile(r"\b(docker|containerd|containers/storage|kubepods|libpod|podman|crio|lxc|garden|buildkit)\b")
+_CONTAINER = re.compile(
+    r"\b(docker|containerd|containers/storage|kubepods|libpod|podman|crio|lxc|garden|buildkit)\b"
+)
 
 
 def reading() -> Reading:
