@@ -48,6 +48,7 @@ def test_a_request_of_an_older_runtime_is_answered_and_said() -> None:
     issued = issue("key+fp")
     assert issued.activation is not None and not issued.holds_hardware
     assert Activation.open(issued.activation, TRUST).fingerprint is None
+    assert not issue("key+fp", fingerprint="28af194d5000000060000000").holds_hardware, "a board alone"
     assert issue("key").holds_hardware, "nothing was asked for"
 
 

@@ -133,7 +133,12 @@ class SocketTransport:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
+        deadline = time.monotonic() + 30
+        while self._socket.connect_ex(str(path)):  # it has just been started
+            if time.monotonic() > deadline:
+                self._socket.close()
+                raise TimeoutError(f"no swtpm at {path}")
+            time.sleep(0.02)
 
     def send(self, command: bytes) -> bytes:
         self._socket.sendall(command)
@@ -153,10 +158,6 @@ def software_tpm(folder: Path) -> Iterator[Tpm2]:
         ["swtpm", "socket", "--tpm2", *where, "--flags", "not-need-init,startup-clear"]
     )
     try:
-        for _ in range(200):
-            if path.exists():
-                break
-            time.sleep(0.02)
         transport = SocketTransport(path)
         try:
             yield Tpm2(transport)

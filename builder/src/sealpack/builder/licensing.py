@@ -17,7 +17,7 @@ from sealpack.builder import seats, signing
 from sealpack.builder.build_record import BuildRecord
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
-from sealpack.format.activation import Activation, ActivationRequest
+from sealpack.format.activation import Activation, ActivationRequest, names_machine
 from sealpack.format.confirmation import code, heard
 from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
@@ -244,10 +244,11 @@ class Issued:
 
     @property
     def holds_hardware(self) -> bool:
-        """False for an activation under `key+fp` whose request told no hardware: an older runtime made it."""
+        """False for an activation under `key+fp` whose request told too little (old runtime, container)."""
         if self.activation is None or self.license.devices.binding != "key+fp":
             return True
-        return "fingerprint" in documents.payload_fields(self.activation, "activation")
+        f = documents.payload_fields(self.activation, "activation")
+        return names_machine(f.text("fingerprint", default=None))
 
     def parcel(self, trust: Trust) -> Parcel:
         """The file for the customer: trust documents first, then what was issued."""
@@ -352,7 +353,7 @@ def _check_request(request: ActivationRequest, license: License, trust: Trust) -
     if license.devices.binding == "tpm" and request.key_store != "tpm":
         raise SealpackError(
             "USAGE",
-            f"license {license.license_id} is bound to a TPM, device {request.device_id} keeps its keys in files",
+            f"license {license.license_id} is bound to a TPM, {request.device_id} keeps its keys in files",
             remedy="issue a license with --binding key+fp, or ask for a request from a machine with a TPM",
         )
     if trust.root.version == 1 and request.root_digest != trust.root_digest:
@@ -504,7 +505,8 @@ def renew(
             )
         )
         equal = {meter: part for meter, (_, part) in seats.parts(issued.license).items()}
-        held[name] = replace(seat, given=seat.given | equal | {s.meter: s.limit for s in shares})
+        given_now = {**seat.given, **equal, **{share.meter: share.limit for share in shares}}
+        held[name] = replace(seat, given=given_now)
     return tuple(given) or (issued,)
 
 

@@ -20,14 +20,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealpack.format.activation import Activation
+from sealpack.format.activation import Activation, names_machine
 from sealpack.format.errors import SealpackError
 from sealpack.runtime import machine, tpm
 
 DOMAIN = b"sealpack/fingerprint/v1\0"
 REPAIR_DOMAIN = b"sealpack/fingerprint-repaired/v1\0"
 ENOUGH = 60  # percent of the weight that can be compared
-LEAST_IDENTIFYING = 2  # parts; with fewer a fingerprint says too little to hold anybody to it
 _MAX_MACS = 2
 
 # What each part weighs, and the digit that stands for it. The first four differ from machine to machine, the
@@ -229,7 +228,7 @@ def compare(accepted: str, nonce: str, hardware: Hardware, secret: bytes) -> Com
     readable = sum(WEIGHTS[kind] for kind in here)
     same = readable - sum(WEIGHTS[kind] for kind in changed)
     return Comparison(
-        held=sum(kind in expected for kind in IDENTIFYING) >= LEAST_IDENTIFYING,
+        held=names_machine(accepted),
         score=same * 100 // readable if readable else 0,
         changed=changed,
         hidden=tuple(kind for kind in WEIGHTS if kind in expected and kind not in here),

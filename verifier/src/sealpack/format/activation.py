@@ -35,6 +35,12 @@ def device_id(key: PublicKey) -> str:
     return "dev-" + hashlib.sha256(key.raw()).hexdigest()[:32]
 
 
+def names_machine(fingerprint: str | None) -> bool:
+    """Whether a fingerprint tells a machine from others of its model: two of TPM, board, disk, network."""
+    kinds = {fingerprint[start] for start in range(0, len(fingerprint), 8)} if fingerprint else set()
+    return len(kinds & set("1234")) >= 2
+
+
 def log_origin(license_id: str, device: str, epoch: int) -> str:
     """The origin line of a device log's checkpoints: one tree per (device, license, epoch)."""
     return f"sealpack/usage/{license_id}/{device}/{epoch}"

@@ -170,8 +170,6 @@ def issue(fmt: str, **options: Any) -> None:
         activates=bool(options["requests"] or options["batch"]),
     )
     if options["batch"]:
-        from sealpack.builder.cli import license_seats
-
         license_seats.answer_batch(place, issuer, issued, records, read, options, fmt)
         return
     if options["requests"]:
@@ -416,7 +414,7 @@ def _report(
     if issued.device_id:
         lines.append(f"device    {issued.device_id} activated, first lease included")
         if not issued.holds_hardware:
-            lines.append("warning   the request told no hardware: the device is held to its key alone")
+            lines.append("warning   the request told too little hardware, it is held to its key alone")
     elif issued.license.devices.binding != "none":
         lines.append("next      the customer runs `sealpack activate request`; answer with --existing")
     lines.append(f"registry  {registry}")
@@ -507,4 +505,6 @@ license_sub.register(license)
 license_help.register(license, _project_options, _place)
 license_epoch.register(license, _project_options, _place)
 
-from sealpack.builder.cli import license_seats as _seats  # noqa: E402, F401  (adds its verbs)
+from sealpack.builder.cli import license_seats  # noqa: E402  (it uses what stands above)
+
+license_seats.register(license)
