@@ -20,6 +20,7 @@ import datetime
 import functools
 import gzip
 import hashlib
+import hmac
 import itertools
 import json
 import math
@@ -814,6 +815,7 @@ def open_license(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     need("exp" not in body or body["exp"] > body.get("nbf", 0), "LIC_SCHEMA", "exp before nbf")
     for quota in body.get("quota", []):
         need(quota.get("hard_cap", quota["cap"]) >= quota["cap"], "LIC_SCHEMA", "hard_cap below cap")
+    check_delegation(body)
     named = covers_names(entry, [bundle["id"] for bundle in body["bundles"]])
     need(named and entry["issuer"] == body["issuer"], "LIC_KEY_UNTRUSTED", "namespace or issuer")
     return dict(body)
@@ -836,6 +838,237 @@ def license_covers(body: dict[str, Any], bundle_id: str, version: str, digest: s
         and version_key(version) <= version_key(entry.get("max_version", version))
         for entry in body["bundles"]
     )
+
+
+def check_delegation(body: dict[str, Any]) -> None:
+    """specs/sublicense.md, Format."""
+    given = body.get("delegation", {})
+    need(not given or body["devices"]["binding"] != "none", "LIC_SCHEMA", "delegation without a binding")
+    for pem in given.get("keys", []):
+        try:
+            need(read_key(pem).scheme != ML_DSA, "LIC_SCHEMA", "an ML-DSA delegate")
+        except Fail:
+            raise Fail("LIC_SCHEMA", "delegation.keys") from None
+    for wrapped in given.get("bundle_keys", []):
+        need(len(read_base64(wrapped["enc_ct"], "LIC_SCHEMA")) == 1168, "LIC_SCHEMA", "enc_ct")
+
+
+def open_sublicense(envelope: Envelope, trust: Trust, parent: dict[str, Any], digest: str) -> dict[str, Any]:
+    """specs/sublicense.md, Opening: the license that counts. `digest` is that of the parent's payload."""
+    bad = "SUBLICENSE_INVALID"
+    sub = read_object(of_kind(envelope, "sublicense").payload, "sublicense", bad)
+    above, _, name = sub["license_id"].rpartition(".")
+    need(above == sub["parent"]["license_id"] and name, bad, "license_id")
+    keys = {keyid_of(pem): pem for pem in parent.get("delegation", {}).get("keys", [])}
+    keyid = envelope.signatures[0][0] if len(envelope.signatures) == 1 else ""
+    need(keyid in keys, bad, "not by a delegate")
+    need(all(entry["keyid"] != keyid for entry in trust.keyring.body["keys"]), bad, "a key of the keyring")
+    payload = sha256(envelope.payload).hex()
+    for revoked in trust.revocations.body["keys"]:
+        need(revoked["keyid"] != keyid or payload in revoked["good"], "KEY_REVOKED", keyid)
+    verify_signature(read_key(keys[keyid]), envelope.signatures[0][1], envelope.signed)
+    need(sub["parent"]["license_id"] == parent["license_id"], bad, "another parent")
+    older = sub["parent"]["seq"] < parent["seq"]
+    same_one = sub["parent"]["digest"] == digest and sub["parent"]["seq"] <= parent["seq"]
+    need(older or same_one, bad, "another version of the parent")
+    granted = whole({k: v for k, v in parent.items() if k not in ("delegation", "site_keys")})
+    granted["quota"] = shared_out(granted)
+    seats = [granted["devices"].get("max"), parent["delegation"].get("max_devices")]
+    limit_to(granted["devices"], "max", seats)
+    own = ("schema", "license_id", "seq", "issued_at", "parent", "crit")
+    said = {k: v for k, v in sub.items() if k not in own}
+    stated = put_over(granted, said) | {"license_id": sub["license_id"], "seq": sub["seq"]}
+    fits("license", stated | {"schema": "sealpack/license/v1"}, bad)
+    need("exp" not in stated or stated["exp"] > stated["nbf"], bad, "exp before nbf")
+    for rule in stated["quota"]:
+        need(rule.get("hard_cap", rule["cap"]) >= rule["cap"], bad, "hard_cap below cap")
+    stated = whole(stated)
+    both: dict[str, Any] = {}
+    for member in dict.fromkeys([*granted, *stated]):
+        side = granted if member in UPPER else stated
+        left = side.get(member) if member in UPPER + LOWER else met(member, granted, stated)
+        both |= {} if left is None else {member: left}
+    for member in said if same_one else ():
+        unlike = member in UPPER and stated.get(member) != granted.get(member)
+        lost = member not in UPPER + LOWER and not alike(member, both, stated, granted)
+        need(not unlike and not lost, bad, f"{member} is wider")
+    return both
+
+
+UPPER = (
+    *("issuer", "issued_at", "tier", "billing", "environment", "watermark", "plan"),
+    *("issued_under", "site_keys"),
+)
+LOWER = ("license_id", "seq", "customer", "support", "device_label", "order_ref", "schema", "crit")
+PAST_CAP = ("warn", "bill", "throttle", "deny")
+STRICTER = {
+    "enforcement": ("advisory", "enforce"),
+    "receipts": ("none", "local", "required"),
+    "binding": ("none", "key", "key+fp", "tpm"),
+    "on_stale": ("warn", "throttle", "deny"),
+    "on_back": ("continue", "deny"),
+}
+
+
+def whole(body: dict[str, Any]) -> dict[str, Any]:
+    """A license with the values of what it leaves out, where those are not "unlimited"."""
+    body = {"environment": "live", "enforcement": "enforce", "nbf": 0, "grace_s": 0, "features": [],
+            "quota": [], "receipts": "required", "limits": {}} | body  # fmt: skip
+    body["use"] = {"allow": [], "deny": [], "ack_required": False} | body["use"]
+    body["devices"] = {"vm": True, "container": True} | body["devices"]
+    stale = "deny" if "lease" in body else "warn"
+    body["lease"] = {"required": False, "on_stale": stale, "allowance": []} | body.get("lease", {})
+    return body | ({"clock": {"on_back": "continue"} | body["clock"]} if "clock" in body else {})
+
+
+def limit_to(place: dict[str, Any], name: str, values: Iterable[int | None]) -> None:
+    """The least of the numbers there are; nothing is unlimited."""
+    held = [value for value in values if value is not None]
+    if held:
+        place[name] = min(held)
+
+
+def shared_out(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Quotas as one device keeps them."""
+    seats = body["devices"].get("max") or 1
+    made = []
+    for rule in body["quota"]:
+        if (rule["scope"], rule["window"]) == ("license", "term"):
+            parts = {name: rule[name] // seats for name in ("cap", "hard_cap") if name in rule}
+            rule = rule | {"scope": "device"} | parts
+        made.append(rule)
+    return made
+
+
+def put_over(granted: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Opening, step 5: the stated members in place of those granted."""
+    made = dict(granted)
+    for name, value in said.items():
+        nested = name in ("use", "devices", "limits", "lease", "provisional", "clock")
+        both = nested and isinstance(value, dict) and isinstance(granted.get(name), dict)
+        made[name] = granted[name] | value if both else value
+    for name, other in (("exp", "term_s"), ("term_s", "exp")):
+        if name in said:
+            made.pop(other, None)
+    made["quota"] = beside(granted["quota"], made["quota"], ("meter", "window"))
+    if isinstance(made["lease"], dict):
+        inherited, stated = granted["lease"]["allowance"], made["lease"].get("allowance")
+        made["lease"] = made["lease"] | {"allowance": beside(inherited, stated, ("meter",))}
+    return made
+
+
+def beside(granted: list[Any], stated: Any, names: tuple[str, ...]) -> Any:
+    if not isinstance(stated, list) or not all(isinstance(rule, dict) for rule in stated):
+        return stated
+    about = [[rule.get(name) for name in names] for rule in stated]
+    return [*stated, *(rule for rule in granted if [rule[name] for name in names] not in about)]
+
+
+def keeps(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether a quota that is kept keeps the other too."""
+
+    def end(rule: dict[str, Any]) -> float:
+        found = rule["cap"] if rule["on_exceed"] == "deny" else rule.get("hard_cap")
+        return float("inf") if found is None else found
+
+    counted = all(a[name] == b[name] for name in ("meter", "window", "scope"))
+    past = PAST_CAP.index(a["on_exceed"]) >= PAST_CAP.index(b["on_exceed"])
+    return counted and past and a["cap"] <= b["cap"] and end(a) <= end(b)
+
+
+def spelled(version: str | None) -> str | None:
+    return None if version is None else ".".join(map(str, version_key(version))) or "0"
+
+
+def grant_of(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any] | None:
+    """What both grants cover."""
+    digests = {g["bundle_digest"] for g in (a, b) if "bundle_digest" in g}
+    if a["id"] != b["id"] or len(digests) > 1:
+        return None
+    made: dict[str, Any] = {"id": a["id"]}
+    for name, pick in (("min_version", max), ("max_version", min)):
+        bounds = [str(spelled(g[name])) for g in (a, b) if name in g]
+        if bounds:
+            made[name] = pick(bounds, key=version_key)
+    for digest in digests:
+        made["bundle_digest"] = digest
+    low, high = made.get("min_version"), made.get("max_version")
+    return None if low and high and version_key(low) > version_key(high) else made
+
+
+def met(member: str, a: dict[str, Any], b: dict[str, Any]) -> Any:
+    """The Meet table of specs/sublicense.md; None is an absent member."""
+    x, y = a.get(member), b.get(member)
+    made: dict[str, Any] = {}
+    if member == "bundles":
+        both = [grant_of(above, below) for below in y for above in x]
+        return [g for i, g in enumerate(both) if g is not None and g not in both[:i]]
+    if member == "use":
+        allow = y["allow"] if "any" in x["allow"] else x["allow"]
+        if "any" not in x["allow"] and "any" not in y["allow"]:
+            allow = [word for word in y["allow"] if word in x["allow"]]
+        deny = list(dict.fromkeys([*x["deny"], *y["deny"]]))
+        return x | {"allow": allow, "deny": deny, "ack_required": x["ack_required"] or y["ack_required"]}
+    if member == "devices":
+        both_say = {name: x[name] and y[name] for name in ("vm", "container")}
+        limit_to(made, "max", [x.get("max"), y.get("max")])
+        return both_say | made | {"binding": max(x["binding"], y["binding"], key=STRICTER["binding"].index)}
+    if member == "limits":
+        spread = [{"burst": rate["qps"]} | rate if "qps" in rate else rate for rate in (x, y)]
+        for name in ("qps", "burst", "inflight", "processes"):
+            limit_to(made, name, [rate.get(name) for rate in spread])
+        return made
+    if member == "quota":
+        kept: list[dict[str, Any]] = []
+        for rule in [*shared_out(a), *shared_out(b)]:
+            if not any(keeps(other, rule) for other in kept):
+                kept = [*(other for other in kept if not keeps(rule, other)), rule]
+        return kept
+    if member == "lease":
+        made = {"required": x["required"] or y["required"]}
+        limit_to(made, "max_age_s", [x.get("max_age_s"), y.get("max_age_s")])
+        warned = [lease["warn_s"] for lease in (x, y) if "warn_s" in lease]
+        made |= {"warn_s": max(warned)} if warned else {}
+        made["on_stale"] = max(x["on_stale"], y["on_stale"], key=STRICTER["on_stale"].index)
+        amounts: dict[str, int] = {}
+        for entry in [*x["allowance"], *y["allowance"]]:
+            amounts[entry["meter"]] = min(entry["amount"], amounts.get(entry["meter"], entry["amount"]))
+        return made | {"allowance": [{"meter": m, "amount": n} for m, n in amounts.items()]}
+    if member == "provisional":
+        return None if x is None or y is None else {name: min(x[name], y[name]) for name in ("s", "calls")}
+    if member == "features":
+        return [word for word in y if word in x]
+    if member == "clock":
+        denies = [one for one in (y, x) if one is not None and one.get("on_back") == "deny"]
+        return denies[0] if denies else (y if x is None else x)
+    if member in STRICTER:
+        return max(x, y, key=STRICTER[member].index)
+    if member == "nbf":
+        return max(x, y)
+    held = [value for value in (x, y) if value is not None]  # exp, term_s, grace_s, updates_until
+    return min(held) if held else None
+
+
+def alike(member: str, both: dict[str, Any], stated: dict[str, Any], granted: dict[str, Any]) -> bool:
+    """Whether the meet took nothing from what was stated: then that was not wider."""
+    again = met(member, stated, stated)
+    found = both.get(member)
+    if member == "bundles":
+        return all(g is None or g in found for g in (grant_of(one, one) for one in stated["bundles"]))
+    if member == "use":
+        same_terms = all(
+            stated["use"].get(n) == granted["use"].get(n) for n in ("terms_digest", "spdx", "attribution")
+        )
+        sets = [{n: set(use[n]) for n in ("allow", "deny")} for use in (found, again)]
+        return same_terms and sets[0] == sets[1] and found["ack_required"] == again["ack_required"]
+    if member == "quota":
+        return all(any(keeps(own, rule) for own in shared_out(stated)) for rule in shared_out(granted))
+    if member == "lease":
+        order = [sorted(lease["allowance"], key=lambda e: e["meter"]) for lease in (found, again)]
+        return order[0] == order[1] and all(
+            found.get(n) == again.get(n) for n in ("required", "max_age_s", "warn_s", "on_stale")
+        )
+    return bool(found == again)
 
 
 def device_id_of(key: Key) -> str:
@@ -874,6 +1107,33 @@ def open_repair(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     return dict(body)
 
 
+def confirmation_code(secret: str, device: str, activation: str, root: str) -> str:
+    """specs/activation.md, Confirmation code."""
+    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    said = dump_json({"activation": activation, "device_id": device, "root": root})
+    for n in range(256):
+        label = b"sealpack/confirmation/v1\0" + bytes([n])
+        number = int.from_bytes(hmac.digest(bytes.fromhex(secret), label + said, "sha256")[:5], "big")
+        if number % 37 < 32:
+            break
+    text = "".join(alphabet[number // 32**place % 32] for place in range(7, -1, -1))
+    return f"{text[:4]}-{text[4:]}-{alphabet[number % 37]}"
+
+
+def open_deactivation(envelope: Envelope) -> str:
+    """specs/activation.md: the key inside ended its own log. The device id."""
+    of_kind(envelope, "deactivation")
+    body = read_object(envelope.payload, "deactivation", "DOC_SCHEMA")
+    key = read_key(body["device_key"])
+    need(key.scheme == "ed25519" and len(envelope.signatures) == 1, "DOC_SCHEMA", "not one Ed25519 key")
+    verify_signature(key, envelope.signatures[0][1], envelope.signed)
+    need(envelope.signatures[0][0] == key.keyid, "SIG_KEY_UNKNOWN", "keyid")
+    device = device_id_of(key)
+    origin = f"sealpack/usage/{body['license_id']}/{device}/{body['epoch']}"
+    need(body["origin"] == origin, "DOC_SCHEMA", "origin")
+    return device
+
+
 def open_lease(envelope: Envelope, trust: Trust) -> dict[str, Any]:
     trust.open(of_kind(envelope, "lease"), ["ack", "license"])
     return read_object(envelope.payload, "lease", "DOC_SCHEMA")
@@ -902,10 +1162,12 @@ def read_terms(data: bytes) -> dict[str, Any]:
 
 
 def read_registry_line(data: bytes) -> dict[str, Any]:
-    line = load_object(data, "registry-line", "REGISTRY_INVALID", MIB)
-    for inner in envelopes_in(line, "license", "activation", "lease"):
+    line = load_object(data, "registry-line", "REGISTRY_INVALID", MIB, ("sublicense",))
+    names = ("license", "activation", "lease", "deactivation", "acknowledgement", "sublicense")
+    for inner in envelopes_in(line, *names):
         to_envelope(inner)
     fits("registry-line", line, "REGISTRY_INVALID")
+    need(("deactivation" in line) == ("released_at" in line), "REGISTRY_INVALID", "released_at")
     return line
 
 
@@ -2395,12 +2657,27 @@ def case_license(folder: Path, case: Case) -> None:
     agree(covered == case.get("covered", []), f"covered {covered}")
 
 
+def case_sublicense(folder: Path, case: Case) -> None:
+    trust, above = trust_of(folder), read_envelope(case_bytes(folder, "parent.json"))
+    parent = open_license(above, trust)
+    sub = read_envelope(case_bytes(folder, "sublicense.json"))
+    found = open_sublicense(sub, trust, parent, sha256(above.payload).hex())
+    found.pop("schema", None)
+    agree(case.get("license", found) == found, f"license {found}")
+
+
 def case_activation(folder: Path, case: Case) -> None:
     envelope = read_envelope(case_bytes(folder, "document.json"))
     if case["kind"] == "activation-request":
         agree(open_request(envelope) == case["device_id"], "device id")
     elif case["kind"] == "activation":
-        open_activation(envelope, trust_of(folder))
+        body = open_activation(envelope, trust_of(folder))
+        if "code" in case:
+            digest = sha256(envelope.payload).hex()
+            code = confirmation_code(body["confirmation"], body["device_id"], digest, case["root"])
+            agree(code == case["code"], code)
+    elif case["kind"] == "deactivation":
+        agree(open_deactivation(envelope) == case["device_id"], "device id")
     elif case["kind"] == "epoch-token":
         open_token(envelope, trust_of(folder))
     elif case["kind"] == "repair":
@@ -2473,6 +2750,7 @@ CASES: dict[str, Callable[[Path, Case], object]] = {
     "encryption": lambda folder, _: check_encryption(load_json(case_bytes(folder, "header.json")), None),
     "evidence": case_evidence,
     "license": case_license,
+    "sublicense": case_sublicense,
     "manifest": lambda folder, _: read_manifest(case_bytes(folder, "manifest.json")),
     "merkle": case_merkle,
     "registry-line": case_registry,

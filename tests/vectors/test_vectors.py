@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from sealpack.format import canonical, qr
+from sealpack.format import canonical, confirmation, qr
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Activation, ActivationRequest, Lease
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.dsse import Envelope
 from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import CODES, SealpackError
@@ -26,6 +27,7 @@ from sealpack.format.license import open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.manifest import Manifest
 from sealpack.format.repair import Repair
+from sealpack.format.sublicense import open_sublicense
 from sealpack.format.trust import Trust
 from sealpack.verifier.checks import verify_bundle
 
@@ -86,13 +88,26 @@ def check_license(folder: Path, case: Case) -> None:
         assert [license.covers(*build) for build in case["covers"]] == case["covered"]
 
 
+def check_sublicense(folder: Path, case: Case) -> None:
+    trust = trust_of(folder)
+    parent = open_license(Envelope.from_bytes((folder / "parent.json").read_bytes()), trust)
+    envelope = Envelope.from_bytes((folder / "sublicense.json").read_bytes())
+    assert open_sublicense(envelope, trust, parent).license.to_dict() == case["license"]
+
+
 def check_activation(folder: Path, case: Case) -> None:
     envelope = Envelope.from_bytes((folder / "document.json").read_bytes())
     if case["kind"] == "activation-request":
         request = ActivationRequest.open(envelope)
         assert case["device_id"] == request.device_id
     elif case["kind"] == "activation":
-        Activation.open(envelope, trust_of(folder))
+        made = Activation.open(envelope, trust_of(folder))
+        if "code" in case:
+            assert made.confirmation is not None
+            root = case["root"]
+            assert confirmation.code(made.confirmation, made.device_id, made.digest, root) == case["code"]
+    elif case["kind"] == "deactivation":
+        assert Deactivation.open(envelope).device_id == case.get("device_id")
     elif case["kind"] == "epoch-token":
         EpochToken.open(envelope, trust_of(folder))
     elif case["kind"] == "repair":
@@ -136,6 +151,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "bundle": check_bundle,
     "trust": check_trust,
     "license": check_license,
+    "sublicense": check_sublicense,
     "activation": check_activation,
     "acknowledgement": check_acknowledgement,
     "manifest": check_manifest,

@@ -18,8 +18,8 @@ from support import world
 from support.vectors import Cases
 from support.world import CREATOR, LICENSER, SETTLEMENT, STRANGER, T0
 
-from sealpack.format import canonical, documents, dsse
-from sealpack.format.activation import device_id
+from sealpack.format import canonical, confirmation, documents, dsse
+from sealpack.format.activation import device_id, log_origin
 from sealpack.format.dsse import Envelope
 from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import PrivateKey
@@ -66,6 +66,22 @@ REPAIR: dict[str, Any] = {
 }
 
 
+DEACTIVATION: dict[str, Any] = {
+    "license_id": "L-1",
+    "device_key": DEVICE.public.pem,
+    "epoch": 0,
+    "origin": log_origin("L-1", ID, 0),
+    "size": 12,
+    "root": "ab" * 32,
+    "activation": "cd" * 32,
+    "nonce": "00112233445566778899aabbccddeeff",
+    "closed_at": T0 + 86400,
+    "used": {"calls": 7, "ms": 290},
+}
+SECRET = "0f" * 16
+ROOT = "ab" * 32
+
+
 def sealed(kind: str, members: dict[str, Any], key: PrivateKey) -> Envelope:
     """A document of any content."""
     value = {"schema": documents.schema_id(kind)} | members
@@ -78,7 +94,9 @@ def main(folder: Path) -> None:
     cases = Cases()
 
     def add(name: str, description: str, expect: str, kind: str, envelope: Envelope) -> None:
-        more = {"device_id": ID} if kind == "activation-request" else {}
+        more = {"device_id": ID} if kind in ("activation-request", "deactivation") else {}
+        if name == "activation-confirmation":
+            more = {"root": ROOT, "code": confirmation.code(SECRET, ID, envelope.digest, ROOT)}
         cases.add(name, description, expect, {"document.json": envelope.to_bytes()}, kind=kind, **more)
 
     _requests(lambda n, d, c, e: add(f"request-{n}", d, c, "activation-request", e))
@@ -86,6 +104,7 @@ def main(folder: Path) -> None:
     _repairs(lambda n, d, c, e: add(f"repair-{n}", d, c, "repair", e))
     _leases(lambda n, d, c, e: add(f"lease-{n}", d, c, "lease", e))
     _tokens(lambda n, d, c, e: add(f"token-{n}", d, c, "epoch-token", e))
+    _deactivations(lambda n, d, c, e: add(f"deactivation-{n}", d, c, "deactivation", e))
     cases.write(folder)
     (folder / "trust.json").write_bytes(world.make_trust().to_bytes())
 
@@ -147,6 +166,36 @@ def _activations(add: Any) -> None:
     add("keys", "Wrapped keys that are no objects.", "DOC_SCHEMA", made(keys=["k"]))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
     add("kind", "A lease.", "DOC_TYPE", sealed("lease", LEASE, LICENSER))
+    add("confirmation", "With a secret, and the code it gives.", "ok", made(confirmation=SECRET))
+    add("confirmation-short", "A secret of another length.", "DOC_SCHEMA", made(confirmation="0f"))
+    share = {"meter": "calls", "limit": 600}
+    add("shares", "With its own part of a license-wide quota.", "ok", made(shares=[share]))
+    add(
+        "shares-meter", "A part of an unknown meter.", "DOC_SCHEMA", made(shares=[share | {"meter": "miles"}])
+    )
+
+
+def _deactivations(add: Any) -> None:
+    def made(key: PrivateKey = DEVICE, **members: Any) -> Envelope:
+        return sealed("deactivation", DEACTIVATION | members, key)
+
+    good = made()
+    add("good", "A device ended its log.", "ok", good)
+    add("unused", "Nothing was ever used.", "ok", made(used={}))
+    add("stranger", "Signed by another key.", "SIG_INVALID", made(STRANGER))
+    twice = Envelope(good.payload_type, good.payload, good.signatures * 2)
+    add("two-signatures", "Two signatures.", "DOC_SCHEMA", twice)
+    add("p256", "A device key of another scheme.", "DOC_SCHEMA", made(CREATOR, device_key=CREATOR.public.pem))
+    add("other-license", "The log of another license.", "DOC_SCHEMA", made(origin=log_origin("L-2", ID, 0)))
+    add("other-epoch", "Another log than it says.", "DOC_SCHEMA", made(epoch=1))
+    add("size-1", "A log that ends with its first record.", "DOC_SCHEMA", made(size=1))
+    add("meter", "An unknown meter.", "DOC_SCHEMA", made(used={"miles": 1}))
+    add("meter-0", "A meter that counted nothing is left out.", "DOC_SCHEMA", made(used={"calls": 0}))
+    add("nonce", "A nonce of another length.", "DOC_SCHEMA", made(nonce="00"))
+    add("crit", "It requires what this version does not know.", "DOC_CRIT", made(crit=["x"]))
+    add("kind", "A request.", "DOC_TYPE", sealed("activation-request", REQUEST, DEVICE))
+    changed = Envelope(good.payload_type, good.payload.replace(b'"calls":7', b'"calls":6'), good.signatures)
+    add("changed", "What was used was changed.", "SIG_INVALID", changed)
 
 
 def _leases(add: Any) -> None:

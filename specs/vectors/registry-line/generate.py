@@ -71,6 +71,36 @@ LEASE = documents.seal(
     },
     ISSUER,
 )
+DEACTIVATION = documents.seal(
+    "deactivation",
+    {
+        "license_id": "test-license",
+        "device_key": DEVICE.public.pem,
+        "epoch": 0,
+        "origin": f"sealpack/usage/test-license/{DEVICE_ID}/0",
+        "size": 12,
+        "root": digest("tree"),
+        "activation": ACTIVATION.digest,
+        "nonce": "00112233445566778899aabbccddeeff",
+        "closed_at": T0 + 86_400,
+        "used": {"calls": 7},
+    },
+    DEVICE,
+)
+ACKNOWLEDGEMENT = documents.seal(
+    "acknowledgement",
+    {
+        "origin": f"sealpack/usage/test-license/{DEVICE_ID}/0",
+        "license_id": "test-license",
+        "device_id": DEVICE_ID,
+        "epoch": 0,
+        "size": 12,
+        "root": digest("tree"),
+        "ack_seq": 1,
+        "server_time": T0 + 90_000,
+    },
+    ISSUER,
+)
 BUNDLE = {
     "bundle_digest": digest("manifest"),
     "bundle_id": "acme/minilm",
@@ -87,6 +117,15 @@ FULL: dict[str, Any] = {
 }
 
 
+RELEASED = {
+    "activation": None,
+    "lease": None,
+    "bundles": [],
+    "deactivation": DEACTIVATION.to_dict(),
+    "released_at": T0 + 90_000,
+}
+
+
 def but(**members: Any) -> bytes:
     """The full line with members replaced, or removed where the value is None."""
     changed = {key: value for key, value in {**FULL, **members}.items() if value is not None}
@@ -96,6 +135,38 @@ def but(**members: Any) -> bytes:
 CASES: dict[str, tuple[str, str, bytes]] = {
     "activated": ("License, activation, lease and bundle.", "ok", but()),
     "license-only": ("No device asked yet.", "ok", but(activation=None, lease=None, bundles=[])),
+    "released": ("A device gave its seat back.", "ok", but(**RELEASED)),
+    "settled": (
+        "And settlement has its log to the end.",
+        "ok",
+        but(**RELEASED, acknowledgement=ACKNOWLEDGEMENT.to_dict()),
+    ),
+    "confirmed": (
+        "A confirmation code was read out.",
+        "ok",
+        but(
+            activation=None,
+            lease=None,
+            bundles=[],
+            confirmed={"activation": ACTIVATION.digest, "at": T0 + 500},
+        ),
+    ),
+    "released-without-time": (
+        "When the proof came is missing.",
+        "REGISTRY_INVALID",
+        but(**{**RELEASED, "released_at": None}),
+    ),
+    "time-without-proof": ("A time of no proof.", "REGISTRY_INVALID", but(released_at=T0)),
+    "confirmed-without-time": (
+        "When the code was read out is missing.",
+        "REGISTRY_INVALID",
+        but(confirmed={"activation": ACTIVATION.digest}),
+    ),
+    "deactivation-of-another-kind": (
+        "An activation where the proof belongs.",
+        "REGISTRY_INVALID",
+        but(**{**RELEASED, "deactivation": ACTIVATION.to_dict()}),
+    ),
     "unknown-member": ("A member of a later version is ignored.", "ok", but(colour="blue")),
     "unknown-crit": ("A critical name nobody knows.", "DOC_CRIT", but(crit=["colour"])),
     "other-schema": ("Another record.", "REGISTRY_INVALID", but(schema="sealpack/parcel/v1")),

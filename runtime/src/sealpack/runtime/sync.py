@@ -39,7 +39,7 @@ def visit(state: State, folder: Path) -> Visit:
         try:
             _merge(found.taken, imports.take(state, [_parcel(path)]))
         except SealpackError as error:
-            if error.code == "LIC_SUPERSEDED":  # last visit's file, still on the stick
+            if error.code in ("LIC_SUPERSEDED", "DEVICE_CLOSED"):  # last visit's file, still on the stick
                 found.taken.known += 1
                 continue
             if error.spec.exit == 1:  # our own state or disk: going on would only hide it
@@ -81,6 +81,7 @@ def _merge(total: Taken, more: Taken) -> None:
     total.leases += more.leases
     total.acknowledgements += more.acknowledgements
     total.statements += more.statements
+    total.repairs += more.repairs
     total.trust += more.trust
     total.known += more.known
     total.others += more.others

@@ -20,11 +20,13 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef, open_license
 from sealpack.format.limits import LIMITS
 from sealpack.format.registry import BundleFact, RegistryLine
+from sealpack.format.repair import Repair
 from sealpack.format.trust import ROOT_ROLES, Trust
 from sealpack.settlement import db
 from sealpack.settlement.plan import Plan
 
-KINDS = ("license", "activation", "epoch-token", "deactivation")  # what is kept of a parcel
+KINDS = ("license", "activation", "epoch-token", "repair", "deactivation")  # what is kept of a parcel
+LEAVE = ("epoch-token", "repair")  # what lets a device begin a further log
 
 # --- trust --------------------------------------------------------------------------------------------
 
@@ -115,8 +117,9 @@ def put_documents(connection: sa.Connection, envelopes: Iterable[Envelope]) -> s
         put_license(connection, envelope, trust)
     for envelope in by_kind.get("activation", ()):
         put_activation(connection, envelope, trust)
-    for envelope in by_kind.get("epoch-token", ()):
-        put_token(connection, envelope, trust)
+    for kind in LEAVE:
+        for envelope in by_kind.get(kind, ()):
+            put_leave(connection, envelope, trust)
     for envelope in by_kind.get("deactivation", ()):
         put_deactivation(connection, envelope)
     kept = [(kind, len(by_kind[kind])) for kind in KINDS if kind in by_kind]
@@ -201,20 +204,31 @@ def put_activation(connection: sa.Connection, envelope: Envelope, trust: Trust) 
     return activation
 
 
-def put_token(connection: sa.Connection, envelope: Envelope, trust: Trust) -> EpochToken:
-    """Store an epoch token that the trust vouches for; whether its license's issuer does is asked later."""
-    token = EpochToken.open(envelope, trust)
-    row = {"digest": token.digest, "license_id": token.license_id, "device_id": token.device_id,
-           "epoch": token.epoch, "envelope": envelope.to_bytes()}  # fmt: skip
+def put_leave(connection: sa.Connection, envelope: Envelope, trust: Trust) -> None:
+    """Store leave to begin a further log, if the trust vouches for it; another repair says nothing here.
+
+    Whether the issuer of its license does is asked later: that may not be known yet.
+    """
+    found = open_leave(envelope, trust)
+    if found.epoch is None:
+        return
+    row = {"digest": found.digest, "license_id": found.license_id, "device_id": found.device_id,
+           "epoch": found.epoch, "envelope": envelope.to_bytes()}  # fmt: skip
     connection.execute(db.put(connection, db.epoch_tokens).values(row).on_conflict_do_nothing())
-    return token
 
 
-def load_tokens(connection: sa.Connection, license_id: str, device: str) -> list[Envelope]:
-    """Every epoch token of a device under a license."""
+def open_leave(envelope: Envelope, trust: Trust, issuer: str | None = None) -> EpochToken | Repair:
+    """Verify and read an epoch token or a repair."""
+    if documents.kind_of(envelope) == "repair":
+        return Repair.open(envelope, trust, issuer)
+    return EpochToken.open(envelope, trust, issuer)
+
+
+def load_leave(connection: sa.Connection, license_id: str, device: str) -> list[Envelope]:
+    """Every epoch token and repair that lets a device begin a further log under a license."""
     tokens = db.epoch_tokens.c
     query = sa.select(tokens.envelope).where(tokens.license_id == license_id, tokens.device_id == device)
-    return [Envelope.from_bytes(data, "epoch-token") for data in connection.execute(query).scalars()]
+    return [Envelope.from_bytes(data, "epoch token") for data in connection.execute(query).scalars()]
 
 
 def put_deactivation(connection: sa.Connection, envelope: Envelope) -> Deactivation:

@@ -16,6 +16,7 @@ from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.builder.build_record import BuildRecord
+    from sealpack.builder.config import Config
     from sealpack.builder.license_files import LicensedBundle
     from sealpack.builder.licensing import Issued, Issuer
     from sealpack.format.deactivation import Deactivation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sealpack.format.registry import RegistryLine
 
 _FILE = click.Path(dir_okay=False)
+_DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
 def _issuer_options(command: Any) -> Any:
@@ -46,7 +48,7 @@ _ack_option = click.option(
 )
 
 
-@base.license.command(short_help="Register a closed device's proof: its seat is free.")
+@click.command(short_help="Register a closed device's proof: its seat is free.")
 @click.argument("proof", type=_FILE)
 @_ack_option
 @base._project_options
@@ -66,7 +68,7 @@ def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
     support.emit(_proof_result(said, place), "\n".join(lines), fmt)
 
 
-@base.license.command(short_help="Move a seat: free one device, activate another.")
+@click.command(short_help="Move a seat: free one device, activate another.")
 @click.option("--from", "proof", type=_FILE, required=True, help="The closed device's proof.")
 @click.option(
     "--request",
@@ -120,9 +122,9 @@ def transfer(fmt: str, **options: Any) -> None:
     support.emit(result, "\n".join([*lines, f"registry  {place.registry}"]), fmt)
 
 
-@base.license.command(short_help="Issue a license anew, with its devices.")
+@click.command(short_help="Issue a license anew, with its devices.")
 @click.argument("license_id", metavar="LICENSE")
-@click.option("--until", "last_day", type=base._DAY, help="New last local day.")
+@click.option("--until", "last_day", type=_DAY, help="New last local day.")
 @click.option("--tz", default="UTC", show_default=True, help="The customer's time zone, for days.")
 @click.option("--term-days", type=click.IntRange(min=1), help="Days from the first start, instead of an end.")
 @click.option("--grace-days", type=click.IntRange(min=0), help="Days after the end.")
@@ -146,7 +148,7 @@ def renew(license_id: str, fmt: str, **options: Any) -> None:
     issuer = place.issuer(options)
     known = license_files.read_registry(place.registry)
     old = licensing.newest(known, license_id, issuer.trust).license
-    made = licensing.renew(_changed(old, now, options), issuer, known, now=now)
+    made = licensing.renew(_changed(old, place.config, now, options), issuer, known, now=now)
     license = made[0].license
     default = place.registry.parent / f"{license_id}-{license.seq}.license"
     out = Path(options["out"]) if options["out"] else default
@@ -162,12 +164,11 @@ def renew(license_id: str, fmt: str, **options: Any) -> None:
     support.emit(result, "\n".join([*lines, f"registry  {place.registry}"]), fmt)
 
 
-def _changed(old: License, now: int, options: dict[str, Any]) -> License:
+def _changed(old: License, config: Config | None, now: int, options: dict[str, Any]) -> License:
     """The next document of a license: the old one with what was given in its place; USAGE if nothing was."""
-    from sealpack.builder import licensing
+    from sealpack.builder import licensing, profiles
 
     given: dict[str, Any] = {}
-    preset = licensing.preset(old.tier)
     if options["last_day"] and options["term_days"]:
         raise SealpackError("USAGE", "a license ends on a day or after a term, not both")
     if options["last_day"]:
@@ -178,7 +179,8 @@ def _changed(old: License, now: int, options: dict[str, Any]) -> License:
     if options["grace_days"] is not None:
         given["grace_s"] = base._days(options["grace_days"])
     if options["quotas"]:
-        given["quota"] = tuple(licensing.parse_quota(text, preset) for text in options["quotas"])
+        tier = profiles.find(old.tier, profiles.known(config.license.profiles if config else {}))
+        given["quota"] = tuple(licensing.parse_quota(text, tier) for text in options["quotas"])
     if options["allowances"]:
         allowance = tuple(map(licensing.parse_allowance, options["allowances"]))
         given["lease"] = replace(old.lease, allowance=allowance)
@@ -194,7 +196,7 @@ def _changed(old: License, now: int, options: dict[str, Any]) -> License:
     return replace(old, seq=old.seq + 1, issued_at=now, **given)
 
 
-@base.license.command(short_help="Say which device a confirmation code is of.")
+@click.command(short_help="Say which device a confirmation code is of.")
 @click.argument("license_id", metavar="LICENSE")
 @click.argument("code")
 @base._project_options
@@ -218,7 +220,7 @@ def confirm(license_id: str, code: str, fmt: str, **options: Any) -> None:
     support.emit(result, f"confirmed {seat.name} under license {license_id}", fmt)
 
 
-@base.license.command(short_help="Withdraw a license or a device.")
+@click.command(short_help="Withdraw a license or a device.")
 @click.argument("name", metavar="LICENSE|DEVICE")
 @click.option(
     "--root-key", "root_keys", type=_FILE, multiple=True, required=True, help="As for `trust revoke`."
@@ -294,6 +296,12 @@ def answer_batch(
     }
     told = [f"wrote     {out}", *base._lines(summary), *(f"device    {name} activated" for name in devices)]
     support.emit(result, "\n".join([*told, f"registry  {place.registry}"]), fmt)
+
+
+def register(group: click.Group) -> None:
+    """Put these verbs below `sealpack license`."""
+    for command in (release, transfer, renew, confirm, revoke):
+        group.add_command(command)
 
 
 def _release(

@@ -1,4 +1,4 @@
-"""`sealpack activate`: introduce this machine to an issuer, and take the answer."""
+"""`sealpack activate`: introduce this machine to an issuer, take the answer, and give the seat back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime.cli.common import open_state, state_option, trust_lines, trust_rows
+from sealpack.runtime.cli.common import license_option, open_state, state_option, trust_lines, trust_rows
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.format.documents import Parcel
+    from sealpack.runtime.rights import Rights
     from sealpack.runtime.state import State
 
 
-@click.group(short_help="Activate this machine: request, install, status.")
+@click.group(short_help="Activate this machine: request, install, status, close.")
 def activate() -> None:
     """Activate this machine without a network: carry a request out and the reply in."""
 
@@ -141,10 +142,38 @@ def install(files: tuple[str, ...], state_dir: str | None, fmt: str) -> None:
         "licenses": licenses,
         "trust": trust_rows(taken),
         "known": taken.known,
+        "repaired": taken.repairs,
     }
     lines = [f"license {entry['license_id']} for {entry['customer']}, {entry['ends']}" for entry in licenses]
+    lines += [f"confirm {entry['license_id']} {entry['confirmation']}" for entry in _coded(licenses)]
+    if _coded(licenses):
+        lines.append("next: tell the vendor that code if you were asked to")
     lines += trust_lines(taken)
+    lines += [f"repaired under license {name}: see `sealpack status`" for name in taken.repairs]
     support.emit(result, "\n".join(lines) or "nothing new: this file was taken before", fmt)
+
+
+@activate.command("site-code", short_help="Open encrypted bundles with the code that was sent.")
+@click.option("--code-file", type=click.Path(dir_okay=False), help="File whose first line is the code.")
+@license_option
+@state_option
+@support.format_option
+def site_code(code_file: str | None, license_id: str | None, state_dir: str | None, fmt: str) -> None:
+    """Ask for the site code of a license, and open its encrypted bundles on this machine, once and for all.
+
+    The code came separately from the license: in a letter, or over the phone.
+    """
+    from sealpack.runtime import anchors, lapses, rights, site_codes
+
+    with open_state(state_dir) as state:
+        with state.read() as db:
+            name = lapses.only_license(db, license_id)
+            license = rights.read(db, name, anchors.current(db)).license
+        typed = support.passphrase(code_file, prompt="Site code", option="--code-file") or b""
+        opened = site_codes.enter(state, license, typed.decode("ascii", "replace"))
+    result = {"schema": "sealpack/site-code/v1", "license_id": name, "bundles": list(opened)}
+    lines = [f"bundle {digest[:16]} opens on this machine now" for digest in opened]
+    support.emit(result, "\n".join(lines), fmt)
 
 
 def _for_another(state: State, parcel: Parcel) -> SealpackError:
@@ -164,12 +193,13 @@ def _for_another(state: State, parcel: Parcel) -> SealpackError:
 
 
 def _licenses(state: State, names: list[str]) -> list[dict[str, Any]]:
-    from sealpack.runtime import anchors, rights
+    from sealpack.runtime import anchors, closing, rights
     from sealpack.runtime.words import day
 
     with state.read() as db:
         trusts = anchors.current(db)
         found = [rights.read(db, name, trusts) for name in names]
+        closed = {name for name in names if closing.refusal(db, name) is not None}
     return [
         {
             "license_id": r.license.license_id,
@@ -177,10 +207,27 @@ def _licenses(state: State, names: list[str]) -> list[dict[str, Any]]:
             "customer": r.license.customer.name,
             "bundles": [grant.id for grant in r.license.bundles],
             "activated": r.activation is not None,
+            **_confirmation(r),
+            **({} if name not in closed else {"closed": True}),
             "ends": f"until {day(r.license.exp)}" if r.license.exp is not None else "without an end date",
         }
-        for r in found
+        for name, r in zip(names, found, strict=True)
     ]
+
+
+def _confirmation(found: Rights) -> dict[str, str]:
+    """The short code of an activation that has one."""
+    from sealpack.format import confirmation
+
+    made = found.activation
+    if made is None or made.confirmation is None:
+        return {}
+    root = found.trust.root_digest
+    return {"confirmation": confirmation.code(made.confirmation, made.device_id, made.digest, root)}
+
+
+def _coded(licenses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in licenses if "confirmation" in entry]
 
 
 @activate.command(short_help="Say what this machine is and which licenses it has.")
@@ -194,8 +241,8 @@ def status(state_dir: str | None, fmt: str) -> None:
         with state.read() as db:
             names = rights.license_ids(db)
             waiting = db.execute("SELECT count(*) FROM requests WHERE answered IS NULL").fetchone()[0]
-        has_key = state.home.device_key.exists()
-        name = device.name(device.key(state.home)) if has_key else None
+        kept = device.Surroundings(state.home).key_store
+        name = device.name(device.key(state.home)) if kept else None
         licenses = _licenses(state, names)
     result = {
         "schema": "sealpack/activation-status/v1",
@@ -205,7 +252,53 @@ def status(state_dir: str | None, fmt: str) -> None:
     }
     lines = [f"device {name or 'has no key yet'}", f"open requests {waiting}"]
     lines += [
-        f"license {entry['license_id']} number {entry['seq']}: {', '.join(entry['bundles'])}, {entry['ends']}"
+        f"license {entry['license_id']} number {entry['seq']}: {', '.join(entry['bundles'])}, "
+        + ("closed on this machine" if "closed" in entry else entry["ends"])
         for entry in licenses
     ]
+    lines += [f"confirm {entry['license_id']} {entry['confirmation']}" for entry in _coded(licenses)]
+    support.emit(result, "\n".join(lines), fmt)
+
+
+@activate.command(short_help="Give a seat back: end a license on this machine.")
+@click.argument("license_id", required=False, metavar="[LICENSE]")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, help="File for the proof.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@state_option
+@support.format_option
+def close(license_id: str | None, out: str, force: bool, state_dir: str | None, fmt: str) -> None:
+    """End the license LICENSE on this machine, for good, and write the signed proof that frees its seat.
+
+    The usage files that settlement has not acknowledged are written beside the proof: hand over both. Nothing
+    runs under the license here until the machine is activated anew. Closing again writes the same proof.
+    """
+    from pathlib import Path
+
+    from sealpack.format.documents import Parcel
+    from sealpack.format.files import atomic_write
+    from sealpack.runtime import closing
+    from sealpack.runtime.words import day
+
+    support.refuse_existing(out, force)
+    with open_state(state_dir) as state:
+        closed = closing.close(state, closing.choose(state, license_id))
+        atomic_write(out, Parcel((closed.proof,)).to_bytes(), replace=force)
+        exported = closing.export(state, Path(out).parent, closed.said.license_id)
+    said = closed.said
+    result = {
+        "schema": "sealpack/closed/v1",
+        "license_id": said.license_id,
+        "device_id": said.device_id,
+        "origin": said.origin,
+        "size": said.size,
+        "root": said.root,
+        "closed_at": said.closed_at,
+        "used": dict(said.used),
+        "path": out,
+        "usage": [str(entry.path) for entry in exported],
+        "closed_before": closed.before,
+    }
+    lines = [f"license {said.license_id} closed on {said.device_id} at {day(said.closed_at)}"]
+    lines += [f"wrote {path}" for path in (out, *result["usage"])]
+    lines.append("next: give these files to the vendor; `sealpack license transfer` moves the seat")
     support.emit(result, "\n".join(lines), fmt)
