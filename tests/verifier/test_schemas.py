@@ -46,6 +46,7 @@ from sealpack.format.license import (
     open_license,
 )
 from sealpack.format.manifest import Manifest
+from sealpack.format.repair import Repair
 from sealpack.format.trust import Keyring, Revocations, Root, Trust
 from sealpack.verifier.checks import verify_bundle
 
@@ -162,6 +163,7 @@ def examples() -> dict[str, Any]:
         lease=lease,
         frozen=True,
     )
+    repair = Repair("L-1", DEVICE_ID, "ef" * 32, "0" * 32, world.T0, world.T0, 1, "0a1b2c3d")
     token = EpochToken("L-1", DEVICE_ID, 2, world.T0, "disk replaced")
     bundle = world.BundleSpec()
     members = bundle.members()
@@ -174,6 +176,7 @@ def examples() -> dict[str, Any]:
         "activation-request": payload(request),
         "activation": payload(activation),
         "lease": payload(lease),
+        "repair": payload(documents.seal("repair", repair.to_dict(), world.LICENSER)),
         "epoch-token": payload(documents.seal("epoch-token", token.to_dict(), world.LICENSER)),
         "acknowledgement": payload(documents.seal("acknowledgement", ack.to_dict(), world.SETTLEMENT)),
         "parcel": json.loads(Parcel((sealed, activation, lease)).to_bytes()),
@@ -212,6 +215,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "activation-request": lambda value: ActivationRequest.open(seal("activation-request", value, DEVICE)),
     "activation": lambda value: Activation.open(seal("activation", value, world.LICENSER), _trusted()),
     "lease": lambda value: Lease.open(seal("lease", value, world.LICENSER), _trusted()),
+    "repair": lambda value: Repair.open(seal("repair", value, world.LICENSER), _trusted()),
     "epoch-token": lambda value: EpochToken.open(seal("epoch-token", value, world.LICENSER), _trusted()),
     "acknowledgement": lambda value: Acknowledgement.open(
         seal("acknowledgement", value, world.SETTLEMENT), _trusted()
@@ -265,6 +269,9 @@ FAULTS: list[tuple[str, str, Any]] = [
     ("lease", "ceilings.0.meter", "money"),
     ("lease", "epoch", True),
     ("lease", "issued_at", GONE),
+    ("repair", "now", -1),
+    ("repair", "nonce", GONE),
+    ("repair", "fingerprint", "0a1b2c3"),
     ("epoch-token", "epoch", 0),
     ("epoch-token", "device_id", GONE),
     ("epoch-token", "reason", "x" * 501),
@@ -409,6 +416,7 @@ PAGES = {
     "revocations": "trust",
     "license": "license",
     "activation-request": "activation",
+    "repair": "activation",
     "lease": "activation",
     "manifest": "manifest",
     "evidence": "evidence",

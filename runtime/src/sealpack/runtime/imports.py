@@ -17,22 +17,43 @@ from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Activation, Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
 from sealpack.format.merkle import leaf_hash
+from sealpack.format.repair import Repair
+from sealpack.format.sublicense import Chain, Sublicense
 from sealpack.format.trust import Trust
-from sealpack.runtime import anchors, device, log, proofs, rights, timekeeper
+from sealpack.runtime import (
+    anchors,
+    clones,
+    closing,
+    device,
+    epochs,
+    fingerprint,
+    keystore,
+    lapses,
+    log,
+    proofs,
+    rights,
+    sublicenses,
+    timekeeper,
+)
+from sealpack.runtime.home import Home
 from sealpack.runtime.log import Log, Writer
-from sealpack.runtime.state import State
+from sealpack.runtime.state import Connection, State
 
 # What is addressed to devices, or concerns them all.
-KINDS = ("license", "activation", "lease", "acknowledgement", "root", "keyring", "revocations")
+KINDS = (
+    *("license", "sublicense", "activation", "lease", "epoch-token", "repair", "acknowledgement"),
+    *("root", "keyring", "revocations"),
+)
 
 # Why a document that was good when it was stored may not be any more: its key was revoked or is gone.
 _NO_LONGER = frozenset(
     {"KEY_REVOKED", "LIC_KEY_UNTRUSTED", "SIG_KEY_UNKNOWN", "SIG_KEY_ROLE", "SIG_NAMESPACE"}
-)
+) | {"SUBLICENSE_INVALID"}  # the parent was superseded
 
 T = TypeVar("T")
 
@@ -46,6 +67,8 @@ class Taken:
     leases: list[str] = field(default_factory=list)
     acknowledgements: list[str] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # licenses under which a further log may begin
+    repairs: list[str] = field(default_factory=list)  # licenses whose issuer repaired something
     trust: list[tuple[str, int]] = field(default_factory=list)  # kind and version of what became newer
     known: int = 0  # documents that were here already, or are older
     others: int = 0  # documents for other devices or logs
@@ -53,7 +76,8 @@ class Taken:
     @property
     def count(self) -> int:
         """How many documents were new."""
-        return sum(map(len, (self.licenses, self.activations, self.leases, self.acknowledgements)))
+        kinds = (self.licenses, self.activations, self.leases, self.acknowledgements, self.repairs)
+        return sum(map(len, kinds)) + len(self.tokens)
 
 
 def take(state: State, parcels: Iterable[Parcel]) -> Taken:
@@ -61,7 +85,7 @@ def take(state: State, parcels: Iterable[Parcel]) -> Taken:
     envelopes = [e for parcel in parcels for e in parcel.documents]
     signer = device.key(state.home, create=True)
     with state.write() as db:
-        found = _Import(db, signer)
+        found = _Import(db, signer, keystore.of(state.home), state.home)
         found.run(envelopes)
         return found.taken
 
@@ -69,33 +93,44 @@ def take(state: State, parcels: Iterable[Parcel]) -> Taken:
 class _Import:
     """One import inside one transaction."""
 
-    def __init__(self, db: sqlite3.Connection, signer: PrivateKey) -> None:
+    def __init__(
+        self, db: Connection, signer: PrivateKey, key_store: str | None, home: Home
+    ) -> None:
+        self._home = home
         self._db = db
         self._signer = signer
+        self._key_store = key_store
         self._device = device.name(signer)
         self._trusts: list[Trust] = []
         self._activated: set[str] = set()
+        self._rolled_back: set[str] = set()
+        self._elsewhere: set[str] = set()  # licenses that came with another device's activation
+        self._below: dict[str, sublicenses.Pair] = {}  # sub-licenses here and those that come, by id
         self.taken = Taken()
 
     def run(self, envelopes: list[Envelope]) -> None:
         """Trust first, then licenses, activations and leases, then what refers to logs."""
         self._ratchet(envelopes)
-        self._activated = {
-            made.license_id
-            for made in (self._open_activation(e) for e in envelopes if _is(e, "activation"))
-            if made.device_id == self._device
-        }
+        self._below = sublicenses.gather(self._db, envelopes)
+        for made in (self._open_activation(e) for e in envelopes if _is(e, "activation")):
+            mine = made.device_id == self._device
+            (self._activated if mine else self._elsewhere).add(made.license_id)
         steps: tuple[tuple[str, Callable[[Envelope], None]], ...] = (
             ("acknowledgement", self._chain),
             ("license", self._license),
+            ("sublicense", self._sublicense),
             ("activation", self._activation),
             ("lease", self._lease),
+            ("epoch-token", self._token),
         )
         for kind, step in steps:
             for envelope in envelopes:
                 if _is(envelope, kind):
                     step(envelope)
         self._open_logs()
+        for envelope in envelopes:
+            if _is(envelope, "repair"):
+                self._repair(envelope)
         for envelope in envelopes:
             if _is(envelope, "acknowledgement"):
                 self._acknowledge(envelope)
@@ -114,8 +149,16 @@ class _Import:
 
     def _license(self, envelope: Envelope) -> None:
         license = rights.verified(envelope, self._trusts).license
-        if license.devices.binding == "tpm":
-            raise SealpackError("DOC_CRIT", f"license {license.license_id} needs a TPM: not supported yet")
+        if license.devices.binding == "tpm" and self._key_store != keystore.TPM:
+            raise SealpackError(
+                "DOC_CRIT",
+                f"license {license.license_id} is bound to a TPM, and the keys of this machine are in files",
+                remedy="use a machine with a TPM that this user may use (/dev/tpmrm0) and a new state"
+                " directory, or ask the vendor for a license bound by key+fp",
+            )
+        if rights.stored(self._db, "sublicense", license.license_id) is not None:
+            raise SealpackError("LIC_CONFLICT", f"there is a sub-license {license.license_id} here")
+        self._renew_parent(envelope, license)
         if not self._is_ours(license):
             self.taken.others += 1
             return
@@ -143,19 +186,35 @@ class _Import:
             rights.forget(self._db, "lease", license.license_id)
 
     def _is_ours(self, license: License) -> bool:
-        """A license bound to devices is kept only with an activation of this one."""
+        """A license bound to devices is kept only with an activation of this one, or for provisional use.
+
+        What came with another device's activation was sent to that one.
+        """
         return (
             license.devices.binding == "none"
             or license.license_id in self._activated
             or rights.stored(self._db, "activation", license.license_id) is not None
+            or (
+                license.provisional is not None
+                and license.license_id not in self._elsewhere
+                and not any(pair.parent_id == license.license_id for pair in self._below.values())
+            )
         )
 
     def _stored_license(self, license_id: str) -> License | None:
         """The stored license, unless its signer is no longer believed: then a new one takes its place."""
         envelope = rights.stored(self._db, "license", license_id)
         if envelope is None:
-            return None
+            return self._stored_sublicense(license_id)
         return _still(lambda: rights.verified(envelope, self._trusts).license)
+
+    def _stored_sublicense(self, license_id: str) -> License | None:
+        """What a stored sub-license and its parent allow."""
+        envelope = rights.stored(self._db, "sublicense", license_id)
+        parent = rights.stored(self._db, "parent", license_id)
+        if envelope is None or parent is None:
+            return None
+        return _still(lambda: rights.chain(envelope, parent, self._trusts)[0].license)
 
     def _require_no_older(self, license: License) -> None:
         """A stored license that is no longer believed gives way to itself signed anew, or to a newer one."""
@@ -170,7 +229,63 @@ class _Import:
             )
 
     def _open_activation(self, envelope: Envelope) -> Activation:
+        found = self._chain_below(envelope)
+        if found is not None:
+            return found.open_activation(envelope)
         return self._under(lambda trust: Activation.open(envelope, trust))
+
+    def _open_lease(self, envelope: Envelope) -> Lease:
+        found = self._chain_below(envelope)
+        if found is not None:
+            return found.open_lease(envelope)
+        return self._under(lambda trust: Lease.open(envelope, trust))
+
+    def _chain_below(self, envelope: Envelope) -> Chain | None:
+        """The sub-license that a document is about, when its delegate signed the document."""
+        name = sublicenses.license_id(envelope)
+        pair = self._below.get(name)
+        listed = any(sig.keyid in t.keyring.entries for t in self._trusts for sig in envelope.signatures)
+        if pair is None or pair.parent is None or listed:  # by an issuer, whom no delegate's fault concerns
+            return None
+        found, _ = rights.chain(pair.sublicense, pair.parent, self._trusts)
+        return found if found.signed(envelope) else None
+
+    def _anchor_own(self, envelope: Envelope, issued_at: int) -> None:
+        """What the license's issuer dated proves the time; what a delegate dated proves nothing."""
+        if self._chain_below(envelope) is None:
+            timekeeper.anchor(self._db, issued_at)
+
+    def _sublicense(self, envelope: Envelope) -> None:
+        said = Sublicense.read(envelope)
+        pair = self._below[said.license_id]
+        if pair.parent is None:
+            raise SealpackError(
+                "LIC_MISSING", f"sub-license {said.license_id} came without license {said.parent.license_id}"
+            )
+        license = rights.chain(envelope, pair.parent, self._trusts)[0].license
+        if rights.stored(self._db, "license", said.license_id) is not None:
+            raise SealpackError("LIC_CONFLICT", f"there is a license {said.license_id} here, of another kind")
+        activated = rights.stored(self._db, "activation", said.license_id) is not None
+        if said.license_id not in self._activated and not activated:
+            self.taken.others += 1
+            return
+        old = rights.stored(self._db, "sublicense", said.license_id)
+        if old is not None and _is_old(Sublicense.read(old), said):
+            self.taken.known += 1
+            return
+        rights.keep(self._db, "sublicense", said.license_id, envelope)
+        rights.keep(self._db, "parent", said.license_id, pair.parent)
+        timekeeper.anchor(self._db, license.issued_at)
+        if old is None:
+            self._adopt_lease(license)
+        self.taken.licenses.append(said.license_id)
+
+    def _renew_parent(self, envelope: Envelope, license: License) -> None:
+        """A newer parent bounds the sub-licenses below it from now on."""
+        for name in sublicenses.below(self._db, license):
+            rights.keep(self._db, "parent", name, envelope)
+            timekeeper.anchor(self._db, license.issued_at)
+            self.taken.licenses.append(license.license_id)
 
     def _activation(self, envelope: Envelope) -> None:
         made = self._open_activation(envelope)
@@ -183,20 +298,23 @@ class _Import:
         if stored is not None and same and _still(lambda: self._open_activation(stored)) is not None:
             self.taken.known += 1
             return
+        closing.require_newer(self._db, made)
         license = self._stored_license(made.license_id)
         if license is None or license.digest != made.license_digest:
             raise SealpackError(
                 "LIC_MISSING", f"the activation is for a license {made.license_id} that did not come with it"
             )
-        self._require_issuer(Activation, envelope, license)
-        self._answer(made)
+        if self._chain_below(envelope) is None:
+            self._require_issuer(Activation, envelope, license)
+        self._answer(made, again=stored is not None and _renews(made, Activation.read(stored)))
         rights.keep(self._db, "activation", made.license_id, envelope)
-        timekeeper.anchor(self._db, made.issued_at)
+        clones.decide(self._db, made.license_id, made.epoch)
+        self._anchor_own(envelope, made.issued_at)
         self.taken.activations.append(made.license_id)
 
     def _require_issuer(
         self,
-        document: type[Activation] | type[Lease] | type[Acknowledgement],
+        document: type[Activation | Lease | EpochToken | Repair | Acknowledgement],
         envelope: Envelope,
         license: License | None,
     ) -> None:
@@ -204,36 +322,85 @@ class _Import:
         if license is not None:
             self._under(lambda trust: document.open(envelope, trust, license.issuer))
 
-    def _answer(self, made: Activation) -> None:
-        """Bind the activation to the one request it answers."""
+    def _answer(self, made: Activation | Repair, *, again: bool = False) -> None:
+        """Bind an activation or a repair to the one request it answers; a renewal may answer it `again`."""
+        what = "activation" if isinstance(made, Activation) else "repair"
         row = self._db.execute(
             "SELECT digest, answered FROM requests WHERE nonce=?", (made.nonce,)
         ).fetchone()
         if row is None or row[0] != made.request_digest:
-            raise SealpackError("ACTIVATION_NONCE", "the activation answers a request this device never made")
-        if row[1] is not None and row[1] != made.digest:
+            raise SealpackError("ACTIVATION_NONCE", f"the {what} answers a request this device never made")
+        if not again and row[1] is not None and row[1] != made.digest:
             raise SealpackError(
-                "ACTIVATION_NONCE", "the activation answers a request that was answered before"
+                "ACTIVATION_NONCE", f"the {what} answers a request that was answered before"
             )
         self._db.execute("UPDATE requests SET answered=? WHERE nonce=?", (made.digest, made.nonce))
 
     def _lease(self, envelope: Envelope) -> None:
-        lease = self._under(lambda trust: Lease.open(envelope, trust))
+        lease = self._open_lease(envelope)
         if lease.device_id != self._device:
             self.taken.others += 1
             return
         license = self._stored_license(lease.license_id)
-        self._require_issuer(Lease, envelope, license)
+        if self._chain_below(envelope) is None:
+            self._require_issuer(Lease, envelope, license)
+        else:
+            sublicenses.require_past(self._db, lease)
         if license is not None:  # before that nobody can say whether its issuer speaks for the license
-            timekeeper.anchor(self._db, lease.issued_at)
+            self._anchor_own(envelope, lease.issued_at)
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
-            old = _still(lambda: self._under(lambda trust: Lease.open(stored, trust)))
-            if old is not None and (old.epoch, old.lease_seq) >= (lease.epoch, lease.lease_seq):
+            old = _still(lambda: self._open_lease(stored))
+            if old is not None and _rank(old) >= _rank(lease):
                 self.taken.known += 1
                 return
         rights.keep(self._db, "lease", lease.license_id, envelope)
         self.taken.leases.append(lease.license_id)
+
+    def _token(self, envelope: Envelope) -> None:
+        """Leave to begin a further log, from the issuer of a license that is here; the highest one counts."""
+        token = self._under(lambda trust: EpochToken.open(envelope, trust))
+        license = self._stored_license(token.license_id)
+        if token.device_id != self._device or license is None:
+            self.taken.others += 1
+            return
+        self._require_issuer(EpochToken, envelope, license)
+        stored = rights.stored(self._db, "epoch-token", token.license_id)
+        if stored is not None:
+            old = _still(lambda: self._under(lambda trust: EpochToken.open(stored, trust)))
+            if old is not None and old.epoch >= token.epoch:
+                self.taken.known += 1
+                return
+        rights.keep(self._db, "epoch-token", token.license_id, envelope)
+        clones.decide(self._db, token.license_id, token.epoch)
+        self.taken.tokens.append(token.license_id)
+
+    def _repair(self, envelope: Envelope) -> None:
+        """An issuer's word about this device; only for a license that is here, by its own issuer."""
+        made = self._under(lambda trust: Repair.open(envelope, trust))
+        if made.device_id != self._device:
+            self.taken.others += 1
+            return
+        license = self._stored_license(made.license_id)
+        if license is None:
+            raise SealpackError("LIC_MISSING", f"the repair is for license {made.license_id}, not known here")
+        self._require_issuer(Repair, envelope, license)
+        row = self._db.execute("SELECT answered FROM requests WHERE nonce=?", (made.nonce,)).fetchone()
+        if row is not None and row[0] == made.digest:
+            self.taken.known += 1
+            return
+        self._answer(made)
+        rights.keep(self._db, "repair", made.license_id, envelope)
+        clones.decide(self._db, made.license_id, made.epoch or 0)
+        timekeeper.anchor(self._db, made.issued_at)
+        if made.now is not None:
+            moved = timekeeper.repair(self._db, made.now)
+            lapses.note_repaired(self._db, self._signer, made.license_id, moved)
+        activation = rights.stored(self._db, "activation", made.license_id)
+        if made.fingerprint is not None and activation is not None:
+            accepted = self._open_activation(activation)
+            fingerprint.replace(self._db, accepted, made.nonce, made.fingerprint, self._home.secret())
+        self.taken.repairs.append(made.license_id)
 
     def _open_logs(self) -> None:
         """Every license that may run here has a log, begun when its activation is taken."""
@@ -243,20 +410,30 @@ class _Import:
             if found is None:
                 continue
             license, activation = found.license, found.activation
-            if license.devices.binding != "none" and activation is None:
-                continue
-            existing = log.find(self._db, license_id)
-            if existing is not None and existing.epoch >= (activation.epoch if activation else 0):
+            if license.devices.binding != "none" and activation is None and license.provisional is None:
                 continue
             moment = timekeeper.observe(self._db)
+            try:
+                existing = epochs.catch_up(self._db, self._signer, found, moment)
+            except SealpackError as error:
+                if error.code != "STATE_ROLLED_BACK":
+                    raise
+                self._rolled_back.add(license_id)  # the remedy comes as a document: they are taken all the same
+                continue
+            if existing is not None and existing.epoch >= (activation.epoch if activation else 0):
+                continue
             root = found.trust.root_digest
             log.create(self._db, self._signer, license, activation, root, self._device, moment)
 
     def _acknowledge(self, envelope: Envelope) -> None:
         ack = self._under(lambda trust: Acknowledgement.open(envelope, trust))
         found = log.find(self._db, ack.license_id)
+        frozen = self._freeze(ack, envelope, found)
         if found is None or found.origin != ack.origin or ack.device_id != self._device:
-            self.taken.others += 1
+            if frozen:
+                self._tell(ack)
+            else:
+                self.taken.others += 1
             return
         license = self._stored_license(ack.license_id)
         self._require_issuer(Acknowledgement, envelope, license)
@@ -265,22 +442,45 @@ class _Import:
         if self._is_known(ack, envelope, found):
             self.taken.known += 1
             return
-        _advance(self._db, found, ack)
+        try:
+            _advance(self._db, found, ack)
+        except SealpackError:
+            if not frozen:
+                raise
+            self._tell(ack)  # settlement holds the other machine's history
+            return
+        if not ack.frozen:
+            rights.forget(self._db, clones.KIND, ack.license_id)
         rights.keep(self._db, "acknowledgement", ack.license_id, envelope)
         if ack.lease is not None:
             self._lease(ack.lease)
-        writer = Writer(self._db, found, self._signer, timekeeper.observe(self._db))
-        writer.add(
-            records.ACKNOWLEDGED,
-            digest=ack.digest,
-            ack_seq=ack.ack_seq,
-            size=ack.size,
-            server_time=ack.server_time,
-        )
-        writer.finish()
+        if not closing.is_ended(self._db, found) and ack.license_id not in self._rolled_back:
+            writer = Writer(self._db, found, self._signer, timekeeper.observe(self._db))
+            writer.add(
+                records.ACKNOWLEDGED,
+                digest=ack.digest,
+                ack_seq=ack.ack_seq,
+                size=ack.size,
+                server_time=ack.server_time,
+            )
+            writer.finish()
+        self._tell(ack)
+
+    def _tell(self, ack: Acknowledgement) -> None:
         self.taken.acknowledgements.append(ack.origin)
         if ack.statement:
             self.taken.statements.append(ack.statement)
+
+    def _freeze(self, ack: Acknowledgement, envelope: Envelope, found: Log | None) -> bool:
+        """Remember a fork that settlement states; False for none, or one that is decided already."""
+        license = self._stored_license(ack.license_id)
+        if not ack.frozen or ack.device_id != self._device or license is None:
+            return False
+        self._require_issuer(Acknowledgement, envelope, license)
+        if clones.is_decided(self._db, ack, found):
+            return False
+        rights.keep(self._db, clones.KIND, ack.license_id, envelope)
+        return True
 
     def _is_known(self, ack: Acknowledgement, envelope: Envelope, found: Log) -> bool:
         if ack.ack_seq > found.ack_seq:
@@ -311,7 +511,21 @@ def _version(envelope: Envelope) -> int:
     return documents.payload_fields(envelope, documents.kind_of(envelope)).integer("version")
 
 
-def _is_old(old: License, new: License) -> bool:
+def _renews(made: Activation, old: Activation) -> bool:
+    """Whether an activation is the one here given again, later, for the newer license that came with it.
+
+    The license here is `made`'s by now, and licenses only ever get newer.
+    """
+    same = (made.nonce, made.epoch) == (old.nonce, old.epoch)
+    return same and made.license_digest != old.license_digest and made.issued_at > old.issued_at
+
+
+def _rank(lease: Lease) -> tuple[int, int, int]:
+    """Which of two leases counts. A renewal's is numbered as the first one, and later."""
+    return lease.epoch, lease.lease_seq, lease.issued_at
+
+
+def _is_old(old: License | Sublicense, new: License | Sublicense) -> bool:
     """True for the license already here; refuses an older or a contradicting one."""
     if new.seq == old.seq and new.digest != old.digest:
         raise SealpackError(

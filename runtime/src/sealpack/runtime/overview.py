@@ -7,25 +7,39 @@ from dataclasses import replace
 from typing import Any
 
 from sealpack.format.errors import SealpackError
-from sealpack.runtime import admission, anchors, api, device, log, machine, rights, store, timekeeper
+from sealpack.runtime import (
+    admission,
+    anchors,
+    api,
+    closing,
+    device,
+    lapses,
+    log,
+    machine,
+    rights,
+    store,
+    timekeeper,
+)
 from sealpack.runtime.log import Log
 from sealpack.runtime.rights import Rights
 from sealpack.runtime.state import State
 from sealpack.runtime.store import Installed
 from sealpack.runtime.timekeeper import Moment
-from sealpack.runtime.words import day, plural
+from sealpack.runtime.words import day, duration, plural
 
 SCHEMA = "sealpack/status/v1"
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 # What happens past a limit, where a call is not simply refused.
 _PAST = {"deny": "", "bill": ", then billed", "throttle": ", then slower", "warn": ", then a warning"}
+_KEPT = {None: "", "file": ", its keys in files (0600)", "tpm": ", its keys sealed in the TPM"}
 
 Used = dict[tuple[str, str], int]
 
 
 def gather(state: State) -> dict[str, Any]:
     """The status as plain values. Looks at the clock (and remembers it), changes nothing else."""
-    signer = device.key(state.home) if state.home.device_key.exists() else None
+    here = device.Surroundings(state.home)
+    signer = device.key(state.home) if here.key_store else None
     name = device.name(signer) if signer else None
     bundles = store.installed(state)
     with state.write() as db:
@@ -33,13 +47,14 @@ def gather(state: State) -> dict[str, Any]:
     with state.read() as db:
         trusts = anchors.believed(db)
         licenses = [
-            _license(db, rights.read(db, license_id, trusts), name or "", bundles, moment)
+            _license(db, rights.read(db, license_id, trusts), name or "", bundles, moment, here)
             for license_id in rights.license_ids(db)
         ]
     status = {
         "schema": SCHEMA,
         "state": str(state.home.path),
         "device_id": name,
+        "key_store": here.key_store,
         "runtime": machine.runtime_version(),
         "roots": [trust.root_digest for trust in trusts],
         "clock": {"accepted": moment.times.soft // 1000, "skew_s": moment.times.skew // 1000},
@@ -66,13 +81,18 @@ def _next_step(status: dict[str, Any]) -> str | None:
 
 
 def _license(
-    db: sqlite3.Connection, found: Rights, device_id: str, bundles: list[Installed], moment: Moment
+    db: sqlite3.Connection,
+    found: Rights,
+    device_id: str,
+    bundles: list[Installed],
+    moment: Moment,
+    here: device.Surroundings,
 ) -> dict[str, Any]:
     license = found.license
     history = log.find(db, license.license_id)
     covered = [b for b in bundles if license.covers(b.bundle_id, b.version, b.bundle_digest)]
     used = _used(db, license.license_id)
-    standing = [_standing(db, found, bundle, device_id, history, moment, used) for bundle in covered]
+    standing = [_standing(db, found, bundle, device_id, history, moment, used, here) for bundle in covered]
     carried = license.receipts == "required"
     ends = admission.end_of(license, history.started if history else None)
     lease_ends = admission.lease_end(license, found.lease) if found.lease else None
@@ -88,6 +108,8 @@ def _license(
         "lease": None if found.lease is None else {"seq": found.lease.lease_seq, "settle_by": lease_ends},
         "quota": _quota(found, covered, moment, used),
         "standing": standing,
+        "provisional": _provisional(db, found, moment),
+        "break_glass": _glass(db, found, moment),
         "carried": carried,
         "receipts": None
         if history is None
@@ -100,6 +122,32 @@ def _license(
     }
 
 
+def _provisional(db: sqlite3.Connection, found: Rights, moment: Moment) -> dict[str, int] | None:
+    """What is left before the activation: calls and seconds; None when it is not about that."""
+    license = found.license
+    terms = license.provisional
+    if terms is None or license.devices.binding == "none" or found.activation is not None:
+        return None
+    since = lapses.provisional(db, license.license_id)
+    spent = since.at(moment.times.soft) if since else 0
+    used = lapses.calls(db, license.license_id)
+    return {
+        "calls": terms.calls,
+        "calls_left": max(0, terms.calls - used),
+        "s": terms.s,
+        "s_left": max(0, terms.s - spent // 1000),
+    }
+
+
+def _glass(db: sqlite3.Connection, found: Rights, moment: Moment) -> dict[str, Any] | None:
+    """The glass broken for the present lease: why, since when, and how many seconds it still lasts."""
+    glass = lapses.glass(db, found)
+    if glass is None:
+        return None
+    left = glass.left(moment.times.soft)
+    return {"reason": glass.reason, "began": glass.began // 1000, "left_s": left // 1000}
+
+
 def _standing(
     db: sqlite3.Connection,
     found: Rights,
@@ -108,13 +156,16 @@ def _standing(
     history: Log | None,
     moment: Moment,
     used: Used,
+    here: device.Surroundings,
 ) -> dict[str, Any]:
     """Whether a bundle may run one small call now, as admission would say it."""
     build = rights.build_of(bundle)
-    surroundings = (machine.in_virtual_machine(), machine.in_container())
-    facts = api.facts_of(db, found, build, device_id, history, moment, surroundings)
+    facts = api.facts_of(db, found, build, device_id, history, moment, here)
     entry: dict[str, Any] = {"bundle_id": bundle.bundle_id, "version": bundle.version}
     try:
+        refusal = closing.refusal(db, found.license.license_id)
+        if refusal is not None:
+            raise refusal
         verdict = admission.admit(replace(facts, used=used), {"calls": 1, "items": 1})
     except SealpackError as error:
         return {**entry, "may_run": False, "code": error.code, "detail": error.message, "next": error.remedy}
@@ -142,7 +193,7 @@ def _quota(found: Rights, covered: list[Installed], moment: Moment, used: Used) 
             "limit": bound.cap,
             "used": used.get((bound.period, bound.meter), 0),
             "left": max(0, bound.cap - used.get((bound.period, bound.meter), 0)),
-            "on_exceed": bound.rule.on_exceed if bound.rule else "deny",
+            "on_exceed": bound.rule.on_exceed if bound.rule else admission.at_ceiling(found.license),
             "hard_cap": bound.rule.hard_cap if bound.rule else None,
             "amount": admission.amount(bound, bound.cap),
             "window": admission.window_of(bound),
@@ -155,7 +206,7 @@ def to_text(status: dict[str, Any]) -> str:
     """The status for people."""
     clock = status["clock"]
     lines = [
-        f"device   {status['device_id'] or 'not activated yet'}",
+        f"device   {status['device_id'] or 'not activated yet'}" + _KEPT[status["key_store"]],
         f"state    {status['state']}",
         f"clock    {day(clock['accepted'])}" + _skew(clock["skew_s"]),
     ]
@@ -183,6 +234,13 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
     lines = [f"license  {license['license_id']} ({license['tier']}) for {license['customer']}, {ends}"]
     if license["lease"] and license["lease"]["settle_by"]:
         lines.append(f"  lease    settle by {day(license['lease']['settle_by'])}")
+    if provisional := license["provisional"]:
+        left = f"{provisional['calls_left']:,} of {plural(provisional['calls'], 'call')}"
+        hours = f"{duration(provisional['s_left'])} of {duration(provisional['s'])}"
+        lines.append(f"  provisional {left} and {hours} left; next: `sealpack activate request --out FILE`")
+    if glass := license["break_glass"]:
+        left = f"{duration(glass['left_s'])} left" if glass["left_s"] else "over"
+        lines.append(f"  break-glass since {day(glass['began'])}, {left}: {glass['reason']}")
     for quota in license["quota"]:
         left = f"{quota['left']:,} of {quota['amount']} left {quota['window']}"
         lines.append(f"  quota    {left}{_PAST[quota['on_exceed']]}")
