@@ -166,7 +166,7 @@ class Site:
         made = Lease(
             license_id,
             device_id,
-            0,
+            more.get("epoch", 0),
             seq,
             more.get("issued_at", T0),
             more.get("expires"),

@@ -102,7 +102,7 @@ def default_path() -> Path:
 
 
 def marks_path() -> Path | None:
-    """Where high-water marks are kept, away from the state: `SEALPACK_MARKS`, else the user's state directory.
+    """Where high-water marks are kept, away from the state: `SEALPACK_MARKS`, else in the user's own.
 
     None where there is no such place.
     """

@@ -25,6 +25,7 @@ from functools import partial
 from sealpack.format import records
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey, PublicKey
+from sealpack.format.license import Rate
 from sealpack.format.values import METERS
 from sealpack.runtime import admission, log, owners, timekeeper
 from sealpack.runtime.admission import Facts, Load, Verdict
@@ -89,6 +90,8 @@ class _Ahead:
     facts: Facts
     quota: Verdict
     version: int  # of the database when the facts were read
+    rated: bool  # calls are limited per second, at once or to some processes
+    verdict: Verdict | None = None  # of the newest moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class Ledger:
         self._running = _Running()
         self._generation = 0
         self._unwritten: list[_Unwritten] = []
+        self._facts: tuple[int, Facts] | None = None  # as last read, at that version of the database
         self._last: Moment | None = None  # when the database last saw the clock
         self._ended = 0.0  # when the call before ended, on the monotonic clock
         self._busy = False
@@ -181,22 +185,25 @@ class Ledger:
         ahead = self._ahead
         if ahead is None or self._last is None or not kind.same(self._kind) or os.getpid() != self._pid:
             return None
-        if any(ahead.begun[meter] + want[meter] > ahead.held[meter] for meter in HELD):
-            return None
+        begun, held = ahead.begun, ahead.held
+        for meter in HELD:
+            if begun[meter] + want[meter] > held[meter]:
+                return None
         moment = timekeeper.glance(self._last)
         if moment is None or moment.times.soft >= ahead.until or not self._is_current(ahead, kind, moment):
             return None
-        facts = replace(ahead.facts, times=moment.times)
         try:
-            standing = admission.check_standing(facts)
-            if standing.delay_ms:
+            if ahead.verdict is None or moment is not self._last:
+                facts = replace(ahead.facts, times=moment.times)
+                ahead.verdict = admission.check_standing(facts) + ahead.quota
+            if ahead.verdict.delay_ms:
                 return None
-            _, place = self._pass(facts, moment, admission.check_rate)
+            place = self._pass(ahead.facts, moment, admission.check_rate)[1] if ahead.rated else None
         except SealpackError:
             return None
         self._last = moment
         self._begin(ahead, want)
-        return Ticket(ahead.id, standing + ahead.quota, want, place, ahead=True)
+        return Ticket(ahead.id, ahead.verdict, want, place, ahead=True)
 
     def _is_current(self, ahead: _Ahead, kind: _Kind, moment: Moment) -> bool:
         """Whether license and lease are still the ones under which was held; other facts are read again."""
@@ -208,7 +215,8 @@ class Ledger:
         held = ahead.facts
         if (facts.license, facts.lease, facts.epoch) != (held.license, held.lease, held.epoch):
             return False
-        ahead.facts, ahead.version = facts, version
+        self._facts = version, facts
+        ahead.facts, ahead.version, ahead.verdict = facts, version, None
         return True
 
     def _begin(self, ahead: _Ahead, want: Meters, sign: int = 1) -> None:
@@ -251,7 +259,8 @@ class Ledger:
                 found = _require_log(db, kind.license_id)
                 # A refusal is kept, not raised: what was swept and observed must be committed all the same.
                 try:
-                    facts = self._complete(db, kind.facts_in(db, found, moment), found, moment)
+                    self._facts = self._state.version(), kind.facts_in(db, found, moment)
+                    facts = self._complete(db, self._facts[1], found, moment)
                     verdict, place = self._pass(facts, moment, lambda f: admission.admit(f, want))
                     name = log.route_for(db, found, kind.route)
                 except SealpackError as error:
@@ -463,7 +472,9 @@ class Ledger:
         if kind is None or not (self._busy or running.calls):
             return None
         version = self._state.version()
-        facts = self._complete(db, kind.facts_in(db, found, moment), found, moment)
+        if self._facts is None or self._facts[0] != version:  # somebody else wrote since they were read
+            self._facts = version, kind.facts_in(db, found, moment)
+        facts = self._complete(db, self._facts[1], found, moment)
         quota, calls = Verdict(), 0
         # What is provisional is counted call by call.
         if self._busy and facts.provisional is None and log.find_number(db, found.license_id) == found.log:
@@ -489,6 +500,7 @@ class Ledger:
             facts,
             quota,
             version,
+            facts.license.limits != Rate(),
         )
 
     def _affordable(self, facts: Facts) -> tuple[Verdict, int]:

@@ -43,7 +43,7 @@ class Gate:
         os.close(self._slots)
 
     def processes(self, limit: int) -> int:
-        """How many processes run under the license: looked up when one came or went, or there are too many."""
+        """How many processes run under the license: counted when one came or went, or there are too many."""
         changed = self._home.owners.stat().st_mtime_ns
         if self._seen is None or self._seen[0] != changed or self._seen[1] > limit:
             self._seen = changed, owners.processes(self._home, self._license_id)
