@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test coverage bars fuzz check frozen docs clean
+.PHONY: demo test coverage bars fuzz adversarial check frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sealpack demo
@@ -34,6 +34,10 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tests/fuzz all --seconds $(SECONDS)
 	$(BIN)/python tests/fuzz structural
+
+# The table of attacks: what each gets, and how many cases show it.
+adversarial: $(VENV)/.installed-dev
+	$(BIN)/python tests/adversarial
 
 frozen: $(VENV)/.installed-dev
 	$(BIN)/python packaging/freeze.py

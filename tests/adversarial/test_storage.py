@@ -56,6 +56,15 @@ class SmallDisk:
         resource.setrlimit(resource.RLIMIT_FSIZE, self._limits)
         (self.folder / "filler").unlink(missing_ok=True)
 
+    def read_only(self, yes: bool) -> None:
+        if MAY_MOUNT:
+            options = f"remount,{'ro' if yes else 'rw'}"
+            subprocess.run(["mount", "-o", options, str(self.folder)], check=True)
+            return
+        for path in self.folder.glob("state.db*"):
+            path.chmod(0o400 if yes else 0o600)
+        self.folder.chmod(0o500 if yes else 0o700)
+
     def close(self) -> None:
         self.free()
         if MAY_MOUNT:
@@ -129,12 +138,11 @@ def test_a_disk_that_is_full_when_documents_come(site: Site, disk: SmallDisk) ->
     assert site.take(parcel).count == 3
 
 
-@pytest.mark.skipif(not MAY_MOUNT, reason="without mount: tests/runtime/test_crash.py shows it unprivileged")
 def test_a_disk_that_became_read_only(site: Site, disk: SmallDisk) -> None:
     site.ready()
-    subprocess.run(["mount", "-o", "remount,ro", str(site.state_dir)], check=True)
+    disk.read_only(True)
     refused("STORE_READONLY", lambda: open_runtime(site))
-    subprocess.run(["mount", "-o", "remount,rw", str(site.state_dir)], check=True)
+    disk.read_only(False)
     with open_runtime(site) as runtime:
         runtime.infer(INPUT)
     assert statuses(site) == ["ok"]

@@ -16,18 +16,23 @@ from support.site import T0, Site, make_license, seal_license
 import sealpack.runtime
 from sealpack.format import canonical, documents
 from sealpack.format.acknowledgement import Acknowledgement
-from sealpack.format.activation import Activation, ActivationRequest, Lease
+from sealpack.format.activation import Activation, ActivationRequest, Lease, log_origin
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import open_evidence
 from sealpack.format.keys import PrivateKey
-from sealpack.format.license import open_license
+from sealpack.format.license import Delegation, Devices, open_license
+from sealpack.format.repair import Repair
 from sealpack.format.trust import Trust
-from sealpack.runtime import device, log, receipts
+from sealpack.runtime import device, log, receipts, rights
 from sealpack.runtime.api import Runtime
 
 WRONG_ROLE = PrivateKey.from_scalar(0x1005)  # in the keyring of :func:`trust`, with a role nothing here needs
+
+DELEGATE = PrivateKey.from_seed(b"sealpack-test-adversarial-deleg.")
 
 
 def open_runtime(site: Site, name: str = "tiny", **options: Any) -> Runtime:
@@ -181,6 +186,46 @@ def exhibits(site: Site) -> dict[str, Exhibit]:
         "activation-request": Exhibit(request, device.key(site.home), ActivationRequest.open, imported=False),
         "evidence": Exhibit(
             evidence.sealed(), evidence.ASSESSOR, lambda e: open_evidence(e, believed), imported=False
+        ),
+    } | later_exhibits(site, believed)
+
+
+def later_exhibits(site: Site, believed: Trust) -> dict[str, Exhibit]:
+    """What came after the first kinds: leave for a further log, repairs, closed seats, sub-licenses."""
+    key, name = device.key(site.home), device.name(device.key(site.home))
+    asked = ActivationRequest.open(device_request(site))
+    repair = Repair("L-1", name, asked.digest, asked.nonce, T0 + 5, now=T0 + 5)
+    closed = Deactivation(
+        "L-1", key.public, 0, log_origin("L-1", name, 0), 2, "ab" * 32, "cd" * 32, "ef" * 16, T0, {"calls": 1}
+    )
+    parent = make_license(
+        license_id="L-3", devices=Devices("key", 10), delegation=Delegation((DELEGATE.public.pem,))
+    )
+    above = seal_license(parent)
+    stated = {"license_id": "L-3", "seq": 1, "digest": above.digest}
+    below = documents.seal(
+        "sublicense", {"license_id": "L-3.ward", "seq": 1, "issued_at": T0, "parent": stated}, DELEGATE
+    )
+    answer = Activation("L-3.ward", below.digest, name, asked.device_key, asked.digest, asked.nonce, T0)
+    return {
+        "epoch-token": Exhibit(
+            documents.seal("epoch-token", EpochToken("L-1", name, 1, T0).to_dict(), world.SETTLEMENT),
+            world.SETTLEMENT,
+            lambda e: EpochToken.open(e, believed, world.ISSUER),
+        ),
+        "repair": Exhibit(
+            documents.seal("repair", repair.to_dict(), world.LICENSER),
+            world.LICENSER,
+            lambda e: Repair.open(e, believed, world.ISSUER),
+        ),
+        "deactivation": Exhibit(
+            documents.seal("deactivation", closed.to_dict(), key), key, Deactivation.open, imported=False
+        ),
+        "sublicense": Exhibit(
+            below,
+            DELEGATE,
+            lambda e: rights.chain(e, above, [believed]),
+            (above, documents.seal("activation", answer.to_dict(), DELEGATE)),
         ),
     }
 

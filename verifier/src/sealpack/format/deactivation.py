@@ -47,7 +47,7 @@ class Deactivation:
 
     @classmethod
     def open(cls, envelope: Envelope) -> Deactivation:
-        """Verify the proof against the key inside it, then read it; DOC_SCHEMA, SIG_INVALID.
+        """Verify the proof against the key inside it, then read it; DOC_SCHEMA, SIG_*.
 
         Whose device that is, an activation says.
         """
@@ -57,6 +57,8 @@ class Deactivation:
         if key.scheme != ED25519 or len(envelope.signatures) != 1:
             raise SealpackError("DOC_SCHEMA", "deactivation is not signed by one Ed25519 device key")
         key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
+        if envelope.signatures[0].keyid != key.keyid:
+            raise SealpackError("SIG_KEY_UNKNOWN", "deactivation names another key than the device's")
         made = cls(
             f.text("license_id", pattern=IDENTIFIER),
             key,
