@@ -421,6 +421,25 @@ def test_an_advisory_license_never_denies_but_logs_and_bills(
     assert kinds.count("u") == 3 and kinds.count("d") == 1  # the one refusal, before
 
 
+def test_what_cannot_be_written_down_is_not_run(
+    site: Site, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ready(make_license(enforcement="advisory", exp=T0 + DAY))
+    clocks.run(2 * DAY)
+
+    def full(*_: object) -> None:
+        raise SealpackError("STORE_FULL", "the disk is full")
+
+    with open_runtime(site) as runtime:
+        with monkeypatch.context() as broken:
+            broken.setattr(lapses, "note_waived", full)
+            refused("STORE_FULL", lambda: runtime.infer(INPUT))
+        runtime.infer(INPUT)
+    with site.state() as opened, opened.read() as db:
+        assert lapses.calls(db, "L-1") == 1
+        assert db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+
+
 def set_clocks(clocks: Clocks, seconds: float | None) -> None:
     if seconds is None:
         clocks.wall = None

@@ -93,9 +93,7 @@ def take(state: State, parcels: Iterable[Parcel]) -> Taken:
 class _Import:
     """One import inside one transaction."""
 
-    def __init__(
-        self, db: Connection, signer: PrivateKey, key_store: str | None, home: Home
-    ) -> None:
+    def __init__(self, db: Connection, signer: PrivateKey, key_store: str | None, home: Home) -> None:
         self._home = home
         self._db = db
         self._signer = signer
@@ -331,9 +329,7 @@ class _Import:
         if row is None or row[0] != made.request_digest:
             raise SealpackError("ACTIVATION_NONCE", f"the {what} answers a request this device never made")
         if not again and row[1] is not None and row[1] != made.digest:
-            raise SealpackError(
-                "ACTIVATION_NONCE", f"the {what} answers a request that was answered before"
-            )
+            raise SealpackError("ACTIVATION_NONCE", f"the {what} answers a request that was answered before")
         self._db.execute("UPDATE requests SET answered=? WHERE nonce=?", (made.digest, made.nonce))
 
     def _lease(self, envelope: Envelope) -> None:
