@@ -186,6 +186,9 @@ def _deactivations(add: Any) -> None:
     twice = Envelope(good.payload_type, good.payload, good.signatures * 2)
     add("two-signatures", "Two signatures.", "DOC_SCHEMA", twice)
     add("p256", "A device key of another scheme.", "DOC_SCHEMA", made(CREATOR, device_key=CREATOR.public.pem))
+    (signature,) = good.signatures
+    renamed = replace(good, signatures=(replace(signature, keyid=STRANGER.keyid),))
+    add("keyid", "The signature names another key.", "SIG_KEY_UNKNOWN", renamed)
     add("other-license", "The log of another license.", "DOC_SCHEMA", made(origin=log_origin("L-2", ID, 0)))
     add("other-epoch", "Another log than it says.", "DOC_SCHEMA", made(epoch=1))
     add("size-1", "A log that ends with its first record.", "DOC_SCHEMA", made(size=1))
