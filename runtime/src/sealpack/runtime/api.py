@@ -311,7 +311,6 @@ class Runtime:
                 ticket = self._ledger.reserve(
                     self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
                 )
-            lapses.note_waived(self._state, self._key, self.license_id, ticket.verdict)
             self._wait(ticket)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:
@@ -340,8 +339,12 @@ class Runtime:
                 self._running = False
 
     def _wait(self, ticket: Ticket) -> None:
-        """What throttling asks for. Who gives up while waiting has used nothing."""
+        """What throttling asks for. Who gives up while waiting has used nothing.
+
+        What an advisory license let pass is written down before.
+        """
         try:
+            lapses.note_waived(self._state, self._key, self.license_id, ticket.verdict)
             time.sleep(ticket.verdict.delay_ms / 1000)
         except BaseException:
             self._ledger.release(ticket)
