@@ -219,6 +219,15 @@ def test_a_parent_without_delegation_ends_what_stands_below(site: Site) -> None:
     site.take(Parcel((site.lease(name, NAME, 2, {"calls": 5}),)))  # the issuer's word is still taken
 
 
+def test_what_a_parent_gave_up_stands_in_no_other_licenses_way(site: Site) -> None:
+    ready(site)
+    site.activate(make_license(license_id="L-7"))
+    site.take(Parcel((seal_license(parent(seq=2, delegation=None)),)))
+    call(site)
+    with sealpack.runtime.open("acme/tiny", state=site.state_dir, threads=1) as runtime:
+        assert runtime.license_id == "L-7"
+
+
 @pytest.mark.parametrize("revoked", ["L-1", NAME])
 def test_a_revoked_parent_or_sublicense_ends_it(site: Site, revoked: str) -> None:
     ready(site)

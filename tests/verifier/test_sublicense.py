@@ -435,6 +435,12 @@ def test_the_delegate_speaks_for_no_other_license(license_id: str) -> None:
         assert caught.value.code == "SIG_KEY_UNKNOWN"
 
 
+def test_a_delegate_begins_only_the_first_log() -> None:
+    with pytest.raises(SealpackError) as caught:
+        opened(sub()).open_activation(activation(epoch=1))
+    assert caught.value.code == "SUBLICENSE_INVALID"
+
+
 @pytest.mark.parametrize("members", [{"lease_seq": 2}, {"key": OTHER}])
 def test_a_delegate_gives_only_the_first_lease(members: dict[str, Any]) -> None:
     with pytest.raises(SealpackError) as caught:

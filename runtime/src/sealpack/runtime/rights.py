@@ -75,6 +75,22 @@ def read(db: sqlite3.Connection, license_id: str, trusts: Sequence[Trust]) -> Ri
     return verified(envelope, trusts, *beside, parent=stored(db, "parent", license_id))
 
 
+def standing(db: sqlite3.Connection, names: Sequence[str], trusts: Sequence[Trust]) -> list[Rights]:
+    """:func:`read` for each; a sub-license whose parent gave it up stands in no other license's way."""
+    found: list[Rights] = []
+    ended: SealpackError | None = None
+    for name in names:
+        try:
+            found.append(read(db, name, trusts))
+        except SealpackError as error:
+            if error.code != "SUBLICENSE_INVALID":
+                raise
+            ended = error
+    if ended is not None and not found:
+        raise ended
+    return found
+
+
 def verified(
     license: Envelope,
     trusts: Sequence[Trust],

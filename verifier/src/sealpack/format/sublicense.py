@@ -104,6 +104,8 @@ class Chain:
         made = Activation.read(envelope)
         if made.license_id != self.license.license_id:
             raise _not_its_own("activation", made.license_id, self)
+        if made.epoch != 0:  # else every further log would begin with a lease of its own
+            raise SealpackError(_CODE, f"a delegate begins a device's first log alone, not log {made.epoch}")
         return made
 
     def open_lease(self, envelope: Envelope) -> Lease:
