@@ -183,7 +183,8 @@ class Runtime:
         activation = self._rights.activation
         key = device.key(self._state.home, create=activation is None)
         if activation is not None and activation.device_id != device.name(key):
-            raise SealpackError(
+            raise admission.refusal(
+                self._rights.license,
                 "DEVICE_MISMATCH",
                 f"license is for device {activation.device_id}, this is {device.name(key)}",
             )
@@ -455,7 +456,7 @@ def installed_rights(
     with state.read() as db:
         trusts = anchors.current(db)
         names = rights.license_ids(db) if wanted is None else [wanted]
-        return rights.choose([rights.read(db, name, trusts) for name in names], build, wanted, environment)
+        return rights.choose(rights.standing(db, names, trusts), build, wanted, environment)
 
 
 def _route(bundle: OpenBundle, found: Rights) -> dict[str, Any]:
