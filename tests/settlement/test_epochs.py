@@ -11,7 +11,7 @@ from support import world
 from support.books import NOW, Books
 from support.device import T0, Device, make_license
 
-from sealpack.format import documents
+from sealpack.format import documents, records
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Ceiling, Lease
 from sealpack.format.documents import Parcel
@@ -20,6 +20,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Allowance, LeaseTerms
 from sealpack.format.note import open_checkpoint
+from sealpack.format.repair import Repair
 from sealpack.settlement import billing, db, epochs, ingest
 from sealpack.settlement.reconcile import reconcile
 
@@ -223,6 +224,29 @@ def test_a_token_of_another_issuer_gives_no_leave(books: Books) -> None:
     assert books.code(third.export()) == "H215"
 
 
+def test_a_repair_that_names_a_log_gives_leave(books: Books) -> None:
+    first = Device().work(5)
+    third = first.restored().restored()
+    books.learn(first)
+    assert books.code(third.export()) == "H215"
+    for members, codes in ({"now": T0}, []), ({"epoch": 2}, ["OK"]):
+        made = Repair("L-1", first.id, "22" * 32, "33" * 16, T0, **members)
+        envelope = documents.seal("repair", made.to_dict(), world.LICENSER)
+        assert books.take("repair.license", Parcel((envelope,)).to_bytes()) == "1 repair"
+        assert released(books) == codes
+
+
+def test_a_device_that_was_deactivated_begins_no_log_by_itself(books: Books) -> None:
+    first = Device().work(5)
+    first.put(records.CLOSED, reason="deactivated")
+    second = first.restored().work(5)
+    books.learn(first)
+    assert books.code(first.export()) == "OK"
+    assert books.code(second.export()) == "H215"
+    books.take("leave.license", token(second))
+    assert released(books) == ["OK"]
+
+
 def test_a_log_that_names_nothing_before_it_has_no_leave(books: Books) -> None:
     first = Device().work(5)
     second = first.restored(previous=None, carried=None).work(5)
@@ -409,6 +433,22 @@ def test_the_issuers_word_after_a_fork(books: Books) -> None:
     found = opened(books, new)
     assert found.frozen is None and lease_of(found).epoch == 1
     assert opened(books, old).frozen
+
+
+def test_a_log_that_was_issued_after_a_fork_may_follow_either_history(books: Books) -> None:
+    old = Device(ALLOWANCE).work(20)
+    twin = old.clone().wait(1).use()
+    books.learn(old)
+    books.ingest(old.work(5).export())
+    assert books.code(twin.export()) == "H210"
+    new = twin.restored().work(2)
+    assert books.code(new.export()) == "H211"
+    books.take("leave.license", token(new))
+    assert released(books) == ["OK"]
+    assert books.code(twin.export()) == "H210"
+    found = opened(books, new)
+    assert found.frozen is None and lease_of(found).epoch == 1
+    assert agrees(books)
 
 
 def test_more_than_the_lease_allowed(books: Books) -> None:

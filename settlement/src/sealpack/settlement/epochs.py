@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from sealpack.format import records
 from sealpack.format.activation import log_origin
-from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
 from sealpack.format.logcheck import LogState
@@ -206,11 +205,11 @@ def of_license(connection: sa.Connection, license_id: str) -> list[Difference]:
 def newest_issued(
     connection: sa.Connection, license: License, device: str, activated: int, trust: Trust
 ) -> int:
-    """The highest log there is leave for in a document: a token, or the activation (log `activated`)."""
+    """The highest log there is leave for in a document: token, repair, or activation (log `activated`)."""
     found = [activated]
-    for envelope in registry.load_tokens(connection, license.license_id, device):
+    for envelope in registry.load_leave(connection, license.license_id, device):
         try:
-            found.append(EpochToken.open(envelope, trust, license.issuer).epoch)
+            found.append(registry.open_leave(envelope, trust, license.issuer).epoch or 0)
         except SealpackError:
             continue  # another issuer's, or its key was revoked since: no leave
     return max(found)
@@ -229,8 +228,10 @@ def check(connection: sa.Connection, identity: Identity, log: Log, growth: Growt
         said = Succession.of(genesis)
         if said is not None:
             _check_previous(said, log)
-            _check_leave(connection, identity, log.epoch, said, trust)
-            _check_older(connection, said, growth)
+            issued = not is_self_started(connection, identity, log.epoch, trust)
+            if not issued:
+                _check_leave(connection, identity, log.epoch, said)
+            _check_older(connection, said, growth, issued)
     _check_later(connection, log, growth)
 
 
@@ -244,12 +245,8 @@ def _check_previous(said: Succession, log: Log) -> None:
         raise Stopped("H214", f"the log says it follows {said.previous.origin}, which is no log before it")
 
 
-def _check_leave(
-    connection: sa.Connection, identity: Identity, epoch: int, said: Succession, trust: Trust
-) -> None:
+def _check_leave(connection: sa.Connection, identity: Identity, epoch: int, said: Succession) -> None:
     """A log beyond the issued ones: one for each lease or year, and it must say what it follows; H215."""
-    if not is_self_started(connection, identity, epoch, trust):
-        return
     before = log_origin(identity.license.license_id, identity.activation.device_id, epoch - 1)
     if said.previous is not None and _may_follow(connection, identity, before, epoch, said.at_ms):
         return
@@ -262,6 +259,9 @@ def _check_leave(
 
 def _may_follow(connection: sa.Connection, identity: Identity, before: str, epoch: int, at_ms: int) -> bool:
     """Whether log `epoch` may begin by itself at `at_ms`, after the log named `before`."""
+    held = logs.load(connection, before)
+    if held is not None and held.state.closed:  # a device that was deactivated needs a new activation
+        return False
     if epoch == identity.activation.epoch + 1:  # the issuer's first lease
         return True
     leased = leases.first_given(connection, before)
@@ -271,11 +271,14 @@ def _may_follow(connection: sa.Connection, identity: Identity, before: str, epoc
     return older is not None and older.at_ms + _YEAR_MS <= at_ms
 
 
-def _check_older(connection: sa.Connection, said: Succession, growth: Growth) -> None:
-    """The older log, where it is held, must have been where this one says it was, and no further."""
+def _check_older(connection: sa.Connection, said: Succession, growth: Growth, issued: bool) -> None:
+    """The older log, where it is held, must have been where this one says it was, and no further.
+
+    After a fork only one of its histories is held: the issuer who let this log begin decided about that.
+    """
     named = said.previous
     older = None if named is None else logs.load(connection, named.origin)
-    if named is None or older is None or older.size < named.size:
+    if named is None or older is None or older.size < named.size or (issued and older.frozen):
         return
     fork = _Fork(older.note, growth.note, older.origin)
     if older.size > named.size:

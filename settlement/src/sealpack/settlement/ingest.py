@@ -94,7 +94,9 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     size = sa.select(db.logs.c.size).where(db.logs.c.origin == files.origin).scalar_subquery()
     open_gap = (files.code == "H201") & (files.first > sa.func.coalesce(size, 0))
     held = files.code.like("H%") & files.code.not_in(FINAL) & ~open_gap
-    undecided = files.code.is_(None) | held | (files.code == "R303")
+    # A log that contradicts an older one may still be let begin.
+    unbegun = files.code.in_(("H210", "H211")) & size.is_(None)
+    undecided = files.code.is_(None) | held | unbegun | (files.code == "R303")
     query = sa.select(files.sha256).where(undecided).order_by(files.first, files.last, files.sha256)
     if origin is not None:
         query = query.where(files.origin.startswith(origin.rpartition("/")[0] + "/", autoescape=True))
