@@ -7,6 +7,7 @@ every command. Both are the same on every machine: the help is wrapped at 100 co
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,19 @@ def errors_page() -> str:
     missing = {row.exit for row in CODES.values()} - set(EXITS)
     if missing:
         raise ValueError(f"no section for exit status {min(missing)}")
+    known = tomllib.loads((Path(__file__).parent / "codes.toml").read_text(encoding="utf-8"))
+    if set(known) != set(CODES):
+        raise ValueError(f"packaging/codes.toml lacks or has too many: {sorted(set(known) ^ set(CODES))}")
+    parts += ["\n## Each code\n\nThe examples are messages of test runs.", *map(_code, sorted(known.items()))]
     return "\n".join(parts) + "\n"
+
+
+def _code(entry: tuple[str, dict[str, str]]) -> str:
+    """One code: when it occurs, and what a test run said; the anchor is the code in lower case."""
+    code, row = entry
+    spec = CODES[code]
+    numbers = f"Exit {spec.exit}, HTTP {spec.http}."
+    return f"\n### {code}\n\n{row['when']} {numbers}\n\n    sealpack: {row['example']}"
 
 
 def _cell(text: str) -> str:

@@ -158,7 +158,7 @@ def test_status_tells_what_may_run_and_what_to_do(shell: Shell) -> None:
     site = shell.site.ready(make_license(exp=world.T0 + 1000, nbf=world.T0))
     text = shell("status")
     assert "may not run: LIC_EXPIRED" in text
-    assert "next: renew it" in text
+    assert "next: ask the vendor for a new license file, then `sealpack activate install FILE`" in text
     assert "support  help@acme.example" in text
     assert shell.json("status")["device_id"] == site.request().device_id
 

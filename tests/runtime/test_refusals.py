@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +207,33 @@ def test_no_settlement_raises_a_share_of_a_quota(
     assert caught.value.code == code
     assert caught.value.message == f"{share} of {share} calls are used for this license"
     assert caught.value.remedy == "ask the vendor for more; support: help@acme.example"
+
+
+# --- STATE_ROLLED_BACK ------------------------------------------------------------------------------------
+
+
+def test_the_second_restored_backup_in_one_lease_is_refused(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEALPACK_MARKS", str(tmp_path / "marks"))
+    site.ready()
+
+    def use() -> None:
+        with opened(site) as runtime:
+            runtime.infer(INPUT)
+
+    def back_to(backup: Path) -> None:
+        shutil.rmtree(site.state_dir)
+        shutil.copytree(backup, site.state_dir)
+
+    use()
+    backup = tmp_path / "backup"
+    shutil.copytree(site.state_dir, backup)
+    use()
+    back_to(backup)
+    use()  # an honest restore goes on
+    back_to(backup)
+    error = refusal(site)
+    assert error.code == "STATE_ROLLED_BACK"
+    assert error.spec.http == 409
+    assert "sealpack activate request" in error.remedy

@@ -21,6 +21,7 @@ from sealpack.format import canonical, documents, statement
 from sealpack.format.acknowledgement import Acknowledgement, FileOutcome, HeldRange
 from sealpack.format.activation import Activation, ActivationRequest, Lease, device_id, log_origin
 from sealpack.format.container import BundleReader
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope, b64encode
 from sealpack.format.encryption import WrappedKey
@@ -165,6 +166,10 @@ def examples() -> dict[str, Any]:
     )
     repair = Repair("L-1", DEVICE_ID, "ef" * 32, "0" * 32, world.T0, world.T0, 1, "0a1b2c3d")
     token = EpochToken("L-1", DEVICE_ID, 2, world.T0, "disk replaced")
+    origin = log_origin("L-1", DEVICE_ID, 0)
+    ended = Deactivation(
+        "L-1", DEVICE.public, 0, origin, 9, "aa" * 32, "bb" * 32, "0" * 32, world.T0, {"calls": 3}
+    )
     bundle = world.BundleSpec()
     members = bundle.members()
     return {
@@ -177,6 +182,7 @@ def examples() -> dict[str, Any]:
         "activation": payload(activation),
         "lease": payload(lease),
         "repair": payload(documents.seal("repair", repair.to_dict(), world.LICENSER)),
+        "deactivation": payload(documents.seal("deactivation", ended.to_dict(), DEVICE)),
         "epoch-token": payload(documents.seal("epoch-token", token.to_dict(), world.LICENSER)),
         "acknowledgement": payload(documents.seal("acknowledgement", ack.to_dict(), world.SETTLEMENT)),
         "parcel": json.loads(Parcel((sealed, activation, lease)).to_bytes()),
@@ -216,6 +222,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "activation": lambda value: Activation.open(seal("activation", value, world.LICENSER), _trusted()),
     "lease": lambda value: Lease.open(seal("lease", value, world.LICENSER), _trusted()),
     "repair": lambda value: Repair.open(seal("repair", value, world.LICENSER), _trusted()),
+    "deactivation": lambda value: Deactivation.open(seal("deactivation", value, DEVICE)),
     "epoch-token": lambda value: EpochToken.open(seal("epoch-token", value, world.LICENSER), _trusted()),
     "acknowledgement": lambda value: Acknowledgement.open(
         seal("acknowledgement", value, world.SETTLEMENT), _trusted()
@@ -272,6 +279,12 @@ FAULTS: list[tuple[str, str, Any]] = [
     ("repair", "now", -1),
     ("repair", "nonce", GONE),
     ("repair", "fingerprint", "0a1b2c3"),
+    ("deactivation", "size", 1),
+    ("deactivation", "used", {"calls": 0}),
+    ("deactivation", "used", {"miles": 1}),
+    ("deactivation", "root", GONE),
+    ("activation", "confirmation", "0f"),
+    ("activation", "shares", [{"meter": "miles", "limit": 1}]),
     ("epoch-token", "epoch", 0),
     ("epoch-token", "device_id", GONE),
     ("epoch-token", "reason", "x" * 501),

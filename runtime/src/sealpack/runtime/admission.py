@@ -353,7 +353,7 @@ def _check_dates(facts: Facts) -> Verdict:
     if ends is not None and facts.times.expiry is not None:
         late = facts.times.expiry - ends * 1000
         if late >= license.grace_s * 1000:
-            grace = f" and {license.grace_s // 86400} days of grace" if license.grace_s else ""
+            grace = f", its {duration(license.grace_s)} of grace too" if license.grace_s else ""
             now = day(facts.times.expiry // 1000)
             verdict = _past(facts, "LIC_EXPIRED", f"license ended {day(ends)}{grace}, it is {now} now")
         elif late >= 0:

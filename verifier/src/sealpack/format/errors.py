@@ -59,6 +59,28 @@ class SealpackError(Exception):
             **({"facts": self.facts} if self.facts else {}),
         }
 
+    def to_problem(self) -> dict[str, Any]:
+        """The HTTP body, a problem document of RFC 9457, schema sealpack/problem/v1.
+
+        `retry_after` (seconds) is there where trying again may help, `support` where the license names one.
+        """
+        wait = self.facts.get("retry_after_s", _RETRY_S.get(self.spec.http))
+        support = self.facts.get("support")
+        return {
+            "type": f"urn:sealpack:error:{self.code}",
+            "title": self.spec.title,
+            "status": self.spec.http,
+            "detail": self.message,
+            "code": self.code,
+            "remedy": self.remedy,
+            "ref": f"docs/errors.md#{self.code.lower()}",
+            **({} if wait is None else {"retry_after": wait}),
+            **({} if support is None else {"support": support}),
+        }
+
+
+_RETRY_S = {429: 1, 503: 5, 507: 60}  # HTTP status -> seconds after which trying again is worth it
+
 
 def printable(text: str) -> str:
     """`text` on one line and harmless to a terminal: messages quote hostile input."""
@@ -85,6 +107,10 @@ def _no(title: str, remedy: str, http: int = 403) -> ErrorSpec:
 
 _NEW_COPY = "get the file again from whoever gave it to you; do not use this copy"
 _ASK_VENDOR = "ask the vendor for a new license file"
+_ACTIVATE = "run `sealpack activate request --out FILE` and send the file to the vendor"
+_INSTALL = "install your license file: `sealpack activate install FILE`; without one, " + _ACTIVATE
+_NEW_BUNDLE = "ask the vendor for the newer bundle, then `sealpack install BUNDLE`"
+_SETTLE = "run `sealpack sync DIR`, send the files to the vendor, and sync again with the reply"
 
 CODES: dict[str, ErrorSpec] = {
     # --- could not do the job -----------------------------------------------------------------
@@ -96,7 +122,9 @@ CODES: dict[str, ErrorSpec] = {
     "STORE_IO": _io(503, "state could not be read or written", "check the disk, then try again"),
     "STORE_CORRUPT": _io(503, "state database is damaged", "restore it from a backup"),
     "STATE_LOCKED": _io(503, "state is in use by another process", "try again in a moment"),
-    "STATE_UNSAFE": _io(503, "state directory is not safe to use", "use a local folder that you own"),
+    "STATE_UNSAFE": _io(
+        503, "state directory is not safe to use", "give a local folder that you own with --state"
+    ),
     "CLOCK_UNREADABLE": _io(503, "the clock cannot be read", "set the clock and try again"),
     "ENGINE_FAILED": _io(500, "the model engine failed", "run `sealpack selftest`"),
     "KEY_TOKEN_FAILED": _io(503, "key token failed", "plug the token in, then try again"),
@@ -115,7 +143,7 @@ CODES: dict[str, ErrorSpec] = {
     "KEY_TOKEN_LOCKED": _use("PIN is locked", "unlock it with the security officer's PIN (PUK)"),
     "KEY_TOKEN_OBJECT": _use("key not found on the token", "check object and id"),
     "KEY_TOKEN_KIND": _use("key on the token not usable", "use an ECDSA P-256 key that may sign"),
-    "INPUT_INVALID": _use("input not understood", "see `sealpack terms show` and the model card"),
+    "INPUT_INVALID": _use("input not understood", "see `sealpack run --help` and the model card"),
     "MODEL_MISSING": _use("model not found", "check the path of the model file"),
     "MODEL_UNKNOWN": _use("not a model", "give an ONNX or GGUF file"),
     "POLICY_INVALID": _use("policy file not valid", "correct the place named; see specs/policy.md"),
@@ -192,7 +220,6 @@ CODES: dict[str, ErrorSpec] = {
     "RECEIPT_TALLY": _bad("registers differ from the receipts", "keep the file; ask support"),
     "RECEIPT_TREE": _bad("receipts do not fit their signed tree", "keep the file; ask support"),
     "CHECKPOINT_INVALID": _bad("checkpoint signature does not verify", "keep the file; ask support"),
-    "USAGE_INVALID": _bad("usage file not valid", "export the file again"),
     "USAGE_HEADER": _bad("usage file header not valid", "export the file again"),
     "USAGE_KEY": _bad("usage file is of another device", "check which machine the file came from"),
     "USAGE_LIMIT": _bad("usage file exceeds a limit", "export the file again"),
@@ -200,36 +227,54 @@ CODES: dict[str, ErrorSpec] = {
     "USAGE_TORN": _bad("usage file is cut short", "export the file again; whole blocks count"),
     "USAGE_TRAILING": _bad("usage file has bytes after its end", "export the file again"),
     # --- authentic but not permitted ------------------------------------------------------------
-    "LIC_MISSING": _no("no license", "activate this machine: `sealpack activate request`"),
-    "LIC_AMBIGUOUS": _no("two licenses fit", "choose one with --license"),
-    "LIC_SUPERSEDED": _no("license was replaced", "install the newer license file"),
+    "LIC_MISSING": _no("no license", _INSTALL),
+    "LIC_AMBIGUOUS": _no("two licenses fit", "see `sealpack status`, then choose one with --license ID"),
+    "LIC_SUPERSEDED": _no(
+        "license was replaced", "nothing to do: a newer one is here, see `sealpack status`"
+    ),
     "LIC_CONFLICT": _no("two licenses with one number", _ASK_VENDOR, 409),
     "BUNDLE_MISMATCH": _no("license is for another bundle", _ASK_VENDOR),
-    "BUNDLE_REVOKED": _no("bundle was withdrawn", "install the newer bundle"),
+    "BUNDLE_REVOKED": _no("bundle was withdrawn", _NEW_BUNDLE),
     "POLICY_DENIED": _no("your policy does not let this in", "ask the creator, or change the policy"),
-    "BUNDLE_FLOOR": _no("bundle is older than allowed", "install the newer bundle"),
+    "BUNDLE_FLOOR": _no("bundle is older than allowed", _NEW_BUNDLE),
     "NOT_INSTALLED": _no("bundle is not installed", "run `sealpack install BUNDLE`", 404),
     "TIER_UNPROVEN": _no("evidence does not prove the quality tier", "meet the gates named, or claim less"),
     "ENV_MISMATCH": _no("license is for another environment", _ASK_VENDOR),
-    "TERMS_NOT_ACCEPTED": _no("terms not accepted", "run `sealpack terms accept`"),
-    "LIC_NOT_YET_VALID": _no("license is not valid yet", "wait, or check the clock"),
-    "LIC_EXPIRED": _no("license has ended", "renew it: ask the vendor for a new file", 402),
-    "LEASE_STALE": _no("usage has not been settled for too long", "run `sealpack sync`", 402),
-    "LEASE_MISMATCH": _no("lease is for another device", "ask the vendor for a new lease"),
-    "UPDATE_NOT_COVERED": _no("update not covered", "renew the license for updates", 402),
+    "TERMS_NOT_ACCEPTED": _no(
+        "terms not accepted", "run `sealpack terms show BUNDLE`, then `sealpack terms accept BUNDLE`"
+    ),
+    "LIC_NOT_YET_VALID": _no(
+        "license is not valid yet", "wait until then; if it is later already, set the clock right"
+    ),
+    "LIC_EXPIRED": _no(
+        "license has ended",
+        "ask the vendor for a new license file, then `sealpack activate install FILE`",
+        402,
+    ),
+    "LEASE_STALE": _no("usage has not been settled for too long", _SETTLE, 402),
+    "LEASE_MISMATCH": _no(
+        "lease is for another device", "give this machine's own file: see `sealpack status` for its name"
+    ),
+    "UPDATE_NOT_COVERED": _no(
+        "update not covered", "use the version before, or renew the license for updates", 402
+    ),
     "LIC_REVOKED": _no("license was revoked", _ASK_VENDOR),
-    "REVLIST_OLD": _no("revocation list too old", "run `sealpack sync`"),
-    "CLOCK_BACK": _no("the clock was set back", "set the clock right", 409),
-    "NOT_ACTIVATED": _no("this machine is not activated", "run `sealpack activate request`"),
-    "DEVICE_MISMATCH": _no("license is for another device", "activate this machine"),
-    "DEVICE_KEY_MISSING": _no("device key is missing", "run `sealpack activate request`"),
+    "REVLIST_OLD": _no(
+        "revocation list too old", "take in all files the vendor sent: `sealpack activate install FILE`"
+    ),
+    "CLOCK_BACK": _no("the clock was set back", "set the machine's clock right", 409),
+    "NOT_ACTIVATED": _no("this machine is not activated", _ACTIVATE),
+    "DEVICE_MISMATCH": _no("license is for another device", _ACTIVATE),
+    "DEVICE_KEY_MISSING": _no("device key is missing", _ACTIVATE),
     "DEVICE_LIMIT": _no("no device seat left", "deactivate one, or ask for more seats"),
     "HW_CHANGED": _no("hardware changed", "ask the vendor for a repair file"),
     "VM_DENIED": _no("virtual machines not allowed", "run on a physical machine"),
     "CONTAINER_DENIED": _no("containers not allowed", "run outside a container"),
-    "DEVICE_CLOSED": _no("this device was deactivated", "run `sealpack activate request`"),
+    "DEVICE_CLOSED": _no("this device was deactivated", _ACTIVATE),
     "DEVICE_REVOKED": _no("this device was revoked", _ASK_VENDOR),
-    "KEY_REVOKED": _no("signing key was revoked", "get a newer file from the vendor"),
+    "KEY_REVOKED": _no(
+        "signing key was revoked", "get a newer file from the vendor; `sealpack status` says what is here"
+    ),
     "ACTIVATION_NONCE": _no(
         "activation answers another request", "use the reply to this machine's newest request"
     ),
@@ -239,11 +284,13 @@ CODES: dict[str, ErrorSpec] = {
     "STATE_ROLLED_BACK": _no("state is older than the last mark", "ask support", 409),
     "STATE_NEWER": _no("state was written by a newer version", "update sealpack", 409),
     "LOG_FULL": _no("log knows too many releases", "ask the vendor for a new activation", 409),
-    "EPOCH_MISMATCH": _no("lease is for another log", "run `sealpack sync`", 409),
+    "EPOCH_MISMATCH": _no("lease is for another log", _SETTLE, 409),
     "ACK_FORK": _no("acknowledgement does not fit this log", "keep both files; ask support", 409),
     "CLONE_SUSPECT": _no("a second copy of this device was seen", "ask support", 409),
-    "UNSETTLED_LIMIT": _no("too much unsettled usage", "run `sealpack sync`", 402),
-    "QUOTA_EXCEEDED": _no("quota used up", "settle usage or ask the vendor for more", 402),
+    "UNSETTLED_LIMIT": _no("too much unsettled usage", _SETTLE, 402),
+    "QUOTA_EXCEEDED": _no(
+        "quota used up", "see `sealpack status` for when it renews, or ask the vendor for more", 402
+    ),
     "HARD_CAP": _no("hard cap reached", "ask the vendor for more", 402),
     "RATE_LIMITED": _no("too many calls per second", "slow down and try again", 429),
     "CONCURRENCY_LIMIT": _no("too many calls at once", "try again in a moment", 429),

@@ -7,7 +7,9 @@ the entry-point group `sealpack.verbs`.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -129,8 +131,22 @@ def _report(error: SealpackError, session: Session, cause: BaseException | None 
         traceback.print_exception(cause)
     if session.format == "json":
         click.echo(json_text(error.to_dict()))
-    click.echo(f"sealpack: {error}; next: {error.remedy}", err=True)
+    click.echo(
+        _wrapped(error) if sys.stderr.isatty() else f"sealpack: {error}; next: {error.remedy}", err=True
+    )
     return error.spec.exit
+
+
+def _wrapped(error: SealpackError) -> str:
+    """The line for people: each step on lines of its own, broken between words."""
+    width = max(40, shutil.get_terminal_size().columns)
+    step, *more = error.remedy.split("; ")
+    texts = (f"sealpack: {error}", f"  next: {step}", *(f"        {text}" for text in more))
+    wrapped = (
+        textwrap.wrap(text, width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+        for text in texts
+    )
+    return "\n".join(line for lines in wrapped for line in lines)
 
 
 def main() -> None:
