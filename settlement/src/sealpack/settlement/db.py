@@ -298,6 +298,8 @@ def _told() -> Iterator[None]:
         yield
     except sa.exc.DBAPIError as error:
         raise _store_error(error) from None
+    except UnicodeDecodeError as error:  # overwritten pages: what the database itself says is no text
+        raise SealpackError("STORE_CORRUPT", f"settlement database: {error.reason}") from None
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:

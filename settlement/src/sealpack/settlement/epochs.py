@@ -130,7 +130,7 @@ def family(connection: sa.Connection, license_id: str, device: str) -> list[Memb
     )
     return [
         Member(
-            row.origin, row.epoch, row.size, bool(row.frozen), LogState.from_dict(json.loads(row.state)),
+            row.origin, row.epoch, row.size, bool(row.frozen), logs.read_state(row.origin, row.state),
             load(connection, row.origin),
         )
         for row in rows

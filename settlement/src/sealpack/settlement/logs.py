@@ -78,10 +78,17 @@ def load(connection: sa.Connection, origin: str) -> Log | None:
     if row is None:
         return None
     return Log(
-        origin, row.license_id, row.device_id, row.epoch,
-        _frontier(row),
-        LogState.from_dict(json.loads(row.state)), row.note, row.last_ms, bool(row.frozen),
+        origin, row.license_id, row.device_id, row.epoch, _frontier(row), read_state(origin, row.state),
+        row.note, row.last_ms, bool(row.frozen),
     )  # fmt: skip
+
+
+def read_state(origin: str, stored: bytes) -> LogState:
+    """The `state` of a log's row; STORE_CORRUPT."""
+    try:
+        return LogState.from_dict(json.loads(stored))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise SealpackError("STORE_CORRUPT", f"{origin}: the stored running totals are none") from None
 
 
 def _frontier(row: Any) -> Frontier:
