@@ -242,6 +242,15 @@ def test_a_seat_given_by_a_revoked_key_still_counts() -> None:
     assert code_of(seats.of_license, [stranger], "L-1", TRUST) == "SIG_KEY_UNKNOWN"
 
 
+def test_a_delegates_devices_have_seats_of_their_own() -> None:
+    office = Office(devices=1)
+    below = documents.seal("sublicense", {}, STRANGER)
+    activation = documents.seal("activation", {"license_id": "S-1"}, STRANGER)
+    office.lines.append(RegistryLine(office.issued.envelope, activation, sublicense=below))
+    assert seats.of_license(office.lines, "L-1", TRUST) == {}
+    assert licensing.registered(office.lines, TRUST)[0].devices == ()
+
+
 # --- renewal ------------------------------------------------------------------------------------------
 
 

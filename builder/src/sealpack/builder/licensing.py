@@ -387,7 +387,8 @@ def registered(lines: Sequence[RegistryLine], trust: Trust) -> tuple[Registered,
     for line in lines:
         one = _registered(line.license, trust)
         one = found.setdefault(one.license.license_id, one)
-        made = None if line.activation is None else _activation(line.activation, trust)
+        own = line.activation if line.sublicense is None else None
+        made = None if own is None else _activation(own, trust)
         if made is not None:
             devices = tuple(sorted({*one.devices, made.device_id}))
             found[one.license.license_id] = replace(one, devices=devices)

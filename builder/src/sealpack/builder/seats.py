@@ -83,7 +83,7 @@ def of_license(lines: Iterable[RegistryLine], license_id: str, trust: Trust) -> 
     confirmed: dict[str, int] = {}
     for line in lines:
         fields = documents.payload_fields(line.license, "license", "LIC_SCHEMA")
-        if fields.text("license_id") != license_id:
+        if fields.text("license_id") != license_id or line.sublicense is not None:  # a delegate's own seats
             continue
         equal[line.license.digest] = {m: s for m, (_, s) in parts(License.parse(fields)).items()}
         if line.activation is not None:

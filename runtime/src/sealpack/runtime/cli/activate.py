@@ -284,7 +284,7 @@ def close(license_id: str | None, out: str, force: bool, state_dir: str | None, 
         closed = closing.close(state, closing.choose(state, license_id))
         atomic_write(out, Parcel((closed.proof,)).to_bytes(), replace=force)
         exported = closing.export(state, Path(out).parent, closed.said.license_id)
-    said = closed.said
+    said, usage = closed.said, [str(entry.path) for entry in exported]
     result = {
         "schema": "sealpack/closed/v1",
         "license_id": said.license_id,
@@ -295,10 +295,10 @@ def close(license_id: str | None, out: str, force: bool, state_dir: str | None, 
         "closed_at": said.closed_at,
         "used": dict(said.used),
         "path": out,
-        "usage": [str(entry.path) for entry in exported],
+        "usage": usage,
         "closed_before": closed.before,
     }
     lines = [f"license {said.license_id} closed on {said.device_id} at {day(said.closed_at)}"]
-    lines += [f"wrote {path}" for path in (out, *result["usage"])]
+    lines += [f"wrote {path}" for path in (out, *usage)]
     lines.append("next: give these files to the vendor; `sealpack license transfer` moves the seat")
     support.emit(result, "\n".join(lines), fmt)
