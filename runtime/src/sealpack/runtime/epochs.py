@@ -41,7 +41,7 @@ def catch_up(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) 
         return None
     mark = marks.read(db.home, history.origin, signer.public)
     if mark is None:
-        if history.marked and marks.kept():
+        if history.marked and marks.kept() and log.is_signed(history, signer.public):
             _note_missing(db, history, signer, moment)
         return history
     if not marks.is_ahead(mark, history):
@@ -120,8 +120,7 @@ def succeed(
     )
     starts = [start for start in (made.started, mark.started) if start is not None]
     if starts:
-        made.started = min(starts)
-        db.execute("UPDATE logs SET started=? WHERE log=?", (made.started, made.log))
+        log.note_start(db, made, min(starts))
     return made
 
 

@@ -14,12 +14,11 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.runtime import anchors, closing, device, log, rights, timekeeper
 from sealpack.runtime.admission import GLASS_MS, Spent, Verdict
-from sealpack.runtime.log import Writer
+from sealpack.runtime.log import PROVISIONAL, Writer
 from sealpack.runtime.rights import Rights
 from sealpack.runtime.state import State
 from sealpack.runtime.words import day
 
-PROVISIONAL = "provisional"
 BREAK_GLASS = "break-glass"
 MAX_REASON = 500  # characters
 

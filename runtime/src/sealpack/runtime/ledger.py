@@ -314,8 +314,7 @@ class Ledger:
         _add(db, found.license_id, periods, reserved=want)
         # A first wall far ahead may be undone, and must not leave a term that begins in the far future.
         if found.started is None or moment.times.soft < found.started:
-            found.started = moment.times.soft
-            db.execute("UPDATE logs SET started=? WHERE log=?", (moment.times.soft, found.log))
+            log.note_start(db, found, moment.times.soft)
         cursor = db.execute(
             "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"
             " progress, progress_ms, streaming, ahead, boot_id) VALUES(?,?,?,?,?,?,?,?,?,0,0,?,?,?)",

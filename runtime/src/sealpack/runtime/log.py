@@ -27,6 +27,7 @@ from sealpack.runtime.clock import Times
 from sealpack.runtime.timekeeper import Moment, take_events
 
 QUARTER_MS = 900_000
+PROVISIONAL = "provisional"  # kind of a lapse
 _COLUMNS = (
     "log, origin, license_id, epoch, size, roots, checkpoint, boot, boot_key, uptime_ms, tally_size,"
     " quarter, started, acked_size, acked_roots, ack_seq, exported_size, file_seq, restarted, marked"
@@ -321,6 +322,14 @@ class Writer:
         return log
 
 
+def note_start(db: sqlite3.Connection, log: Log, soft: int) -> None:
+    """Remember when the first admitted call began, accepted ms; provisional use runs out from there."""
+    log.started = soft
+    db.execute("UPDATE logs SET started=? WHERE log=?", (soft, log.log))
+    row = (log.license_id, PROVISIONAL, "", soft, soft, "")
+    db.execute("INSERT OR IGNORE INTO lapses VALUES(?,?,?,?,0,?,?)", row)
+
+
 def store_acknowledged(db: sqlite3.Connection, log: Log) -> None:
     """Keep how far settlement has acknowledged the log."""
     db.execute(
@@ -382,16 +391,21 @@ def check(db: sqlite3.Connection, log: Log, key: PublicKey) -> None:
     Looks at the newest checkpoint and at the records since the newest tally, so it costs the same for a
     log of any length; `receipts verify` reads everything.
     """
-    try:
-        signed = open_checkpoint(log.checkpoint, key)
-    except SealpackError:
-        raise SealpackError("STATE_TAMPERED", f"log {log.origin} is not signed by this device") from None
-    root = log.frontier.root if log.size else EMPTY_ROOT
-    if (signed.origin, signed.size, signed.root) != (log.origin, log.size, root):
+    if not is_signed(log, key):
         raise SealpackError("STATE_TAMPERED", f"log {log.origin} is not what this device signed last")
     kept, recounted = registers(db, log.log), _recount(db, log)
     if kept != recounted:
         raise SealpackError("STATE_TAMPERED", f"registers of {log.origin} differ from its receipts")
+
+
+def is_signed(log: Log, key: PublicKey) -> bool:
+    """Whether the newest checkpoint is this device's, and names the tree that is stored."""
+    try:
+        signed = open_checkpoint(log.checkpoint, key)
+    except SealpackError:
+        return False
+    root = log.frontier.root if log.size else EMPTY_ROOT
+    return (signed.origin, signed.size, signed.root) == (log.origin, log.size, root)
 
 
 def _recount(db: sqlite3.Connection, log: Log) -> Registers:

@@ -168,8 +168,6 @@ CREATE TABLE drift(
   seen TEXT NOT NULL,                 -- parts met in place of the accepted ones, once in the log
   PRIMARY KEY(license_id, seen)
 ) STRICT, WITHOUT ROWID;
-CREATE TRIGGER provisional_begins AFTER UPDATE OF started ON logs WHEN NEW.started IS NOT NULL
-BEGIN INSERT OR IGNORE INTO lapses VALUES(NEW.license_id, 'provisional', '', NEW.started, 0, NEW.started, ''); END;
 CREATE TABLE site_keys(
   license_id TEXT NOT NULL,
   bundle_digest TEXT NOT NULL,
@@ -204,9 +202,6 @@ _UPGRADES = {
         " fingerprint TEXT NOT NULL, mac BLOB NOT NULL CHECK(length(mac) = 32)) STRICT",
         "CREATE TABLE drift(license_id TEXT NOT NULL, seen TEXT NOT NULL,"
         " PRIMARY KEY(license_id, seen)) STRICT, WITHOUT ROWID",
-        "CREATE TRIGGER provisional_begins AFTER UPDATE OF started ON logs WHEN NEW.started IS NOT NULL"
-        " BEGIN INSERT OR IGNORE INTO lapses VALUES("
-        "NEW.license_id, 'provisional', '', NEW.started, 0, NEW.started, ''); END",
         "CREATE TABLE site_keys(license_id TEXT NOT NULL, bundle_digest TEXT NOT NULL,"
         " enc_ct BLOB NOT NULL, PRIMARY KEY(license_id, bundle_digest)) STRICT",
         "ALTER TABLE reservations ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0 CHECK(ahead >= 0)",
