@@ -123,7 +123,7 @@ def test_a_copied_state_is_told_of_on_both_machines(
     assert settle(books, twin) == ["H210"]
     error = refused("CLONE_SUSPECT", lambda: use(twin))
     assert error.spec.http == 409 and "two histories" in error.message
-    assert "activate request" in error.remedy and "help@acme.example" in error.remedy
+    assert "activate install" in error.remedy and "help@acme.example" in error.remedy
     monkeypatch.undo()
     use(ready)  # nobody has told this machine yet
     assert settle(books, ready) == ["H210"]
@@ -131,6 +131,16 @@ def test_a_copied_state_is_told_of_on_both_machines(
     assert calls_billed(books) == 3
     assert settle(books, ready) == ["H210"]
     refused("CLONE_SUSPECT", lambda: use(ready))
+    leave = token(ready, 1)  # the vendor decides for this machine
+    books.take("leave.license", leave.to_bytes())
+    ready.take(leave)
+    assert newest(ready).epoch == 1
+    use(ready)
+    assert settle(books, ready) == ["H210", "OK"]
+    assert calls_billed(books) == 6
+    use(ready)
+    assert settle(books, ready)[-1] in ("OK", "W102")
+    assert calls_billed(books) == 7
     assert reconcile(books.database, int(time.time())).ok
 
 

@@ -260,8 +260,8 @@ def _check_clone(facts: Facts) -> None:
             "CLONE_SUSPECT",
             f"settlement received two histories of {facts.device_id}: this state was copied to a second"
             " machine, or set back",
-            "stop the other machine, then run `sealpack activate request --out FILE` and ask the vendor for"
-            " an activation with a new log",
+            "stop the other machine, ask the vendor for leave to begin a new log on this one, and run"
+            " `sealpack activate install FILE` with the answer",
         )
 
 

@@ -368,8 +368,21 @@ class _Import:
                 self.taken.known += 1
                 return
         rights.keep(self._db, "epoch-token", token.license_id, envelope)
-        clones.decide(self._db, token.license_id, token.epoch)
+        self._decide(token.license_id, token.epoch)
         self.taken.tokens.append(token.license_id)
+
+    def _decide(self, license_id: str, epoch: int) -> None:
+        """After a fork settlement takes no more of the log: the one that the issuer names begins."""
+        history = log.find(self._db, license_id)
+        if not clones.decide(self._db, license_id, epoch) or history is None or history.epoch >= epoch:
+            return
+        found = rights.read(self._db, license_id, self._trusts)
+        moment, root = timekeeper.observe(self._db), found.trust.root_digest
+        end = clones.end_of(self._db, history)
+        log.create(
+            self._db, self._signer, found.license, found.activation, root, self._device, moment,
+            epoch=epoch, after=end,
+        )  # fmt: skip
 
     def _repair(self, envelope: Envelope) -> None:
         """An issuer's word about this device; only for a license that is here, by its own issuer."""
@@ -387,7 +400,7 @@ class _Import:
             return
         self._answer(made)
         rights.keep(self._db, "repair", made.license_id, envelope)
-        clones.decide(self._db, made.license_id, made.epoch or 0)
+        self._decide(made.license_id, made.epoch or 0)
         timekeeper.anchor(self._db, made.issued_at)
         if made.now is not None:
             moved = timekeeper.repair(self._db, made.now)
