@@ -279,6 +279,34 @@ def test_the_index_of_the_log_deleted_while_stopped_is_made_again(site: Site) ->
     assert statuses(site) == ["ok"] * 3
 
 
+def killed_without_its_log(site: Site) -> None:
+    """One call is answered, then the process is killed and -wal, which alone holds that call, deleted."""
+    with child(site, SERVE) as process:
+        assert line(process) == "ready"
+        say(process, "call")
+        assert line(process) == "ok"
+        process.kill()
+        process.wait()
+        Path(f"{site.home.database}-wal").unlink()
+
+
+def test_the_log_deleted_after_a_kill_is_a_restored_database(site: Site) -> None:
+    """The call is gone from the database, but not from the mark: no unit is sold a second time."""
+    site.ready(CALLS)
+    killed_without_its_log(site)
+    with open_runtime(site) as runtime:
+        runtime.infer(INPUT)
+        runtime.infer(INPUT)
+        refused("QUOTA_EXCEEDED", lambda: runtime.infer(INPUT))
+
+
+def test_the_log_deleted_after_a_second_kill_is_a_stop(site: Site) -> None:
+    site.ready(CALLS)
+    for _ in range(2):
+        killed_without_its_log(site)
+    refused("STATE_ROLLED_BACK", lambda: open_runtime(site))
+
+
 def test_after_a_clean_stop_there_is_no_log_to_delete(site: Site) -> None:
     site.ready(CALLS)
     with open_runtime(site) as runtime:
