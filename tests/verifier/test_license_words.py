@@ -290,3 +290,13 @@ def test_all_forms_say_the_same() -> None:
     assert page(FULL) == page(replace(FULL)), "the same license, the same page"
     assert license_words.to_html(FULL).count("<li>") == sum(len(s["lines"]) for s in value["sections"])
     assert license_words.to_markdown(FULL).count("\n- ") == license_words.to_html(FULL).count("<li>")
+
+
+# --- what a license says about trust ----------------------------------------------------------------------
+
+
+def test_what_a_document_was_issued_under() -> None:
+    assert IssuedUnder.of(world.make_trust(version=3)) == IssuedUnder(1, 3)
+    known = [(1, 2), (1, 3), (1, 4), (2, 1)]
+    assert [IssuedUnder(1, 3).is_newer_than(*k) for k in known] == [True, False, False, False]
+    assert [IssuedUnder(2, 1).is_newer_than(*k) for k in known] == [True, True, True, False]
