@@ -36,7 +36,6 @@ from sealpack.runtime import (
     lapses,
     ledger,
     log,
-    owners,
     rights,
     site_codes,
     store,
@@ -98,7 +97,8 @@ def open(
         raise SealpackError("USAGE", f"environment is {environment!r}, not live or test")
     database = State(open_home(state))
     try:
-        return Runtime(database, bundle_id, license, Options(threads, context), environment, high_rate=high_rate)
+        options = Options(threads, context)
+        return Runtime(database, bundle_id, license, options, environment, high_rate=high_rate)
     except BaseException:
         database.close()
         raise
@@ -204,7 +204,7 @@ class Runtime:
 
     def _stand(self) -> Verdict:
         """The checks that can be made before the model is loaded; a refusal is noted in the log."""
-        with closing.told(), self._state.write() as db:
+        with self._state.write() as db:
             moment = timekeeper.observe(db)
             found = log.find(db, self._rights.license.license_id)
             facts = self._facts(db, found, moment)
@@ -219,7 +219,7 @@ class Runtime:
         self._refresh(db)
         refusal = closing.refusal(db, self.license_id)
         if refusal is not None:
-            raise closing.Ended(refusal)
+            raise refusal
         facts = facts_of(db, self._rights, self._build, device.name(self._key), found, moment, self._machine)
         return replace(facts, environment=self._environment)
 
@@ -308,10 +308,9 @@ class Runtime:
             # Refused input costs nothing: it is refused before anything is reserved.
             prepared = self._loaded().prepare(call)
             streaming = isinstance(call, Generate)
-            with closing.told():
-                ticket = self._ledger.reserve(
-                    self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
-                )
+            ticket = self._ledger.reserve(
+                self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
+            )
             self._wait(ticket)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:

@@ -7,9 +7,7 @@ written again; files are written afterwards, and writing them again changes noth
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,24 +35,6 @@ class Closed:
     proof: Envelope
     said: Deactivation
     before: bool
-
-
-class Ended(Exception):
-    """What stops a call on a closed log. No :class:`SealpackError`: a refusal is noted in the log, and
-    nothing may follow its last record."""
-
-    def __init__(self, error: SealpackError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Around what may meet a closed log: DEVICE_CLOSED."""
-    try:
-        yield
-    except Ended as ended:
-        raise ended.error from None
 
 
 def choose(state: State, license_id: str | None) -> str:
@@ -184,9 +164,3 @@ def require_newer(db: sqlite3.Connection, made: Activation) -> None:
         f"the activation is for log {made.epoch} of license {made.license_id}, which was closed here",
         remedy=f"run `sealpack activate request --license {made.license_id} --out FILE` for a new one",
     )
-
-
-def is_ended(db: sqlite3.Connection, found: Log) -> bool:
-    """Whether a log has its last record."""
-    row = db.execute("SELECT kind FROM leaves WHERE log=? AND n=?", (found.log, found.size - 1)).fetchone()
-    return row is not None and row[0] == records.CLOSED

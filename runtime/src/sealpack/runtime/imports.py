@@ -427,7 +427,7 @@ class _Import:
             except SealpackError as error:
                 if error.code != "STATE_ROLLED_BACK":
                     raise
-                self._rolled_back.add(license_id)  # the remedy comes as a document: they are taken all the same
+                self._rolled_back.add(license_id)  # the remedy may be among what comes
                 continue
             if existing is not None and existing.epoch >= (activation.epoch if activation else 0):
                 continue
@@ -438,6 +438,11 @@ class _Import:
         ack = self._under(lambda trust: Acknowledgement.open(envelope, trust))
         found = log.find(self._db, ack.license_id)
         frozen = self._freeze(ack, envelope, found)
+        older = log.by_origin(self._db, ack.origin)
+        if older is not None and found is not None and older.log != found.log and not frozen:
+            self._require_issuer(Acknowledgement, envelope, self._stored_license(ack.license_id))
+            self._acknowledge_older(ack, older)
+            return
         if found is None or found.origin != ack.origin or ack.device_id != self._device:
             if frozen:
                 self._tell(ack)
@@ -463,7 +468,7 @@ class _Import:
         rights.keep(self._db, "acknowledgement", ack.license_id, envelope)
         if ack.lease is not None:
             self._lease(ack.lease)
-        if not closing.is_ended(self._db, found) and ack.license_id not in self._rolled_back:
+        if not log.is_closed(self._db, found) and ack.license_id not in self._rolled_back:
             writer = Writer(self._db, found, self._signer, timekeeper.observe(self._db))
             writer.add(
                 records.ACKNOWLEDGED,
@@ -473,6 +478,14 @@ class _Import:
                 server_time=ack.server_time,
             )
             writer.finish()
+        self._tell(ack)
+
+    def _acknowledge_older(self, ack: Acknowledgement, older: Log) -> None:
+        """A log that ended, or that was lost with a newer state: only how far it was taken counts."""
+        if ack.ack_seq <= older.ack_seq or ack.size > older.size:
+            self.taken.known += 1
+            return
+        _advance(self._db, older, ack)
         self._tell(ack)
 
     def _tell(self, ack: Acknowledgement) -> None:

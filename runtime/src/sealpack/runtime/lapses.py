@@ -158,7 +158,7 @@ def note_repaired(db: sqlite3.Connection, key: PrivateKey, license_id: str, delt
 
 def _note(db: sqlite3.Connection, key: PrivateKey, license_id: str, event: str, delta_ms: int) -> None:
     found = log.find(db, license_id)
-    if found is not None and not closing.is_ended(db, found):
+    if found is not None and not log.is_closed(db, found):
         writer = Writer(db, found, key, timekeeper.observe(db))
         writer.add(records.CLOCK, event=event, delta_ms=delta_ms)
         writer.finish()

@@ -210,8 +210,11 @@ class Ledger:
         version = self._state.version()
         if version == ahead.version:
             return True
-        with self._state.read() as db:
-            facts = kind.facts_in(db, _require_log(db, kind.license_id), moment)
+        try:
+            with self._state.read() as db:
+                facts = kind.facts_in(db, _require_log(db, kind.license_id), moment)
+        except SealpackError:
+            return False
         held = ahead.facts
         if (facts.license, facts.lease, facts.epoch) != (held.license, held.lease, held.epoch):
             return False
@@ -334,6 +337,8 @@ class Ledger:
 
     def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
         """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
+        if log.is_closed(db, found):
+            return
         minute = moment.times.soft // 60_000
         cursor = db.execute(
             "INSERT INTO denials VALUES(?,?,?) ON CONFLICT(log, code) DO UPDATE SET minute=excluded.minute"
@@ -470,11 +475,15 @@ class Ledger:
         kind, running = self._kind, self._running
         if kind is None or not (self._busy or running.calls):
             return None
-        version = self._state.version()
+        version, quota, calls = self._state.version(), Verdict(), 0
         if self._facts is None or self._facts[0] != version:  # somebody else wrote since they were read
-            self._facts = version, kind.facts_in(db, found, moment)
+            try:
+                self._facts = version, kind.facts_in(db, found, moment)
+            except SealpackError:  # the next call is told why; this one's receipt is written all the same
+                self._busy = False
+        if self._facts is None or not (self._busy or running.calls):
+            return None
         facts = self._complete(db, self._facts[1], found, moment)
-        quota, calls = Verdict(), 0
         # What is provisional is counted call by call.
         if self._busy and facts.provisional is None and log.find_number(db, found.license_id) == found.log:
             quota, calls = self._affordable(facts)

@@ -322,6 +322,12 @@ class Writer:
         return log
 
 
+def is_closed(db: sqlite3.Connection, log: Log) -> bool:
+    """Whether a log has its last record: nothing may follow it."""
+    row = db.execute("SELECT kind FROM leaves WHERE log=? AND n=?", (log.log, log.size - 1)).fetchone()
+    return row is not None and row[0] == records.CLOSED
+
+
 def note_start(db: sqlite3.Connection, log: Log, soft: int) -> None:
     """Remember when the first admitted call began, accepted ms; provisional use runs out from there."""
     log.started = soft
