@@ -109,7 +109,8 @@ def test_the_second_restore_under_one_lease_is_refused(site: Site) -> None:
     call(site)
     restore(site, yesterday)
     error = refused("STATE_ROLLED_BACK", lambda: call(site))
-    assert "of log 1, and it was restored before" in error.message
+    assert "had written 4 of log 1; one backup per lease" in error.message
+    assert "epoch token for log 2 of dev-" in error.remedy
     with site.state() as state:
         refused("STATE_ROLLED_BACK", lambda: receipts.export(state, site.folder))
     assert len(logs(site)) == 1, "nothing was begun"

@@ -236,4 +236,4 @@ def test_the_second_restored_backup_in_one_lease_is_refused(
     error = refusal(site)
     assert error.code == "STATE_ROLLED_BACK"
     assert error.spec.http == 409
-    assert "sealpack activate request" in error.remedy
+    assert "sealpack activate install" in error.remedy

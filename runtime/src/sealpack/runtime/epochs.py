@@ -46,7 +46,7 @@ def catch_up(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) 
         return history
     if not marks.is_ahead(mark, history):
         return history
-    return succeed(db, signer, found, history, mark, _next_epoch(db, found, history, mark, moment))
+    return succeed(db, signer, found, history, mark, _next_epoch(db, signer, found, history, mark, moment))
 
 
 def catch_up_all(db: Connection, signer: PrivateKey, moment: Moment) -> None:
@@ -69,17 +69,20 @@ def is_due(state: State, signer: PrivateKey, license_id: str) -> bool:
     return bool(history.marked and marks.kept()) if mark is None else marks.is_ahead(mark, history)
 
 
-def _next_epoch(db: sqlite3.Connection, found: Rights, history: Log, mark: Mark, moment: Moment) -> int:
+def _next_epoch(
+    db: sqlite3.Connection, signer: PrivateKey, found: Rights, history: Log, mark: Mark, moment: Moment
+) -> int:
     """The epoch to begin; STATE_ROLLED_BACK when it is not allowed."""
     number = mark.epoch + 1
     long_ago = mark.restarted is not None and moment.times.soft - mark.restarted >= AGAIN_MS
     if number > allowed(db, found) and not long_ago:
         raise SealpackError(
             "STATE_ROLLED_BACK",
-            f"this state ends at receipt {history.size} of log {history.epoch}, but this device had written"
-            f" {mark.checkpoint.size} of log {mark.epoch}, and it was restored before",
-            remedy="restore the newest backup, or run `sealpack activate request --out FILE`, send it to the"
-            " vendor and ask for a new activation",
+            f"this state is a backup: it ends at receipt {history.size} of log {history.epoch}, and this device"
+            f" had written {mark.checkpoint.size} of log {mark.epoch}; one backup per lease is gone on with"
+            " unasked, and that one was used",
+            remedy=f"restore the newest state, or ask the vendor for an epoch token for log {number} of"
+            f" {device.name(signer)} and run `sealpack activate install FILE` with it",
         )
     return max(number, found.activation.epoch if found.activation else 0)
 

@@ -281,7 +281,12 @@ CODES: dict[str, ErrorSpec] = {
     "SUBLICENSE_INVALID": _no("sub-license not valid", _ASK_VENDOR),
     "STATE_MISSING": _no("state is missing", "restore it from a backup", 409),
     "STATE_TAMPERED": _no("state was changed from outside", "ask support", 409),
-    "STATE_ROLLED_BACK": _no("state is older than the last mark", "ask support", 409),
+    "STATE_ROLLED_BACK": _no(
+        "state is older than the last mark",
+        "restore the newest backup, or ask the vendor for an epoch token and take it with"
+        " `sealpack activate install FILE`",
+        409,
+    ),
     "STATE_NEWER": _no("state was written by a newer version", "update sealpack", 409),
     "LOG_FULL": _no("log knows too many releases", "ask the vendor for a new activation", 409),
     "EPOCH_MISMATCH": _no("lease is for another log", _SETTLE, 409),
