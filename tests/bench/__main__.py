@@ -105,6 +105,36 @@ def bench_metered(args: argparse.Namespace, folder: Path) -> None:
         row(name, ours, peer, 1e6, "us")
 
 
+def bench_books(args: argparse.Namespace, folder: Path) -> None:
+    """Admission, durable commits per call, calls per second in high-rate mode."""
+    import bench_books as books
+
+    books.prepare(folder)
+    p50, p99 = (1e6 * value for value in books.percentiles(books.admission(folder)))
+    print(f"admission, all checks, warm, without the commit: p50 {p50:.1f} us, p99 {p99:.1f} us")
+    commits = books.commits(folder)
+    print(f"durable commits per metered call: {'no strace here' if commits is None else f'{commits:.2f}'}")
+    row("metered call vs one durable insert into SQLite", *books.durable(folder, args.rounds), 1e6, "us")
+    ours, peer = books.high_rate(folder, args.rounds)
+    row("high-rate metered call vs bare session.run", ours, peer, 1e6, "us")
+    alone = statistics.median(books.ledger_rate(folder, args.rounds))
+    rates = 1 / statistics.median(ours), 1 / alone
+    print(f"  {rates[0]:,.0f} metered calls/s with the model, {rates[1]:,.0f}/s the books alone, one process")
+
+
+def bench_start(args: argparse.Namespace, folder: Path) -> None:
+    """Start from the store, every check made, against the same engine mapping the bare file."""
+    from bench_start import prepare, start
+
+    for kind in ("gguf", "onnx"):
+        place = folder / kind
+        place.mkdir()
+        prepare(place, kind, args.mib)
+        start(place, kind, "ours"), start(place, kind, "bare")  # warm caches
+        pairs = [(start(place, kind, "ours"), start(place, kind, "bare")) for _ in range(args.rounds)]
+        row(f"verified-once start, {kind} {args.mib} MiB, vs mapped", *map(list, zip(*pairs, strict=True)))
+
+
 def bench_encrypted(args: argparse.Namespace, folder: Path) -> None:
     """Load to first answer of encrypted weights against the plain ones loaded into memory, leaves checked."""
     from bench_encrypted import prepare, start
@@ -138,6 +168,8 @@ BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "verify": bench_verify,
     "build": bench_build,
     "metered": bench_metered,
+    "books": bench_books,
+    "start": bench_start,
     "encrypted": bench_encrypted,
     "frozen": bench_frozen,
 }

@@ -332,8 +332,12 @@ class State:
 
     def version(self) -> int:
         """Changes when another connection, of this or any process, has committed something."""
-        with self._lock, storage_errors(self.home.path):
-            found: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            with self._lock:
+                found: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            with storage_errors(self.home.path):
+                raise
         return found
 
     @contextlib.contextmanager

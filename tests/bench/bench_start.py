@@ -1,0 +1,99 @@
+"""Start of a plain model from the runtime's store against the same engine mapping the bare file.
+
+Each start is a process of its own: from the call that opens to the first answer, imports apart. Ours makes
+every check of a start: license, clock, log, marks, and that the stored copy is the verified one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_RUN = "import sys; sys.path[:0] = {paths!r}; import bench_start as b; b.child(*sys.argv[1:])"
+
+
+def prepare(folder: Path, kind: str, mib: int) -> None:
+    """A device with a model of about `mib` MiB installed and licensed, and the bare model beside it."""
+    from bench_encrypted import make_gguf, make_onnx
+    from support.site import Site, make_license
+    from support.world import make_trust
+
+    from sealpack.format.license import BundleGrant
+
+    model = folder / f"model.{kind}"
+    (make_gguf if kind == "gguf" else make_onnx)(model, mib)
+    site = Site(folder, {}, make_trust()).pin()
+    members = {"kind": kind, "model": model.read_bytes(), "model_name": f"payload/model.{kind}"}
+    if kind == "onnx":
+        data = model.with_name("model.onnx.data").read_bytes()
+        members |= {
+            "io": {"task": "tensor", "pre": {"kind": "tensor"}, "post": {"kind": "tensor", "output": "y"}},
+            "extra": {"payload/model.onnx.data": ("model-data", "application/octet-stream", data)},
+            "engine": {"name": "onnxruntime"},
+        }
+    site.install("big", **members)
+    (folder / "big-1.0.0.sealpack").unlink()
+    site.activate(make_license(bundles=(BundleGrant("acme/big"),)))
+
+
+def child(folder: str, kind: str, side: str) -> None:
+    """Open and answer once; print the seconds."""
+    import time
+
+    from sealpack.runtime.engines import choose
+
+    choose._engine(kind)  # imports are the same on both sides
+    import sealpack.runtime
+
+    opened = _ours if side == "ours" else _bare
+    start = time.perf_counter()
+    opened(Path(folder), kind)
+    print(json.dumps(time.perf_counter() - start), flush=True)
+
+
+def _ours(folder: Path, kind: str) -> None:
+    import sealpack.runtime
+
+    runtime = sealpack.runtime.open("acme/big", state=folder / "state", threads=1)
+    if kind == "gguf":
+        runtime.generate("the", max_tokens=1)
+    else:
+        runtime.infer({"x": [0]})
+
+
+def _bare(folder: Path, kind: str) -> None:
+    """The same engine on the bare file, mapped: no license, no check, no receipt."""
+    from sealpack.format.fields import Fields
+    from sealpack.format.io import ModelIo
+    from sealpack.runtime.engines import choose
+    from sealpack.runtime.engines.base import Generate, Infer, Options, Span, VerifiedModel
+
+    spans = {}
+    for path in folder.glob(f"model.{kind}*"):
+        file = path.open("rb", buffering=0)
+        role = "model-data" if path.suffix == ".data" else "model"
+        spans[f"payload/{path.name}"] = Span(0, path.stat().st_size, role, file.fileno())
+        _KEPT.append(file)
+    io = {
+        "gguf": {"task": "text-generation"},
+        "onnx": {"task": "tensor", "pre": {"kind": "tensor"}, "post": {"kind": "tensor", "output": "y"}},
+    }[kind]
+    name = f"payload/model.{kind}"
+    model = VerifiedModel(spans[name].fd or 0, kind, name, spans, ModelIo.parse(Fields(io, "io")), "big")
+    session = choose.load(model, Options(threads=1))
+    session.prepare(Generate("the", 1) if kind == "gguf" else Infer({"x": [0]})).run(None)
+
+
+_KEPT: list[object] = []
+
+
+def start(folder: Path, kind: str, side: str) -> float:
+    """Seconds of one start in a process of its own."""
+    here = Path(__file__).resolve().parent
+    program = _RUN.format(paths=[str(here), str(here.parent)])
+    command = [sys.executable, "-c", program, str(folder), kind, side]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds: float = json.loads(out)
+    return seconds
