@@ -280,6 +280,21 @@ def test_a_minimum_prorates_and_looks_only_at_its_scope() -> None:
     }
 
 
+def test_a_minimum_counts_the_true_up_of_one_before_it() -> None:
+    both = [minimum(id="some", scope=["tok"]), minimum(id="all", amount="120")]
+    plan = make_plan(per_unit("1"), per_unit("1", "other"), commitments=both)
+    expected = {
+        "tok/charge": "0.00",
+        "other/charge": "0.00",
+        "some/true_up": "100.00",
+        "all/true_up": "20.00",
+    }
+    assert amounts(one(plan, {})) == expected  # 120 in all, never 220
+    plan = make_plan(per_unit("1"), per_unit("1", "other"), commitments=both[::-1])
+    expected = {"tok/charge": "0.00", "other/charge": "0.00", "all/true_up": "120.00"}
+    assert amounts(one(plan, {})) == expected
+
+
 def test_a_true_up_is_shared_like_the_charges_it_lifts() -> None:
     plan = make_plan(
         per_unit("1"),

@@ -141,8 +141,9 @@ def _rate_period(
         for item in plan.committed
     ]
     printed = _charge_lines(plan, priced, drawn, period, active)
-    true_ups = [minimum_true_up(plan, item, printed, period, active) for item in plan.minimums]
-    printed += [line for line in true_ups if line is not None]
+    for item in plan.minimums:  # in the plan's order: each counts what those before it lifted
+        true_up = minimum_true_up(plan, item, printed, period, active)
+        printed += [true_up] if true_up else []
     for credit in credits:
         printed += _credit_line(plan, credit, printed, period)
     drawdowns = tuple(item.drawdown for item in drawn)
