@@ -58,7 +58,7 @@ def pixels() -> dict[str, Any]:
 
 
 def admission(folder: Path, count: int = 3000) -> list[float]:
-    """Seconds to admit a call: every check, warm, without the durable commit; each in a millisecond of its own.
+    """Seconds to admit a call: every check, warm, without the durable commit; each in its own millisecond.
 
     The call is given up at once, so nothing is written between two.
     """

@@ -535,7 +535,8 @@ class Ledger:
         """See to it that receipts do not wait for long when no further call comes."""
         if self._flusher is None:
             self._flusher = _Flusher(self)
-        self._flusher.due.set()
+        if not self._flusher.due.is_set():
+            self._flusher.due.set()
 
     def release(self, ticket: Ticket) -> None:
         """Undo a hold for which nothing was computed."""
