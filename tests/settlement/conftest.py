@@ -1,4 +1,4 @@
-"""A settlement database for each test."""
+"""A settlement database for each test: SQLite, and PostgreSQL where a module asks for both."""
 
 from __future__ import annotations
 
@@ -6,11 +6,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import postgres
 from support.books import Books
+
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server; the test is skipped where none is installed."""
+    programs = postgres.binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg")
+    made = postgres.Server.make(programs)
+    yield made
+    made.remove()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of `books` runs on both databases, but for those that look into SQLite's file."""
+    if "books" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite_only"):
+        metafunc.parametrize("books", KINDS, indirect=True)
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
-    made = Books.open(tmp_path)
-    yield made
-    made.database.close()
+def books(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Books]:
+    """Books of the kind that the parameter names."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        made = Books.open(tmp_path)
+        yield made
+        made.database.close()
+        return
+    cluster: postgres.Server = request.getfixturevalue("server")
+    with cluster.lent() as url:
+        made = Books.open(tmp_path, url)
+        yield made
+        made.database.close()

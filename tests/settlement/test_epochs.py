@@ -479,7 +479,7 @@ def test_a_database_of_version_1_gets_the_new_tables(books: Books) -> None:
         db.epoch_tokens.drop(connection)
         connection.execute(sa.update(db.about).values(schema_version=1))
     books.database.close()
-    again = Books.open(books.folder)
+    again = Books.open(books.folder, books.url)
     assert again.code(device.restored().work(1).export()) == "W151"
     assert again.rows(db.about) == [{"schema_version": db.SCHEMA_VERSION}]
     assert agrees(again)

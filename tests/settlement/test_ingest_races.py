@@ -40,8 +40,7 @@ def files_of(device: Device, folder: Path, pieces: int) -> list[str]:
 
 
 def command(books: Books, names: list[str]) -> list[str]:
-    database = str(books.folder / "settlement.db")
-    return [sys.executable, "-m", "sealpack.verifier", "settle", "--db", database, "ingest", *names]
+    return [sys.executable, "-m", "sealpack.verifier", "settle", "--db", books.address, "ingest", *names]
 
 
 def is_whole(books: Books, device: Device) -> bool:
@@ -134,7 +133,7 @@ def test_the_tables_refuse_nonsense(books: Books) -> None:
     with pytest.raises(SealpackError), books.database.write() as connection:
         connection.execute(sa.insert(db.about).values(schema_version=-1))
     with pytest.raises(SealpackError), books.database.write() as connection:
-        connection.exec_driver_sql("INSERT INTO about VALUES (1.5)")
+        connection.exec_driver_sql("INSERT INTO about VALUES ('many')")
     orphan = {"origin": "none", "first": 0, "last": 1, "sha256": "ab" * 32}
     with pytest.raises(SealpackError), books.database.write() as connection:
         connection.execute(sa.insert(db.segments).values(orphan))
@@ -153,7 +152,7 @@ def test_a_database_of_a_newer_version(books: Books) -> None:
     with books.database.write() as connection:
         connection.execute(sa.update(db.about).values(schema_version=db.SCHEMA_VERSION + 1))
     with pytest.raises(SealpackError) as caught:
-        db.Database.open(books.folder / "settlement.db")
+        db.Database.open(books.address)
     assert caught.value.code == "STATE_NEWER"
 
 

@@ -22,6 +22,8 @@ from sealpack.settlement import db
 from sealpack.settlement.reconcile import reconcile
 from sealpack.verifier.cli.main import make_cli, run
 
+pytestmark = pytest.mark.sqlite_only
+
 
 @contextmanager
 def at_most(pages: int) -> Iterator[None]:

@@ -29,15 +29,21 @@ CUSTOMERS = {
 
 @dataclass
 class Books:
-    """A settlement database in a folder."""
+    """A settlement database in a folder, or at the `url` of one on a server."""
 
     folder: Path
     database: db.Database
+    url: str | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> Books:
+    def open(cls, folder: Path, url: str | None = None) -> Books:
         """An empty one."""
-        return cls(folder, db.Database.open(folder / "settlement.db"))
+        return cls(folder, db.Database.open(url or folder / "settlement.db"), url)
+
+    @property
+    def address(self) -> str:
+        """What `settle --db` takes."""
+        return self.url or str(self.folder / "settlement.db")
 
     def learn(self, *devices: Device, plan: Plan | None = None) -> Books:
         """Import trust, a plan and the registry lines of devices."""

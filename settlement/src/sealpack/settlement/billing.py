@@ -223,7 +223,7 @@ def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str,
     )
     total: Counter[tuple[int, str, str]] = Counter()
     for quarter, status, meter, amount in rows:
-        total[quarter, status, meter] += amount
+        total[quarter, status, meter] += int(amount)  # PostgreSQL's sums are decimals
     for difference in epochs.of_license(connection, license_id):
         total[difference.quarter_ms, LOST, difference.meter] += difference.amount
     return dict(total)

@@ -1,8 +1,8 @@
 """The settlement database: tables and transactions.
 
-Source: specs/settlement-ingest.md, "Storage". SQLAlchemy Core, so that the same code can speak to another
-database by URL; embedded SQLite is the default. Reading sees one moment and stops nobody; a writing
-transaction takes the write lock at once, so that nothing it has looked at can change under it.
+Source: specs/settlement-ingest.md, "Storage". SQLAlchemy Core, so that the same code speaks to PostgreSQL by
+URL (:mod:`sealpack.settlement.postgres`); embedded SQLite is the default. Reading sees one moment and stops
+nobody; a writing transaction takes its lock at once, so that nothing it has looked at can change under it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sealpack.format.errors import SealpackError
+from sealpack.settlement import postgres
+from sealpack.settlement.postgres import Conflict as Conflict
 
 SCHEMA_VERSION = 2  # a newer one only has more tables
 WAIT_S = 60  # for another process that writes
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # in the order of its bytes either way
 
 
 def _table(name: str, *columns: Any) -> sa.Table:
@@ -31,7 +34,7 @@ def _table(name: str, *columns: Any) -> sa.Table:
 
 
 def _text(name: str, *more: Any, **options: Any) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, *more, nullable=options.pop("nullable", False), **options)
+    return sa.Column(name, _TEXT, *more, nullable=options.pop("nullable", False), **options)
 
 
 def _int(name: str, **options: Any) -> sa.Column[int]:
@@ -210,24 +213,32 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = engine.execution_options(**{_READS: True})
+        self._is_postgres = engine.dialect.name == "postgresql"
+        self._reader = engine.execution_options(**(postgres.READS if self._is_postgres else {_READS: True}))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Database:
-        """Open or make the SQLite file at `path`; STORE_*, STATE_NEWER."""
+        """Open the SQLite file at `path`, or the PostgreSQL database of a URL; make what is not there yet.
+
+        STORE_*, STATE_NEWER, STATE_LOCKED, EXTRA_MISSING.
+        """
+        if isinstance(path, str) and postgres.is_url(path):
+            return cls(postgres.make_engine(path, WAIT_S))._prepared()
         target = Path(path)
         if not target.parent.is_dir():
             raise SealpackError("FILE_MISSING", f"folder {target.parent} does not exist")
         engine = sa.create_engine(_url(target), connect_args={"timeout": WAIT_S})
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
-        database = cls(engine)
+        return cls(engine)._prepared()
+
+    def _prepared(self) -> Database:
         try:
-            database._prepare()
+            self._prepare()
         except BaseException:
-            engine.dispose()
+            self.close()
             raise
-        return database
+        return self
 
     def _prepare(self) -> None:
         with self.read() as connection:
@@ -243,7 +254,7 @@ class Database:
                     connection.execute(sa.update(about).values(schema_version=SCHEMA_VERSION))
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file or the connections."""
         self._engine.dispose()
 
     def __enter__(self) -> Database:
@@ -253,8 +264,12 @@ class Database:
         self.close()
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+    def write(self, *concerns: str) -> Iterator[sa.Connection]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        No other one writes meanwhile. With `concerns`, names of the things it looks at and changes, only
+        others that concern one of these wait, where the database can tell (PostgreSQL).
+        """
         with _told(), self._engine.begin() as connection:
             yield connection
 
@@ -315,6 +330,8 @@ def _store_error(error: sa.exc.DBAPIError) -> SealpackError:
         ("SQLITE_FULL", "STORE_FULL"),
         ("SQLITE_READONLY", "STORE_READONLY"),
         ("SQLITE_CANTOPEN", "STORE_READONLY"),
+            if self._is_postgres:
+                postgres.lock(connection, concerns)
         ("SQLITE_BUSY", "STATE_LOCKED"),
         ("SQLITE_LOCKED", "STATE_LOCKED"),
         ("SQLITE_CORRUPT", "STORE_CORRUPT"),
@@ -323,3 +340,5 @@ def _store_error(error: sa.exc.DBAPIError) -> SealpackError:
         if name.startswith(start):
             return SealpackError(code, f"settlement database: {error.orig}")
     return SealpackError("STORE_IO", f"settlement database: {error.orig}")
+    if not isinstance(error.orig, sqlite3.Error):
+        return postgres.store_error(error)

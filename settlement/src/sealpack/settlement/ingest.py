@@ -30,6 +30,7 @@ from sealpack.settlement.logs import Growth, Log, Rollup
 from sealpack.settlement.outcomes import FINAL, FLAGS, Outcome, Stopped, is_accepted
 from sealpack.settlement.periods import local_day
 
+_CONFLICTS = 10  # that the database gave a transaction up for another one's sake, in a row
 _HEADER_CODES = {"USAGE_LIMIT": "R305"}
 _BLOCK_CODES = {"CHECKPOINT_INVALID": "R304", "RECEIPT_TREE": "H212", "USAGE_LIMIT": "R305"}
 
@@ -64,13 +65,17 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
     Never raises for what the file holds. STORE_* and TRUST_UNPINNED are about this side.
     """
     digest, name = hashlib.sha256(data).hexdigest(), printable(name)
-    with database.write() as connection:
-        row = {"sha256": digest, "name": name, "received_at": now, "data": data}
-        connection.execute(db.put(connection, db.files).values(row).on_conflict_do_nothing())
+    _keep(database, {"sha256": digest, "name": name, "received_at": now, "data": data})
     first = replace(_decide(database, digest, now), name=name)
     # Also after a known file: a process may have died between accepting it and looking at what waited.
     freed = release(database, now, origin=first.origin) if first.is_accepted else []
     return [first, *freed]
+
+
+def _keep(database: db.Database, row: dict[str, object]) -> None:
+    """Store a file's bytes, before anything is decided about them."""
+    with database.write(str(row["sha256"])) as connection:
+        connection.execute(db.put(connection, db.files).values(row).on_conflict_do_nothing())
 
 
 def release(database: db.Database, now: int, *, origin: str | None = None) -> list[Outcome]:
@@ -97,25 +102,43 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     # A log that contradicts an older one may still be let begin.
     unbegun = files.code.in_(("H210", "H211")) & size.is_(None)
     undecided = files.code.is_(None) | held | unbegun | (files.code == "R303")
-    query = sa.select(files.sha256).where(undecided).order_by(files.first, files.last, files.sha256)
+    order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
+    query = sa.select(files.sha256).where(undecided).order_by(*order)
     if origin is not None:
-        query = query.where(files.origin.startswith(origin.rpartition("/")[0] + "/", autoescape=True))
+        query = query.where(files.origin.startswith(_family(origin), autoescape=True))
     with database.read() as connection:
         return connection.execute(query).scalars().all()
 
 
 def _decide(database: db.Database, digest: str, now: int) -> Outcome:
     """Judge a stored file against the log as it is, then write the judgement if the log is still so."""
+    conflicts = 0
     while True:
         with database.read() as connection:
             row = connection.execute(sa.select(db.files).where(db.files.c.sha256 == digest)).one()
             if row.code is not None and is_accepted(row.code):
                 return _known(row)
             judged = _judge(connection, row, now)
-        with database.write() as connection:
-            if _unmoved(connection, row, judged):
-                _apply(connection, judged, now)
-                return judged.outcome
+        try:
+            with database.write(*_concerns(judged)) as connection:
+                if _unmoved(connection, row, judged):
+                    _apply(connection, judged, now)
+                    return judged.outcome
+        except db.Conflict:
+            conflicts += 1
+            if conflicts == _CONFLICTS:
+                raise
+
+
+def _concerns(judged: _Judgement) -> tuple[str, ...]:
+    """What writing a judgement looks at and changes: the file, and all logs of the device."""
+    log = judged.log
+    return (judged.outcome.sha256,) if log is None else (judged.outcome.sha256, _family(log.origin))
+
+
+def _family(origin: str) -> str:
+    """What the names of all logs of a device under a license begin with."""
+    return origin.rpartition("/")[0] + "/"
 
 
 def _known(row: sa.Row[tuple[object, ...]]) -> Outcome:

@@ -31,7 +31,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, short_help="Ingest usage, quote, invoice, reconcile.")
 @click.option(
     "--db", "database", type=click.Path(dir_okay=False), default="settlement.db", show_default=True,
-    help="The settlement database.",
+    help="The settlement database: a file, or postgresql://USER@HOST/NAME.",
 )  # fmt: skip
 @click.pass_context
 def settle(ctx: click.Context, database: str) -> None:
