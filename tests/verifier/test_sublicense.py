@@ -37,7 +37,7 @@ from sealpack.format.license import (
     open_license,
 )
 from sealpack.format.registry import RegistryLine
-from sealpack.format.sublicense import Chain, Sublicense, delegate_name, open_sublicense
+from sealpack.format.sublicense import Chain, Sublicense, delegate_name, open_sublicense, read_below
 from sealpack.format.trust import Trust
 
 DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-of-a-lic-")
@@ -234,6 +234,13 @@ def test_a_sublicense_that_says_nothing_is_its_parent_for_one_name() -> None:
     assert found.issued_at == PARENT.issued_at
     assert meet.narrower(found, PARENT)
     assert not meet.narrower(PARENT, found)
+
+
+def test_what_was_opened_is_read_again_under_any_version_of_the_parent() -> None:
+    assert read_below(sub(), PARENT) == opened(sub()).license
+    with pytest.raises(SealpackError) as caught:
+        read_below(sub(), parent_of(delegation=None))
+    assert caught.value.code == "SUBLICENSE_INVALID"
 
 
 def test_an_end_and_a_term_both_count() -> None:

@@ -26,10 +26,11 @@ from sealpack.format.license import IssuedUnder, License
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.values import readable
-from sealpack.settlement import db, epochs, logs, registry
+from sealpack.settlement import db, epochs, logs, registry, sublicenses
 from sealpack.settlement.epochs import Member
 from sealpack.settlement.logs import Log
 from sealpack.settlement.outcomes import TAMPER
+from sealpack.settlement.sublicenses import Below
 
 Labels = dict[tuple[str, str], str]  # (license, device) -> name
 WITNESS_NAME = "sealpack/settlement"
@@ -101,6 +102,7 @@ class _Standing:
     settled: Mapping[str, int]
     closed: bool  # the device proved that this log ended
     shares: tuple[Ceiling, ...]  # its activation's parts of license-wide quotas
+    below: Below | None  # what stands above it when its license is a sub-license
 
     @classmethod
     def of(cls, connection: sa.Connection, log: Log, license: License, trust: Trust) -> _Standing:
@@ -121,6 +123,7 @@ class _Standing:
             epochs.totals(members),
             registry.load_deactivation(connection, log.origin) is not None,
             _shares(connection, log),
+            sublicenses.load(connection, log.license_id),
         )
 
 
@@ -200,6 +203,8 @@ def _basis(
             [[h.start, h.end, h.code] for h in held]]  # fmt: skip
     if standing.closed:
         said.append("closed")
+    if standing.below is not None:  # its own document stays the same when the parent is renewed
+        said.append([standing.below.parent.digest, standing.below.ended_at])
     if standing.shares:
         said.append([[share.meter, share.limit] for share in standing.shares])
     if len(standing.members) > 1:
@@ -222,9 +227,11 @@ def _lease(
     ack_seq: int,
     now: int,
 ) -> Envelope | None:
-    """The next lease, for the device's newest log; none once it is closed, while one is frozen, or while a
-    tamper case is open."""
+    """The next lease, for the device's newest log; none once it is closed, while one is frozen, while a
+    tamper case is open, or when the parent of a sub-license took it back."""
     if standing.frozen or standing.tampered or not standing.newest or standing.closed:
+        return None
+    if standing.below is not None and standing.below.ended_at is not None:
         return None
     number = FIRST_LEASE + ack_seq
     under = IssuedUnder.of(trust)  # the acknowledgement carries these documents

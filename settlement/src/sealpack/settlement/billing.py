@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, epochs, invoice, invoice_html, logs, parties, registry
+from sealpack.settlement import db, epochs, invoice, invoice_html, logs, parties, registry, sublicenses
 from sealpack.settlement.invoice import Evidence, Header
 from sealpack.settlement.parties import Customer, Seller
 from sealpack.settlement.periods import Period, local_day
@@ -68,7 +68,8 @@ def bill_all(
 
 def _billable(connection: sa.Connection, customer: str | None) -> list[str]:
     found = []
-    for row in connection.execute(sa.select(db.licenses).order_by(db.licenses.c.license_id)):
+    alone = db.licenses.c.license_id.not_in(sa.select(db.sublicenses.c.license_id))
+    for row in connection.execute(sa.select(db.licenses).where(alone).order_by(db.licenses.c.license_id)):
         license = registry.stored_license(row.envelope)
         if license.environment == "live" and license.plan and customer in (None, row.customer_id):
             found.append(license.license_id)
@@ -112,6 +113,12 @@ def _license(connection: sa.Connection, license_id: str) -> License:
     license = registry.load_license(connection, license_id)
     if license is None:
         raise SealpackError("REGISTRY_INVALID", f"license {license_id} is not known here")
+    if license.parent_id is not None:
+        raise SealpackError(
+            "USAGE",
+            f"sub-license {license_id} is billed with license {license.parent_id}",
+            remedy=f"give --license {license.parent_id}",
+        )
     if license.environment != "live":
         raise SealpackError("USAGE", f"license {license_id} is a test license: it is never billed")
     return license
@@ -187,7 +194,7 @@ def _span(connection: sa.Connection, license: License, plan: Plan, period: Perio
 def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
     first = connection.execute(
         sa.select(sa.func.min(db.activations.c.first_at)).where(
-            db.activations.c.license_id == license.license_id
+            db.activations.c.license_id.in_(sublicenses.billed_with(connection, license.license_id))
         )
     ).scalar()
     if first is None:
@@ -202,13 +209,22 @@ def _first_use(connection: sa.Connection, license_id: str, default: int) -> int:
     quarter = connection.execute(
         sa.select(sa.func.min(db.rollups.c.quarter_ms))
         .join(db.logs, db.logs.c.origin == db.rollups.c.origin)
-        .where(db.logs.c.license_id == license_id)
+        .where(db.logs.c.license_id.in_(sublicenses.billed_with(connection, license_id)))
     ).scalar()
     return default if quarter is None else quarter // 1000
 
 
 def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
-    """Roll-ups of all the license's logs: (quarter hour UTC ms, status, meter) -> amount.
+    """What is billed with a license, its sub-licenses included: (quarter hour UTC ms, status, meter) ->
+    amount."""
+    total: Counter[tuple[int, str, str]] = Counter()
+    for name in sublicenses.billed_with(connection, license_id):
+        total.update(own_usage_of(connection, name))
+    return dict(total)
+
+
+def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
+    """Roll-ups of all logs of one license or sub-license: (quarter hour UTC ms, status, meter) -> amount.
 
     What a log carries over beyond the receipts of those before it counts as lost when it began.
     """
@@ -252,7 +268,7 @@ def _header(
     days = seller.payment_days if customer.payment_days is None else customer.payment_days
     held = connection.execute(
         sa.select(db.logs.c.origin, db.logs.c.size, db.logs.c.root)
-        .where(db.logs.c.license_id == license.license_id)
+        .where(db.logs.c.license_id.in_(sublicenses.billed_with(connection, license.license_id)))
         .order_by(db.logs.c.origin)
     )
     business = seller.business

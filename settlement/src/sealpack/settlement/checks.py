@@ -22,7 +22,8 @@ from sealpack.format.keys import PublicKey
 from sealpack.format.license import License
 from sealpack.format.trust import Trust
 from sealpack.format.usage import UsageHeader
-from sealpack.settlement import db, registry
+from sealpack.format.values import utc_day
+from sealpack.settlement import db, registry, sublicenses
 from sealpack.settlement.logs import Growth
 from sealpack.settlement.outcomes import Stopped
 
@@ -88,11 +89,12 @@ def _activated(connection: sa.Connection, header: UsageHeader, license: License,
     envelope = registry.load_activation(connection, license.license_id, device)
     try:
         if envelope is not None:
-            return Identity(license, Activation.open(envelope, trust, license.issuer), epoch)
+            activation = registry.open_activation(connection, envelope, trust, license.issuer)
+            return Identity(license, activation, epoch)
         carried = Envelope.from_dict(header.activation, "activation")
         if kind_of(carried) != "activation":
             raise SealpackError("DOC_TYPE", "not an activation")
-        activation = Activation.open(carried, trust, license.issuer)
+        activation = registry.open_activation(connection, carried, trust, license.issuer)
     except SealpackError as error:
         if error.code == "KEY_REVOKED":
             raise Stopped("H220", error.message) from None
@@ -113,8 +115,9 @@ def _epoch_of(origin: str) -> int:
 def _check_revoked(license: License, activation: Activation, trust: Trust) -> None:
     if activation.device_id in trust.revocations.devices:
         raise Stopped("H220", f"device {activation.device_id} was revoked")
-    if license.license_id in trust.revocations.licenses:
-        raise Stopped("H220", f"license {license.license_id} was revoked")
+    for name in (license.license_id, license.parent_id):
+        if name in trust.revocations.licenses:
+            raise Stopped("H220", f"license {name} was revoked")
 
 
 def _key_at(connection: sa.Connection, header: UsageHeader, activation: Activation) -> PublicKey:
@@ -179,17 +182,17 @@ def _check_route(connection: sa.Connection, route: str, entry: dict[str, Any], l
     """A route's license, build and plan must be what the issuer signed under that number."""
     if entry["license_id"] != license_id:
         raise Stopped("H214", f"route {route} is of license {entry['license_id']}")
-    license = registry.load_license_version(connection, license_id=license_id, seq=entry["seq"])
-    if license is None:
+    forms = registry.load_license_forms(connection, license_id=license_id, seq=entry["seq"])
+    if not forms:
         raise Stopped("H250", f"license {license_id} number {entry['seq']} is not known here")
     digest = entry["bundle_digest"]
     known = registry.load_bundle(connection, digest)
-    if known is None and all(grant.bundle_digest != digest for grant in license.bundles):
+    if known is None and all(g.bundle_digest != digest for form in forms for g in form.bundles):
         raise Stopped("H250", f"bundle {digest[:16]} is not known here")
-    if known is not None and not license.covers(known.bundle_id, known.version, digest):
+    if known is not None and not any(f.covers(known.bundle_id, known.version, digest) for f in forms):
         raise Stopped("H214", f"{known.bundle_id} {known.version} is not covered by {license_id}")
-    plan = license.plan and {"id": license.plan.id, "version": license.plan.version}
-    if entry.get("plan", plan) != plan:
+    plans = [form.plan and {"id": form.plan.id, "version": form.plan.version} for form in forms]
+    if entry.get("plan", plans[0]) not in plans:
         raise Stopped(
             "H214", f"route {route} names price plan {entry['plan']['id']}, which is not its license's"
         )
@@ -215,6 +218,13 @@ def _check_times(connection: sa.Connection, license: License, growth: Growth, no
     quarters = {quarter for _, quarter, _, _ in growth.rollup}
     if not quarters:
         return
+    below = sublicenses.load(connection, license.license_id)
+    if below is not None and below.ended_at is not None and max(quarters) >= below.ended_at * 1000:
+        raise Stopped(
+            "H230",
+            f"license {below.parent.license_id} does not allow {license.license_id} since "
+            f"{utc_day(below.ended_at)}",
+        )
     over = license.exp is not None and max(quarters) > (license.exp + license.grace_s) * 1000
     if over and license.enforcement == "enforce":
         raise Stopped("H230", f"license {license.license_id} and its days of grace were over")

@@ -22,7 +22,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.settlement import postgres
 from sealpack.settlement.postgres import Conflict as Conflict
 
-SCHEMA_VERSION = 2  # a newer one only has more tables
+SCHEMA_VERSION = 3  # a newer one only has more tables
 WAIT_S = 60  # for another process that writes
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
@@ -68,6 +68,12 @@ licenses = _table(
 # Every license document ever seen: a log's genesis may name an older one.
 license_versions = _table(
     "license_versions", _text("digest", primary_key=True), _text("license_id"), _int("seq"), _blob("envelope")
+)
+# Which of these ids are sub-licenses, and of what.
+sublicenses = _table(
+    "sublicenses",
+    _text("license_id", sa.ForeignKey("licenses.license_id"), primary_key=True),
+    _text("parent_id", index=True),
 )
 bundles = _table(
     "bundles", _text("digest", primary_key=True), _text("bundle_id"), _text("version"), _text("name")

@@ -185,7 +185,8 @@ def _by_bundle(state: LogState) -> Counter[tuple[str, str]]:
 
 
 def of_license(connection: sa.Connection, license_id: str) -> list[Difference]:
-    """Every difference that is billed under a license; none that began under a test document."""
+    """Every difference that is billed under a license (without what stands below it); none that began
+    under a test document."""
     devices = connection.execute(
         sa.select(db.logs.c.device_id)
         .join(db.successions, db.successions.c.origin == db.logs.c.origin)

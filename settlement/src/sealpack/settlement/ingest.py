@@ -257,7 +257,8 @@ def _is_late(
     quarters = {quarter for _, quarter, _, _ in rollup} | {d.quarter_ms for d in moved}
     months = {local_day(quarter, plan.tz).replace(day=1).isoformat() for quarter in quarters}
     found = sa.select(sa.func.count()).where(
-        db.invoices.c.license_id == license.license_id, db.invoices.c.period.in_(months)
+        db.invoices.c.license_id == (license.parent_id or license.license_id),
+        db.invoices.c.period.in_(months),
     )
     return bool(connection.execute(found).scalar())
 

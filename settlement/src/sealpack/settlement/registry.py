@@ -18,14 +18,14 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef, open_license
-from sealpack.format.limits import LIMITS
 from sealpack.format.registry import BundleFact, RegistryLine
 from sealpack.format.repair import Repair
 from sealpack.format.trust import ROOT_ROLES, Trust
-from sealpack.settlement import db
+from sealpack.settlement import db, sublicenses
 from sealpack.settlement.plan import Plan
 
-KINDS = ("license", "activation", "epoch-token", "repair", "deactivation")  # what is kept of a parcel
+# What is kept of a parcel.
+KINDS = ("license", "sublicense", "activation", "epoch-token", "repair", "deactivation")
 LEAVE = ("epoch-token", "repair")  # what lets a device begin a further log
 
 # --- trust --------------------------------------------------------------------------------------------
@@ -115,6 +115,8 @@ def put_documents(connection: sa.Connection, envelopes: Iterable[Envelope]) -> s
     trust = _advance(connection, load_trust(connection), chain)
     for envelope in by_kind.get("license", ()):
         put_license(connection, envelope, trust)
+    for envelope in by_kind.get("sublicense", ()):
+        sublicenses.put(connection, envelope, trust)
     for envelope in by_kind.get("activation", ()):
         put_activation(connection, envelope, trust)
     for kind in LEAVE:
@@ -136,8 +138,8 @@ def put_line(connection: sa.Connection, line: RegistryLine, trust: Trust) -> boo
     try:
         put_license(connection, line.license, trust)
         put_bundles(connection, line.bundles)
-        if line.sublicense is not None:  # usage under it is held (H250): its parent is known, it is not
-            return True
+        if line.sublicense is not None:
+            sublicenses.put(connection, line.sublicense, trust)
         if line.activation is not None:
             put_activation(connection, line.activation, trust)
         if line.deactivation is not None:
@@ -176,6 +178,8 @@ def put_license(connection: sa.Connection, envelope: Envelope, trust: Trust) -> 
                "envelope": envelope.to_bytes()}  # fmt: skip
     connection.execute(sa.insert(db.license_versions).values(version))
     newest = load_license(connection, license.license_id)
+    if newest is not None and newest.parent_id is not None:
+        raise SealpackError("LIC_CONFLICT", f"{license.license_id} is known here as a sub-license")
     if newest is None or license.seq > newest.seq:
         row = version | {"customer_id": license.customer.id}
         statement = db.put(connection, db.licenses).values(row)
@@ -185,7 +189,7 @@ def put_license(connection: sa.Connection, envelope: Envelope, trust: Trust) -> 
 
 def put_activation(connection: sa.Connection, envelope: Envelope, trust: Trust) -> Activation:
     """Store an activation that the trust vouches for; the newest one of a device counts."""
-    activation = Activation.open(envelope, trust)
+    activation = open_activation(connection, envelope, trust)
     row = {
         "license_id": activation.license_id, "device_id": activation.device_id,
         "digest": activation.digest, "first_at": activation.issued_at, "issued_at": activation.issued_at,
@@ -202,6 +206,22 @@ def put_activation(connection: sa.Connection, envelope: Envelope, trust: Trust) 
     values = {**newest, "first_at": first_at}
     connection.execute(sa.update(db.activations).where(*mine).values(values))
     return activation
+
+
+def open_activation(
+    connection: sa.Connection, envelope: Envelope, trust: Trust, issuer: str | None = None
+) -> Activation:
+    """Verify an activation: by the delegate of its sub-license, else by `issuer`, or any.
+
+    SUBLICENSE_INVALID for a delegate's for anything else than the sub-license; KEY_REVOKED.
+    """
+    fields = documents.payload_fields(envelope, "activation")
+    chain = sublicenses.open_chain(connection, fields.text("license_id"), trust)
+    if chain is None:
+        return Activation.open(envelope, trust, issuer)
+    if chain.signed(envelope):
+        return chain.open_activation(envelope)
+    return Activation.open(envelope, trust, chain.license.issuer)
 
 
 def put_leave(connection: sa.Connection, envelope: Envelope, trust: Trust) -> None:
@@ -263,7 +283,10 @@ def load_activation(connection: sa.Connection, license_id: str, device: str) -> 
 
 
 def load_license(connection: sa.Connection, license_id: str) -> License | None:
-    """The newest license of that id."""
+    """The newest license of that id; of a sub-license what it and its parent allow."""
+    below = sublicenses.load(connection, license_id)
+    if below is not None:
+        return below.license
     data = connection.execute(
         sa.select(db.licenses.c.envelope).where(db.licenses.c.license_id == license_id)
     ).scalar()
@@ -273,25 +296,39 @@ def load_license(connection: sa.Connection, license_id: str) -> License | None:
 def load_license_version(
     connection: sa.Connection, *, digest: str | None = None, license_id: str | None = None, seq: int = 0
 ) -> License | None:
-    """One very license document: by its digest, or by id and number."""
+    """One very license document: by its digest, or by id and number; a sub-license's as it was written."""
+    return next(iter(load_license_forms(connection, digest=digest, license_id=license_id, seq=seq)), None)
+
+
+def load_license_forms(
+    connection: sa.Connection, *, digest: str | None = None, license_id: str | None = None, seq: int = 0
+) -> list[License]:
+    """Everything that one very document was: a sub-license changes with its parent, oldest form first."""
     versions = db.license_versions.c
     which = (
         [versions.digest == digest] if digest else [versions.license_id == license_id, versions.seq == seq]
     )
     data = connection.execute(sa.select(versions.envelope).where(*which)).scalar()
-    return None if data is None else stored_license(data)
+    return [] if data is None else _forms(connection, data)
 
 
 def load_license_versions(connection: sa.Connection, license_id: str) -> list[License]:
-    """Every document of a license that is known, the newest first."""
+    """Every document of a license that is known, the newest first; of a sub-license as it was written."""
     versions = db.license_versions.c
     query = (
         sa.select(versions.envelope).where(versions.license_id == license_id).order_by(versions.seq.desc())
     )
-    return [stored_license(data) for data in connection.execute(query).scalars()]
+    return [_forms(connection, data)[0] for data in connection.execute(query).scalars().all()]
+
+
+def _forms(connection: sa.Connection, data: bytes) -> list[License]:
+    envelope = sublicenses.read(data)
+    if documents.kind_of(envelope) == "sublicense":
+        return sublicenses.forms(connection, envelope)
+    return [stored_license(data)]
 
 
 def stored_license(data: bytes) -> License:
     """A license from our own table: it was verified when it came in."""
-    envelope = Envelope.from_bytes(data, "license", max_bytes=2 * LIMITS.document_bytes)
+    envelope = sublicenses.read(data)
     return License.parse(documents.payload_fields(envelope, "license", "LIC_SCHEMA"), envelope.digest)

@@ -158,6 +158,20 @@ def open_sublicense(envelope: Envelope, trust: Trust, parent: License) -> Chain:
     sub = Sublicense.read(envelope)
     key = _delegate(envelope, trust, parent)
     key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
+    return Chain(parent, sub, _narrowed(sub, parent), key)
+
+
+def read_below(envelope: Envelope, parent: License) -> License:
+    """What a sub-license that was opened before and a version of its parent allow; SUBLICENSE_INVALID.
+
+    No signature and no revocation is looked at, only whether the parent names the key.
+    """
+    _named(envelope, parent)
+    return _narrowed(Sublicense.read(envelope), parent)
+
+
+def _narrowed(sub: Sublicense, parent: License) -> License:
+    """The meet, once the parent is found to be this one's."""
     _check_parent(sub, parent)
     granted = grant(parent)
     stated = _stated(sub, granted)
@@ -168,16 +182,21 @@ def open_sublicense(envelope: Envelope, trust: Trust, parent: License) -> Chain:
                 _CODE,
                 f"sublicense.{path} is wider than in license {parent.license_id}, which it stands below",
             )
-    license = replace(meet(granted, stated), parent_id=parent.license_id, digest=envelope.digest)
-    return Chain(parent, sub, license, key)
+    return replace(meet(granted, stated), parent_id=parent.license_id, digest=sub.digest)
 
 
-def _delegate(envelope: Envelope, trust: Trust, parent: License) -> PublicKey:
+def _named(envelope: Envelope, parent: License) -> PublicKey:
+    """The key of the parent's delegate who claims to have signed."""
     named = parent.delegation.keys if parent.delegation is not None else ()
     keys = {key.keyid: key for key in map(PublicKey.from_pem, named)}
     key = keys.get(_signer(envelope))
     if key is None:
         raise SealpackError(_CODE, f"sublicense is not signed by a delegate of license {parent.license_id}")
+    return key
+
+
+def _delegate(envelope: Envelope, trust: Trust, parent: License) -> PublicKey:
+    key = _named(envelope, parent)
     if key.keyid in trust.keyring.entries:
         raise SealpackError(_CODE, f"delegate key {key.keyid[:16]} stands in the keyring: it needs its own")
     revoked = trust.revocations.keys.get(key.keyid)
