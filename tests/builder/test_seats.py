@@ -23,7 +23,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
-from sealpack.format.license import License, Quota
+from sealpack.format.license import Allowance, License, Quota
 from sealpack.format.registry import RegistryLine
 from sealpack.format.trust import Trust
 
@@ -299,6 +299,21 @@ def test_a_renewal_keeps_every_part_and_hands_out_only_what_is_new() -> None:
     office.lines += [one.line() for one in made]
     office.issued = made[0]
     assert [ceiling(office.activate(n)) for n in (3, 4)] == [1000, 1000]
+
+
+def test_a_device_that_came_back_goes_on_after_a_renewal() -> None:
+    """Its counters are of all its logs: a ceiling that forgets the closed ones would stop it at once."""
+    allowance = (Allowance("calls", 100),)
+    office = Office(devices=1, allowance=allowance)
+    assert ceiling(office.activate(1)) == 100
+    office.release(1, used=80)
+    assert ceiling(office.activate(1)) == 180
+    assert ceiling(office.activate(1)) == 180, "asked again"
+    (made,) = licensing.renew(next_of(office), WHO, office.lines, now=T0 + DAY)
+    assert ceiling(made) == 180
+    office.lines.append(made.line())
+    office.release(1, used=170, epoch=1)
+    assert ceiling(office.activate(1)) == 270
 
 
 def test_a_license_that_nobody_activated_is_renewed_alone() -> None:

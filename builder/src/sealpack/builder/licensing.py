@@ -313,7 +313,7 @@ def activate(
         fingerprint=request.fingerprint,
     )
     under = IssuedUnder.of(issuer.trust)
-    settled = {} if seat is None or seat.closed is None else seat.closed.used
+    settled = {} if seat is None else seat.before  # its counters are of all its logs
     lease = next_lease(license, request.device_id, epoch, FIRST_LEASE, now, settled, under, shares)
     return replace(
         issued,
@@ -496,7 +496,7 @@ def renew(
             shares=shares,
         )
         under = IssuedUnder.of(issuer.trust)
-        lease = next_lease(issued.license, name, made.epoch, FIRST_LEASE, now, {}, under, shares)
+        lease = next_lease(issued.license, name, made.epoch, FIRST_LEASE, now, seat.before, under, shares)
         given.append(
             replace(
                 issued,

@@ -7,7 +7,7 @@ registry's signed documents; nothing else remembers it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from sealpack.format import documents
 from sealpack.format.acknowledgement import Acknowledgement
@@ -28,7 +28,7 @@ class Seat:
 
     `since` is its first activation, `given` the most of each license-wide quota that it was ever given since
     it last began, `settled` whether settlement has the closed log to its end, `confirmed` when its code was
-    read out. Times are Unix seconds.
+    read out. `before` is what it used in logs that it closed. Times are Unix seconds.
     """
 
     activation: Activation
@@ -38,6 +38,7 @@ class Seat:
     released_at: int = 0
     settled: bool = False
     confirmed: int | None = None
+    before: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -115,9 +116,11 @@ def _seat(
         for meter, share in (dict(equal.get(activation.license_digest, {})) | own).items():
             given[meter] = max(share, given.get(meter, 0))
     seat = Seat(newest, min(a.issued_at for a in made), given, confirmed=confirmed.get(newest.digest))
-    if end is None or end[0].epoch < newest.epoch:
+    if end is None:
         return seat
     said, line = end
+    if said.epoch < newest.epoch:
+        return replace(seat, before=said.used)
     return Seat(
         newest,
         seat.since,
@@ -126,6 +129,7 @@ def _seat(
         line.released_at or 0,
         line.acknowledgement is not None,
         seat.confirmed,
+        said.used,
     )
 
 

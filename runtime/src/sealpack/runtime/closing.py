@@ -117,7 +117,8 @@ def _prove(
     db: sqlite3.Connection, ended: Log, activation: Activation, signer: PrivateKey, now: int
 ) -> Envelope:
     totals = db.execute(
-        "SELECT meter, sum(total) FROM registers JOIN logs USING(log) WHERE license_id=? GROUP BY meter",
+        "SELECT meter, sum(total) FROM (SELECT meter, total FROM registers JOIN logs USING(log) WHERE"
+        " license_id=?1 UNION ALL SELECT meter, total FROM carried WHERE license_id=?1) GROUP BY meter",
         (ended.license_id,),
     ).fetchall()
     used = {meter: int(total) for meter, total in totals if meter in METERS and total}

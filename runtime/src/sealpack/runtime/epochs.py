@@ -26,6 +26,7 @@ from sealpack.runtime.timekeeper import Moment
 
 AGAIN_MS = 365 * 86_400_000  # after which one more is allowed without a new lease
 MARK_MISSING = "mark-missing"
+STOPPED = ("STATE_ROLLED_BACK", "DEVICE_CLOSED")  # a log that its mark lets nobody go on with
 # What the mark does not say of the days and months in between counts in these.
 _BEFORE = {"day": "day:0", "month": "month:0"}
 
@@ -49,11 +50,31 @@ def catch_up(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) 
     return succeed(db, signer, found, history, mark, _next_epoch(db, signer, found, history, mark, moment))
 
 
-def catch_up_all(db: Connection, signer: PrivateKey, moment: Moment) -> None:
-    """:func:`catch_up` for every license that is here."""
+def catch_up_all(db: Connection, signer: PrivateKey, moment: Moment) -> dict[str, SealpackError]:
+    """:func:`catch_up` for every license that is here and believed; why others cannot go on, by id."""
     trusts = anchors.current(db)
+    stopped: dict[str, SealpackError] = {}
     for license_id in rights.license_ids(db):
-        catch_up(db, signer, rights.read(db, license_id, trusts), moment)
+        found = rights.still(lambda name=license_id: rights.read(db, name, trusts))  # type: ignore[misc]
+        if found is None:
+            continue
+        try:
+            catch_up(db, signer, found, moment)
+        except SealpackError as error:
+            if error.code not in STOPPED:
+                raise
+            stopped[license_id] = error
+    return stopped
+
+
+def begin_named(db: Connection, signer: PrivateKey, found: Rights, history: Log, epoch: int) -> bool:
+    """Begin the log that the issuer names with what the mark says; whether that is ahead of the database."""
+    mark = marks.read(db.home, history.origin, signer.public)
+    if mark is None or not marks.is_ahead(mark, history):
+        return False
+    if not mark.closed and epoch > mark.epoch:
+        succeed(db, signer, found, history, mark, epoch)
+    return True
 
 
 def is_due(state: State, signer: PrivateKey, license_id: str) -> bool:
@@ -69,11 +90,29 @@ def is_due(state: State, signer: PrivateKey, license_id: str) -> bool:
     return bool(history.marked and marks.kept()) if mark is None else marks.is_ahead(mark, history)
 
 
+def require_allowed(db: Connection, found: Rights, moment: Moment) -> None:
+    """STATE_ROLLED_BACK when :func:`catch_up` would tell it; changes nothing."""
+    history = log.find(db, found.license.license_id)
+    if history is not None:
+        signer = device.key(db.home)
+        mark = marks.read(db.home, history.origin, signer.public)
+        if mark is not None and marks.is_ahead(mark, history):
+            _next_epoch(db, signer, found, history, mark, moment)
+
+
 def _next_epoch(
     db: sqlite3.Connection, signer: PrivateKey, found: Rights, history: Log, mark: Mark, moment: Moment
 ) -> int:
     """The epoch to begin; STATE_ROLLED_BACK when it is not allowed."""
     number = mark.epoch + 1
+    given = found.activation.epoch if found.activation else 0
+    if mark.closed and given <= mark.epoch:
+        license_id = history.license_id
+        raise SealpackError(
+            "DEVICE_CLOSED",
+            f"this state is a backup: log {mark.epoch} of license {license_id} was closed on this device",
+            remedy=f"to use it here again, run `sealpack activate request --license {license_id} --out FILE`",
+        )
     long_ago = mark.restarted is not None and moment.times.soft - mark.restarted >= AGAIN_MS
     if number > allowed(db, found) and not long_ago:
         raise SealpackError(
@@ -84,7 +123,7 @@ def _next_epoch(
             remedy=f"restore the newest state, or ask the vendor for an epoch token for log {number} of"
             f" {device.name(signer)} and run `sealpack activate install FILE` with it",
         )
-    return max(number, found.activation.epoch if found.activation else 0)
+    return max(number, given)
 
 
 def allowed(db: sqlite3.Connection, found: Rights) -> int:
@@ -112,6 +151,7 @@ def succeed(
     """Begin log `epoch` with what the mark says of the lost one."""
     license_id = history.license_id
     _drop_holds(db, license_id)
+    _raise_lapses(db, license_id, mark)
     _raise_clock(db, mark)
     _raise_counters(db, license_id, epoch, mark)
     moment = timekeeper.observe(db)
@@ -131,6 +171,16 @@ def _drop_holds(db: sqlite3.Connection, license_id: str) -> None:
     """What was held when the backup was made was settled in the receipts that are lost."""
     db.execute("DELETE FROM reservations WHERE license_id=?", (license_id,))
     db.execute("UPDATE counters SET reserved=0 WHERE license_id=?", (license_id,))
+
+
+def _raise_lapses(db: sqlite3.Connection, license_id: str, mark: Mark) -> None:
+    """What was spent stays spent; time since then is added with the clock. Why stays with the lost state."""
+    for lapse in mark.lapses:
+        db.execute(
+            "INSERT INTO lapses VALUES(?,?,?,?,?,?,'') ON CONFLICT(license_id, kind, per)"
+            " DO UPDATE SET spent=excluded.spent, seen=excluded.seen",
+            (license_id, lapse.kind, lapse.per, lapse.began, lapse.spent, lapse.seen),
+        )
 
 
 def _raise_clock(db: sqlite3.Connection, mark: Mark) -> None:

@@ -50,11 +50,6 @@ KINDS = (
     *("root", "keyring", "revocations"),
 )
 
-# Why a document that was good when it was stored may not be any more: its key was revoked or is gone.
-_NO_LONGER = frozenset(
-    {"KEY_REVOKED", "LIC_KEY_UNTRUSTED", "SIG_KEY_UNKNOWN", "SIG_KEY_ROLE", "SIG_NAMESPACE"}
-) | {"SUBLICENSE_INVALID"}  # the parent was superseded
-
 T = TypeVar("T")
 
 
@@ -204,7 +199,7 @@ class _Import:
         envelope = rights.stored(self._db, "license", license_id)
         if envelope is None:
             return self._stored_sublicense(license_id)
-        return _still(lambda: rights.verified(envelope, self._trusts).license)
+        return rights.still(lambda: rights.verified(envelope, self._trusts).license)
 
     def _stored_sublicense(self, license_id: str) -> License | None:
         """What a stored sub-license and its parent allow."""
@@ -212,7 +207,7 @@ class _Import:
         parent = rights.stored(self._db, "parent", license_id)
         if envelope is None or parent is None:
             return None
-        return _still(lambda: rights.chain(envelope, parent, self._trusts)[0].license)
+        return rights.still(lambda: rights.chain(envelope, parent, self._trusts)[0].license)
 
     def _require_no_older(self, license: License) -> None:
         """A stored license that is no longer believed gives way to itself signed anew, or to a newer one."""
@@ -293,7 +288,7 @@ class _Import:
         stored = rights.stored(self._db, "activation", made.license_id)
         # The digest is of the payload: the same words under a new signature replace a revoked one.
         same = stored is not None and stored.digest == envelope.digest
-        if stored is not None and same and _still(lambda: self._open_activation(stored)) is not None:
+        if stored is not None and same and rights.still(lambda: self._open_activation(stored)) is not None:
             self.taken.known += 1
             return
         closing.require_newer(self._db, made)
@@ -346,7 +341,7 @@ class _Import:
             self._anchor_own(envelope, lease.issued_at)
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
-            old = _still(lambda: self._open_lease(stored))
+            old = rights.still(lambda: self._open_lease(stored))
             if old is not None and _rank(old) >= _rank(lease):
                 self.taken.known += 1
                 return
@@ -363,7 +358,7 @@ class _Import:
         self._require_issuer(EpochToken, envelope, license)
         stored = rights.stored(self._db, "epoch-token", token.license_id)
         if stored is not None:
-            old = _still(lambda: self._under(lambda trust: EpochToken.open(stored, trust)))
+            old = rights.still(lambda: self._under(lambda trust: EpochToken.open(stored, trust)))
             if old is not None and old.epoch >= token.epoch:
                 self.taken.known += 1
                 return
@@ -377,6 +372,8 @@ class _Import:
         if not clones.decide(self._db, license_id, epoch) or history is None or history.epoch >= epoch:
             return
         found = rights.read(self._db, license_id, self._trusts)
+        if epochs.begin_named(self._db, self._signer, found, history, epoch):
+            return
         moment, root = timekeeper.observe(self._db), found.trust.root_digest
         end = clones.end_of(self._db, history)
         log.create(
@@ -401,10 +398,13 @@ class _Import:
         self._answer(made)
         rights.keep(self._db, "repair", made.license_id, envelope)
         self._decide(made.license_id, made.epoch or 0)
+        if made.license_id in self._rolled_back:  # it may be leave for the log that this device waits for
+            self._open_logs()
         timekeeper.anchor(self._db, made.issued_at)
         if made.now is not None:
             moved = timekeeper.repair(self._db, made.now)
-            lapses.note_repaired(self._db, self._signer, made.license_id, moved)
+            if made.license_id not in self._rolled_back:
+                lapses.note_repaired(self._db, self._signer, made.license_id, moved)
         activation = rights.stored(self._db, "activation", made.license_id)
         if made.fingerprint is not None and activation is not None:
             accepted = self._open_activation(activation)
@@ -415,7 +415,7 @@ class _Import:
         """Every license that may run here has a log, begun when its activation is taken."""
         for license_id in rights.license_ids(self._db):
             # What is no longer believed opens no log, and does not keep the news of that from being taken.
-            found = _still(lambda name=license_id: rights.read(self._db, name, self._trusts))  # type: ignore[misc]
+            found = rights.still(lambda name=license_id: rights.read(self._db, name, self._trusts))  # type: ignore[misc]
             if found is None:
                 continue
             license, activation = found.license, found.activation
@@ -425,10 +425,11 @@ class _Import:
             try:
                 existing = epochs.catch_up(self._db, self._signer, found, moment)
             except SealpackError as error:
-                if error.code != "STATE_ROLLED_BACK":
+                if error.code not in epochs.STOPPED:
                     raise
                 self._rolled_back.add(license_id)  # the remedy may be among what comes
                 continue
+            self._rolled_back.discard(license_id)
             if existing is not None and existing.epoch >= (activation.epoch if activation else 0):
                 continue
             root = found.trust.root_digest
@@ -512,16 +513,6 @@ class _Import:
         if ack.ack_seq == found.ack_seq and not same:
             raise SealpackError("ACK_FORK", f"two acknowledgements numbered {ack.ack_seq} for {ack.origin}")
         return True
-
-
-def _still(read: Callable[[], T]) -> T | None:
-    """What `read` makes of a stored document; None when its signer is no longer believed."""
-    try:
-        return read()
-    except SealpackError as error:
-        if error.code not in _NO_LONGER:
-            raise
-        return None
 
 
 def _is(envelope: Envelope, kind: str) -> bool:

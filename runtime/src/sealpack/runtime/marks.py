@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealpack.format import canonical
+from sealpack.format import canonical, records
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
@@ -41,8 +41,29 @@ Counters = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
+class Lapse:
+    """What was spent of provisional use or of a broken glass, ms, when the accepted time was `seen`."""
+
+    kind: str
+    per: str
+    began: int
+    spent: int
+    seen: int
+
+    @classmethod
+    def parse(cls, f: Fields) -> Lapse:
+        """Read one."""
+        return cls(
+            f.text("kind"), f.text("per", default=""), f.integer("began"), f.integer("spent"), f.integer("seen")
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a log stood, with what its license had used: {period: {meter: total}}, and the clock, ms."""
+    """Where a log stood, with what its license had used: {period: {meter: total}}, and the clock, ms.
+
+    `closed` when the log had its last record.
+    """
 
     epoch: int
     checkpoint: Checkpoint
@@ -51,6 +72,8 @@ class Mark:
     soft: int
     started: int | None
     restarted: int | None
+    closed: bool = False
+    lapses: tuple[Lapse, ...] = ()
 
     @property
     def registers(self) -> Counters:
@@ -101,6 +124,11 @@ def _body(db: sqlite3.Connection, log: Log) -> bytes:
     for period, meter, used in rows:
         counters.setdefault(period, {})[meter] = used
     hard, soft = db.execute("SELECT hard, soft FROM clock").fetchone()
+    last = db.execute("SELECT kind FROM leaves WHERE log=? AND n=?", (log.log, log.size - 1)).fetchone()
+    spent = db.execute(
+        "SELECT kind, per, began, spent, seen FROM lapses WHERE license_id=? ORDER BY began", (log.license_id,)
+    ).fetchall()
+    names = ("kind", "per", "began", "spent", "seen")
     mark = {
         "schema": SCHEMA,
         "epoch": log.epoch,
@@ -110,6 +138,8 @@ def _body(db: sqlite3.Connection, log: Log) -> bytes:
         "soft": soft,
         **({} if log.started is None else {"started": log.started}),
         **({} if log.restarted is None else {"restarted": log.restarted}),
+        **({"closed": True} if last == (records.CLOSED,) else {}),
+        **({"lapses": [dict(zip(names, row, strict=True)) for row in spent]} if spent else {}),
     }
     return json.dumps(mark, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
@@ -165,6 +195,8 @@ def _read(home: Home, path: Path, key: PublicKey) -> Mark | None:
             f.integer("soft"),
             f.integer("started", default=None),
             f.integer("restarted", default=None),
+            f.boolean("closed", default=False),
+            tuple(f.objects("lapses", Lapse.parse, default=[])),
         )
     except SealpackError:
         return None

@@ -66,7 +66,7 @@ def pending(state: State, license_id: str | None = None) -> list[Pending]:
         trusts = anchors.current(db)
         found = [
             Pending(
-                rights.read(db, entry.license_id, trusts).license,
+                rights.name_of(db, entry.license_id, trusts),
                 entry,
                 log.news_since(db, entry, entry.acked_size) + _ends_since(db, entry),
             )
@@ -98,20 +98,26 @@ def export(
     """Write the usage files of every log that has something to carry, and their summaries.
 
     `all_logs` False leaves out licenses whose receipts stay on the device. Nothing is written for a log
-    whose receipts are all acknowledged.
+    whose receipts are all acknowledged. A log that its mark lets nobody go on with (STATE_ROLLED_BACK,
+    DEVICE_CLOSED) is told after the others were written.
     """
     if not pending(state, license_id):
         return []
     signer = device.key(state.home)
     with state.write() as db:
         moment = timekeeper.observe(db)
-        epochs.catch_up_all(db, signer, moment)
+        stopped = epochs.catch_up_all(db, signer, moment)
         ledger.sweep(db, state.home, signer, moment)
     written: list[Exported] = []
     for entry in pending(state, license_id):
         if entry.news and (all_logs or entry.license.receipts == "required"):
+        if entry.license.license_id in stopped:
+            continue
             written += _export_log(state, folder, entry, signer, reason)
     return written
+    told = [error for name, error in stopped.items() if license_id in (None, name)]
+    if told:
+        raise told[0]
 
 
 def _export_log(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from sealpack.format import documents
 from sealpack.format.activation import Activation, Lease
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
@@ -15,6 +17,13 @@ from sealpack.format.trust import Trust
 from sealpack.runtime import anchors
 from sealpack.runtime.admission import Build, environment_mismatch
 from sealpack.runtime.store import Installed
+
+# Why a document that was good when it was stored may not be any more: its key was revoked or is gone.
+_NO_LONGER = frozenset(
+    {"KEY_REVOKED", "LIC_KEY_UNTRUSTED", "SIG_KEY_UNKNOWN", "SIG_KEY_ROLE", "SIG_NAMESPACE"}
+) | {"SUBLICENSE_INVALID"}  # the parent was superseded
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,30 @@ def read(db: sqlite3.Connection, license_id: str, trusts: Sequence[Trust]) -> Ri
         raise SealpackError("LIC_MISSING", f"license {license_id} is not installed here")
     beside = stored(db, "activation", license_id), stored(db, "lease", license_id)
     return verified(envelope, trusts, *beside, parent=stored(db, "parent", license_id))
+
+
+def still(read: Callable[[], T]) -> T | None:
+    """What `read` makes of a stored document; None when its signer is no longer believed."""
+    try:
+        return read()
+    except SealpackError as error:
+        if error.code not in _NO_LONGER:
+            raise
+        return None
+
+
+def name_of(db: sqlite3.Connection, license_id: str, trusts: Sequence[Trust]) -> License:
+    """The license, for who only tells of it: one that is no longer believed, as it stands there.
+
+    A sub-license then goes by its parent's names. What was used under either is billed all the same.
+    """
+    found = still(lambda: read(db, license_id, trusts))
+    if found is not None:
+        return found.license
+    envelope = stored(db, "license", license_id) or stored(db, "parent", license_id)
+    assert envelope is not None, "it was read a moment ago"
+    license = License.parse(documents.payload_fields(envelope, "license", "LIC_SCHEMA"), envelope.digest)
+    return replace(license, license_id=license_id)
 
 
 def standing(db: sqlite3.Connection, names: Sequence[str], trusts: Sequence[Trust]) -> list[Rights]:
