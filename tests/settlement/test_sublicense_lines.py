@@ -22,6 +22,7 @@ from sealpack.format.license import Delegation, Devices, LeaseTerms, License, Pl
 from sealpack.format.registry import RegistryLine
 from sealpack.settlement import billing, db, ingest, registry
 from sealpack.settlement.reconcile import reconcile
+from sealpack.verifier.cli.main import make_cli, run
 
 DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-of-a-lic-")
 OTHER = PrivateKey.from_seed(b"sealpack-test-delegate-of-others")
@@ -141,6 +142,31 @@ def test_minimums_and_tiers_apply_once(books: Books) -> None:
         books.ingest(device.export())
     lines = bill(books)["lines"]
     assert [line["amount"] for line in lines if line["charge"] == "base"].count("100.00") == 1
+
+
+def test_the_invoice_verb_tells_what_was_used_below(books: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    own, ward = Device(parent()).work(3), Below(number=2).until((T0 + DAY) * 1000).use(calls=1200)
+    clinic = named("clinic", 3).until((T0 + 40 * DAY) * 1000).use()
+    settled(books, own, ward, clinic)
+    for device in (own, ward):
+        books.ingest(device.export())
+    books.ingest(clinic.export(), now=NOW + 40 * DAY)
+    told = []
+    for fmt in ("text", "json"):
+        out = books.folder / "out"
+        verb = ["settle", "--db", books.address, "invoice", "--period", "2026-09", "--out", str(out)]
+        assert run(make_cli(), [*verb, "--format", fmt]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0].splitlines() == [
+        "INV-000001  L-1",
+        "  L-1.clinic: nothing used",
+        "  L-1.ward: 1,200 calls, 31 ms, 7 tok_in, 12 tok_out",
+    ]
+    (said,) = json.loads(told[1])["invoices"]
+    assert said["sublicenses"] == {
+        "L-1.clinic": {},
+        "L-1.ward": {"calls": 1200, "ms": 31, "tok_in": 7, "tok_out": 12},
+    }
 
 
 def test_a_sublicense_is_not_billed_alone(books: Books) -> None:

@@ -245,6 +245,20 @@ def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, 
     return dict(total)
 
 
+def used_below(database: db.Database, license_id: str, month: date) -> dict[str, dict[str, int]]:
+    """What was used under each sub-license in the month's period: meter -> base units; for information."""
+    found = {}
+    with database.read() as connection:
+        _, period = _plan_for(connection, _license(connection, license_id), month)
+        for name in sublicenses.of_parent(connection, license_id):
+            used: Counter[str] = Counter()
+            for (quarter, _, meter), amount in own_usage_of(connection, name).items():
+                if period.start_ms <= quarter < period.end_ms:
+                    used[meter] += amount
+            found[name] = dict(sorted(used.items()))
+    return found
+
+
 def _test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
     """(origin, route) of usage under a test document: a later live one does not make it billable."""
     versions = registry.load_license_versions(connection, license_id)

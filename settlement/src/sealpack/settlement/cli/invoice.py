@@ -51,21 +51,30 @@ def invoice(
             printed = [billing.bill(database, license_id, month, day, draft=draft)]
         else:
             printed, skipped = billing.bill_all(database, month, day, customer=customer, draft=draft)
+        below = {p.name: billing.used_below(database, p.license_id, month) for p in printed}
     if not draft and (today.year, today.month) <= (month.year, month.month):
         support.note(f"{period} is not over: usage that comes later needs a correction")
     _write(Path(out), printed)
-    lines = [f"{p.name}  {p.license_id}" + ("" if p.fresh else " (issued before)") for p in printed]
+    lines = []
+    for p in printed:
+        lines.append(f"{p.name}  {p.license_id}" + ("" if p.fresh else " (issued before)"))
+        lines += [f"  {name}: {_amounts(used)}" for name, used in below[p.name].items()]
     lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()]
     result = {
         "schema": "sealpack/settle-invoice/v1",
         "invoices": [
-            {"number": p.name, "license": p.license_id, "fresh": p.fresh, "files": sorted(p.files)}
+            {"number": p.name, "license": p.license_id, "fresh": p.fresh, "files": sorted(p.files),
+             **({"sublicenses": below[p.name]} if below[p.name] else {})}
             for p in printed
         ],
         "skipped": [{"license": name, "reason": reason} for name, reason in skipped.items()],
     }
     support.emit(result, "\n".join(lines) or "nothing to bill", fmt)
     return 5 if skipped else 0
+
+
+def _amounts(used: dict[str, int]) -> str:
+    return ", ".join(f"{amount:,} {meter}" for meter, amount in used.items()) or "nothing used"
 
 
 def _write(folder: Path, printed: list[Printed]) -> None:
