@@ -17,7 +17,7 @@ from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.license import Quota
 from sealpack.format.registry import RegistryLine
-from sealpack.settlement import registry
+from sealpack.settlement import ingest, registry
 
 
 def proof(device: Device) -> Envelope:
@@ -110,3 +110,43 @@ def test_leases_keep_to_the_parts_that_the_activation_gives(books: Books) -> Non
     found = lease_in(books.reply(device).data)
     assert found is not None
     assert found.ceilings == (Ceiling("calls", 600),)
+
+
+def followed() -> tuple[Device, Device]:
+    """A closed log, and one that a changed device began after it all the same."""
+    old = Device().work(3)
+    proof(old)
+    return old, old.wait(60_000).restored().work(2)
+
+
+def test_a_log_begun_after_a_closed_one_stays_and_goes_no_further(books: Books) -> None:
+    old, new = followed()
+    books.learn(old)
+    assert books.code(old.export(0, old.size - 1)) == "OK"
+    size = new.size
+    assert books.code(new.export()) == "W151"
+    assert lease_in(books.reply(new).data) is not None
+    assert books.code(old.export()) == "W102"  # now it is known
+    assert books.log(new).size == size
+    assert lease_in(books.reply(new).data) is None
+    assert books.code(new.work(1).export()) == "H215"
+    assert books.log(new).size == size
+    again = replace(Activation.read(old.activation), epoch=1, issued_at=T0 + 1)
+    parts = old.license_envelope, documents.seal("activation", again.to_dict(), world.LICENSER)
+    books.take("again.license", Parcel(parts).to_bytes())
+    assert [o.code for o in ingest.release(books.database, NOW)] == ["W102"]
+    assert lease_in(books.reply(new).data) is not None
+
+
+def test_a_log_that_came_after_the_closed_one_or_its_proof_is_held(books: Books) -> None:
+    old, new = followed()
+    books.learn(old)
+    assert books.code(old.export(0, old.size - 1)) == "OK"
+    said = Deactivation(
+        "L-1", old.key.public, 0, old.origin, old.size, old.frontier(old.size).root.hex(),
+        old.activation.digest, Activation.read(old.activation).nonce, T0, {},
+    )  # fmt: skip
+    books.take("a.proof", documents.seal("deactivation", said.to_dict(), old.key).to_bytes())
+    assert books.code(new.export()) == "H215"
+    assert books.code(old.export()) == "W102"
+    assert books.codes() == ["H215", "OK", "W102"]

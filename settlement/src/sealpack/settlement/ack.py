@@ -121,7 +121,8 @@ class _Standing:
             any(epoch >= floor or epoch == log.epoch for epoch in found),
             log.epoch == max(m.epoch for m in members),
             epochs.totals(members),
-            registry.load_deactivation(connection, log.origin) is not None,
+            registry.load_deactivation(connection, log.origin) is not None
+            or (log.epoch > floor and epochs.closed_since(connection, log, floor) is not None),
             _shares(connection, log),
             sublicenses.load(connection, log.license_id),
         )

@@ -225,14 +225,17 @@ def is_self_started(connection: sa.Connection, identity: Identity, epoch: int, t
 
 def check(connection: sa.Connection, identity: Identity, log: Log, growth: Growth, trust: Trust) -> None:
     """May this log be there, and does it agree with the device's others; :class:`Stopped` H210 to H215."""
+    leave = newest_issued(connection, identity.license, log.device_id, identity.activation.epoch, trust)
+    issued = log.epoch <= leave
     for genesis in growth.records(records.GENESIS):
         said = Succession.of(genesis)
         if said is not None:
             _check_previous(said, log)
-            issued = not is_self_started(connection, identity, log.epoch, trust)
             if not issued:
                 _check_leave(connection, identity, log.epoch, said)
             _check_older(connection, said, growth, issued)
+    if not issued:
+        _check_closed(connection, log, leave)
     _check_later(connection, log, growth)
 
 
@@ -258,11 +261,32 @@ def _check_leave(connection: sa.Connection, identity: Identity, epoch: int, said
     )
 
 
+def closed_since(connection: sa.Connection, log: Log, leave: int) -> int | None:
+    """The device's log from `leave` on and before this one that is known as closed; None: none is.
+
+    By its last record, or by the device's proof. The issuer's leave for `leave` decided about those before.
+    """
+    proofs = db.deactivations.c
+    proven = connection.execute(
+        sa.select(proofs.epoch).where(proofs.license_id == log.license_id, proofs.device_id == log.device_id)
+    ).scalars()
+    members = family(connection, log.license_id, log.device_id)
+    closed = {*proven, *(member.epoch for member in members if member.state.closed)}
+    return next((epoch for epoch in sorted(closed) if leave <= epoch < log.epoch), None)
+
+
+def _check_closed(connection: sa.Connection, log: Log, leave: int) -> None:
+    """A device that was deactivated needs a new activation; H215, also for what follows in such a log."""
+    closed = closed_since(connection, log, leave)
+    if closed is not None:
+        raise Stopped(
+            "H215",
+            f"log {closed} of the device was closed: log {log.epoch} needs a new activation or an epoch token",
+        )
+
+
 def _may_follow(connection: sa.Connection, identity: Identity, before: str, epoch: int, at_ms: int) -> bool:
     """Whether log `epoch` may begin by itself at `at_ms`, after the log named `before`."""
-    held = logs.load(connection, before)
-    if held is not None and held.state.closed:  # a device that was deactivated needs a new activation
-        return False
     if epoch == identity.activation.epoch + 1:  # the issuer's first lease
         return True
     leased = leases.first_given(connection, before)
