@@ -174,14 +174,16 @@ PERIOD = ("month:2026-09", "tok_out")
 @pytest.mark.parametrize(
     ("license", "used", "outcome"),
     [
-        (quota("deny"), 900, Verdict()),
+        (quota("deny"), 800, Verdict()),
+        (quota("deny"), 900, 0),
         (quota("deny"), 901, "QUOTA_EXCEEDED"),
         (quota("bill", 1250), 901, 0),
         (quota("bill", 1250), 1150, 0),
         (quota("bill", 1250), 1151, "HARD_CAP"),
         (quota("throttle"), 901, 1000),
         (quota("warn"), 99_999, 0),
-        (quota("deny", meter="ms"), 999, Verdict()),
+        (quota("deny", meter="ms"), 899, Verdict()),
+        (quota("deny", meter="ms"), 999, 0),
         (quota("deny", meter="ms"), 1000, "QUOTA_EXCEEDED"),
     ],
 )
@@ -249,7 +251,50 @@ def test_an_admitted_call_never_passes_a_denying_cap(
     found = facts(license, used={("term", "items"): used})
     want = {"calls": 1, "items": need}
     if used + need <= cap:
-        assert admit(found, want) == Verdict()
+        near = (cap - used - need) * 10 < cap
+        assert [w.code for w in admit(found, want).warnings] == ["QUOTA_EXCEEDED"] * near
     else:
         with pytest.raises(SealpackError):
             admit(found, want)
+
+
+def test_calls_do_not_stop_without_a_warning() -> None:
+    """Below a tenth of what may be used every call says what is left, and what to do about it."""
+
+    def told(license: License, used: int, lease: Lease | None = None) -> list[tuple[str, str]]:
+        found = facts(license, used={("term", "calls"): used, ("month:2026-09", "calls"): used}, lease=lease)
+        return [(w.code, w.message) for w in admit(found, WANT).warnings]
+
+    month = make_license(quota=(Quota("calls", "month", "device", 100, None, "deny"),))
+    assert told(month, 89) == []
+    assert told(month, 90) == [
+        ("QUOTA_EXCEEDED", "9 of 100 calls left this month (UTC): ask the vendor for more")
+    ]
+    day = make_license(quota=(Quota("calls", "day", "device", 100, None, "deny"),))
+    assert told(day, 99) == [], "it renews by itself"
+    lease = Lease("L-1", DEVICE, 0, 1, T0, None, (Ceiling("calls", 100),))
+    ((code, message),) = told(make_license(), 99, lease)
+    assert (code, message[:46]) == ("UNSETTLED_LIMIT", "0 of 100 calls left until usage is settled: ru")
+    warns = make_license(lease=LeaseTerms(required=True, on_stale="warn"))
+    assert told(warns, 99, lease) == [], "nothing stops there"
+    part = make_license(
+        quota=(Quota("calls", "term", "license", 200, None, "deny"),), devices=Devices("key", 2)
+    )
+    assert told(part, 99, lease) == [
+        ("QUOTA_EXCEEDED", "0 of 100 calls left as this machine's part: ask the vendor for more")
+    ]
+
+
+def test_a_refusal_says_which_clock_to_look_at() -> None:
+    license = make_license(exp=T0 + 86_400)
+    ahead = facts(license, times=Times(T0 * 1000, (T0 + 10**8) * 1000, 10**11))
+    with pytest.raises(SealpackError) as caught:
+        admit(ahead, WANT)
+    assert caught.value.remedy.startswith("if the system clock is wrong, set it: it is 1,157 days ahead")
+    behind = facts(license, times=Times((T0 + 10**8) * 1000, (T0 + 10**8) * 1000, -(10**11)))
+    with pytest.raises(SealpackError) as caught:
+        admit(behind, WANT)
+    assert caught.value.remedy.startswith(
+        "the system clock is 1,157 days behind known time: if it is right, send"
+    )
+    assert "ask for a repair file; else ask the vendor" in caught.value.remedy

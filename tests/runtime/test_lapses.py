@@ -235,7 +235,7 @@ def test_what_break_glass_does_not_open(site: Site, clocks: Clocks) -> None:
     site.ready(make_license(exp=T0 + DAY, quota=(cap,)))
     clocks.run(DAY)
     break_glass(site)
-    assert call(site) == ("LIC_EXPIRED",)
+    assert call(site) == ("LIC_EXPIRED", "QUOTA_EXCEEDED")
     refused("HARD_CAP", lambda: call(site))
     site.take(Parcel((world.make_revocations(2, licenses=["L-1"]),)))
     refused("LIC_REVOKED", lambda: call(site))

@@ -373,3 +373,23 @@ def test_a_renewed_license_keeps_its_mark(site: Site) -> None:
     call(site, 6)
     refused("QUOTA_EXCEEDED", lambda: call(site))
     sound(site)
+
+
+def test_after_a_restore_the_stick_goes_on_travelling(site: Site) -> None:
+    """The log that another one followed is carried out as it stands; nothing is appended to it."""
+    site.ready()
+    call(site)
+    yesterday = backup(site)
+    call(site)
+    restore(site, yesterday)
+    call(site)
+    stick = site.folder / "stick"
+    stick.mkdir()
+    for _ in range(2):
+        with site.state() as state:
+            done = receipts.export(state, stick)
+        assert [(f.origin[-2:], f.start, f.end) for f in done] == [("/0", 0, 4), ("/1", 0, 6)]
+    assert len(list(stick.glob("*.usage.gz"))) == 2
+    for path in stick.glob("*.usage.gz"):
+        assert receipts.verify_file(path, 1 << 20).ok
+    sound(site)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support import world
 from support.books import NOW, Books
 from support.device import BUNDLE, T0, Device, make_license, seal_license
@@ -501,3 +502,22 @@ def test_two_devices_do_not_mix(books: Books) -> None:
     assert [books.code(d.export()) for d in (one, two)] == ["OK", "OK"]
     assert books.log(one).size == one.size and books.log(two).size == two.size
     assert agrees(books)
+
+
+def test_a_device_whose_clock_was_put_right_is_settled(books: Books) -> None:
+    """Its clock had stood in 2038; what was used then counts when the repair was taken, and once."""
+    device = Device().work(3)
+    books.learn(device)
+    assert books.code(device.export()) == "OK"
+    start, right = device.size, device.now_ms
+    device.until(2_150_000_000_000).work(5)
+    assert books.code(device.export(start, device.size)) == "H221", "nobody knows yet"
+    device.now_ms = right + 3_600_000
+    device.put(records.CLOCK, event="repaired", delta_ms=-1, uptime_ms=2_150_000_000_000)
+    device.start()
+    device.work(2)
+    assert books.code(device.export(start)).startswith(("OK", "W"))
+    with books.database.read() as connection:
+        quarters = set(connection.execute(sa.select(db.rollups.c.quarter_ms)).scalars())
+    assert max(quarters) <= device.now_ms
+    assert reconcile(books.database, NOW).ok

@@ -27,6 +27,7 @@ SOON_S = 30 * 86_400  # a license's end is announced this early, in its last thi
 PERIOD_KINDS = ("day", "month", "term", "bundle")  # every call counts in one period of each kind
 _DAY_MS = 86_400_000
 _REPAIR = "send a new `sealpack activate request --out FILE` to the vendor and ask for a repair file"
+_SETTLE = "run `sealpack sync DIR` and send the usage files to the vendor: the reply raises the limit"
 _PARTS = {
     "tpm": "TPM",
     "board": "mainboard",
@@ -333,7 +334,7 @@ def _check_clock(facts: Facts) -> Verdict:
     behind = -facts.times.skew
     if behind <= TOLERANCE_MS:
         return Verdict()
-    message = f"the clock is {behind // 3_600_000} hours behind known time"
+    message = f"the clock is {duration(behind // 1000)} behind known time"
     rules = facts.license.clock
     if rules is not None and rules.on_back == "deny":
         step = (
@@ -341,7 +342,18 @@ def _check_clock(facts: Facts) -> Verdict:
             " vendor and ask for a repair"
         )
         raise refuse(facts, "CLOCK_BACK", f"{message}, the license allows 24", step)
-    return Verdict((Warning("CLOCK_BACK", message),))
+    return Verdict((Warning("CLOCK_BACK", f"{message}: set it; if it is right, {_REPAIR}"),))
+
+
+def _by_which_clock(facts: Facts, ends: int, step: str) -> str:
+    """What to do about an end (Unix seconds) that has passed; where one of two clocks alone says so, that."""
+    skew = facts.times.skew
+    apart = duration(abs(skew) // 1000)
+    if skew > TOLERANCE_MS and facts.times.soft < ends * 1000:
+        return f"if the system clock is wrong, set it: it is {apart} ahead of known time; else {step}"
+    if skew < -TOLERANCE_MS and facts.times.soft + skew < ends * 1000:
+        return f"the system clock is {apart} behind known time: if it is right, {_REPAIR}; else {step}"
+    return step
 
 
 def _check_dates(facts: Facts) -> Verdict:
@@ -355,7 +367,8 @@ def _check_dates(facts: Facts) -> Verdict:
         if late >= license.grace_s * 1000:
             grace = f", its {duration(license.grace_s)} of grace too" if license.grace_s else ""
             now = day(facts.times.expiry // 1000)
-            verdict = _past(facts, "LIC_EXPIRED", f"license ended {day(ends)}{grace}, it is {now} now")
+            step = _by_which_clock(facts, ends + license.grace_s, CODES["LIC_EXPIRED"].remedy)
+            verdict = _past(facts, "LIC_EXPIRED", f"license ended {day(ends)}{grace}, it is {now} now", step)
         elif late >= 0:
             until = day(ends + license.grace_s)
             verdict = Verdict((Warning("LIC_EXPIRED", f"license ended {day(ends)}; grace until {until}"),))
@@ -419,7 +432,7 @@ def _check_lease(facts: Facts) -> Verdict:
     if left <= 0:
         message = f"usage was due to be settled by {day(ends)}"
         if terms.on_stale == "deny":
-            return _past(facts, "LEASE_STALE", message, carry)
+            return _past(facts, "LEASE_STALE", message, _by_which_clock(facts, ends, carry))
         wait = THROTTLE_MS if terms.on_stale == "throttle" else 0
         return Verdict((Warning("LEASE_STALE", message),), wait)
     early = (ends - lease.issued_at) // 3 if terms.warn_s is None else terms.warn_s
@@ -531,6 +544,7 @@ def _check_quota(facts: Facts, want: Mapping[str, int]) -> Verdict:
         if bound.rule is not None and bound.rule.hard_cap is not None:
             _require(facts, bound, "HARD_CAP", used, needed, bound.rule.hard_cap)
         if used + needed <= bound.cap:
+            warnings += _near(facts, bound, used + needed)
             continue
         code, on_exceed = "QUOTA_EXCEEDED", bound.rule.on_exceed if bound.rule else "deny"
         if bound.rule is None:
@@ -540,9 +554,31 @@ def _check_quota(facts: Facts, want: Mapping[str, int]) -> Verdict:
                 on_exceed = "warn"
         if on_exceed == "deny":
             _require(facts, bound, code, used, needed, bound.cap)
-        warnings.append(Warning(code, _quota_message(bound, used, needed, bound.cap)))
+        stops = bound.rule.hard_cap if bound.rule else None
+        end = "" if stops is None else f"; calls stop at {stops:,}"
+        warnings.append(Warning(code, _quota_message(bound, used, needed, bound.cap) + end))
         delay = max(delay, THROTTLE_MS if on_exceed == "throttle" else 0)
     return Verdict(tuple(warnings), delay)
+
+
+def _near(facts: Facts, bound: Limit, used: int) -> list[Warning]:
+    """What to do before calls stop, told when less than a tenth is left; a day's quota renews by itself."""
+    stop = stops_at(bound)
+    if stop is None or (stop - used) * 10 >= stop or (bound.rule and bound.rule.window == "day"):
+        return []
+    if bound.rule is None and at_ceiling(facts.license) != "deny":
+        return []
+    settles = bound.rule is None and not is_share(facts.license, bound)
+    code = "UNSETTLED_LIMIT" if settles else "QUOTA_EXCEEDED"
+    step = _SETTLE if settles else "ask the vendor for more"
+    left = f"{stop - used:,} of {amount(bound, stop)} left {window_of(bound, facts.license)}"
+    return [Warning(code, f"{left}: {step}")]
+
+
+def is_share(license: License, bound: Limit) -> bool:
+    """Whether a lease's ceiling is all that a quota lets this device have: settling cannot raise it."""
+    shares = (device_share(rule, license.devices.max) for rule in license.quota if rule.meter == bound.meter)
+    return bound.rule is None and any(share is not None and bound.cap >= share for share in shares)
 
 
 def at_ceiling(license: License) -> str:
@@ -564,8 +600,7 @@ def _require(facts: Facts, bound: Limit, code: str, used: int, needed: int, cap:
         return
     message = _quota_message(bound, used, needed, cap)
     if bound.rule is None:
-        step = "run `sealpack sync DIR` and send the usage files to the vendor: the reply raises the limit"
-        raise refuse(facts, code, message, step)
+        raise refuse(facts, code, message, _SETTLE)
     less = f"ask for at most {cap - used} tokens" if bound.meter == "tok_out" and used < cap else None
     steps = [step for step in (less, _renews(bound, facts.times.soft)) if step]
     raise refuse(facts, code, message, ", or ".join((*steps, "ask the vendor for more")))
@@ -586,8 +621,10 @@ def amount(bound: Limit, units: int) -> str:
     return plural(units, *_UNITS[bound.meter])
 
 
-def window_of(bound: Limit) -> str:
+def window_of(bound: Limit, license: License | None = None) -> str:
     """The time a bound is for, in words."""
+    if license is not None and is_share(license, bound):
+        return "as this machine's part"
     return _WINDOWS[bound.rule.window] if bound.rule else "until usage is settled"
 
 

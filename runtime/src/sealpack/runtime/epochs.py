@@ -90,8 +90,9 @@ def is_due(state: State, signer: PrivateKey, license_id: str) -> bool:
     return bool(history.marked and marks.kept()) if mark is None else marks.is_ahead(mark, history)
 
 
-def require_allowed(db: Connection, found: Rights, moment: Moment) -> None:
+def require_allowed(db: sqlite3.Connection, found: Rights, moment: Moment) -> None:
     """STATE_ROLLED_BACK when :func:`catch_up` would tell it; changes nothing."""
+    assert isinstance(db, Connection)
     history = log.find(db, found.license.license_id)
     if history is not None:
         signer = device.key(db.home)

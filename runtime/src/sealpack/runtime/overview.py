@@ -13,10 +13,12 @@ from sealpack.runtime import (
     api,
     closing,
     device,
+    epochs,
     lapses,
     log,
     machine,
     rights,
+    site_codes,
     store,
     timekeeper,
 )
@@ -166,7 +168,9 @@ def _standing(
         refusal = closing.refusal(db, found.license.license_id)
         if refusal is not None:
             raise refusal
+        epochs.require_allowed(db, found, moment)
         verdict = admission.admit(replace(facts, used=used), {"calls": 1, "items": 1})
+        site_codes.require_entered(db, found, bundle.bundle_digest)
     except SealpackError as error:
         return {**entry, "may_run": False, "code": error.code, "detail": error.message, "next": error.remedy}
     warnings = [{"code": w.code, "detail": w.message} for w in verdict.warnings]
@@ -193,13 +197,19 @@ def _quota(found: Rights, covered: list[Installed], moment: Moment, used: Used) 
             "limit": bound.cap,
             "used": used.get((bound.period, bound.meter), 0),
             "left": max(0, bound.cap - used.get((bound.period, bound.meter), 0)),
-            "on_exceed": bound.rule.on_exceed if bound.rule else admission.at_ceiling(found.license),
+            "on_exceed": _past(found, bound),
             "hard_cap": bound.rule.hard_cap if bound.rule else None,
             "amount": admission.amount(bound, bound.cap),
-            "window": admission.window_of(bound),
+            "window": admission.window_of(bound, found.license),
         }
         for bound in bounds
     ]
+
+
+def _past(found: Rights, bound: admission.Limit) -> str:
+    """What happens past a bound: an advisory license refuses nothing there."""
+    past = bound.rule.on_exceed if bound.rule else admission.at_ceiling(found.license)
+    return "warn" if past == "deny" and found.license.enforcement == "advisory" else past
 
 
 def to_text(status: dict[str, Any]) -> str:
@@ -229,6 +239,17 @@ def _skew(seconds: int) -> str:
     return f"; the system clock is {plural(abs(seconds) // size, unit)} {side}"
 
 
+def _is_told(quota: dict[str, Any], others: list[dict[str, Any]]) -> bool:
+    """Whether a lease's ceiling is nothing but the end of a quota of the license."""
+    return quota["source"] == "lease" and any(
+        other["meter"] == quota["meter"]
+        and other["source"] == "license"
+        and other["period"] == quota["period"]
+        and (other["hard_cap"] or other["limit"]) == quota["limit"]
+        for other in others
+    )
+
+
 def _license_lines(license: dict[str, Any]) -> list[str]:
     ends = f"until {day(license['ends'])}" if license["ends"] else "without an end date"
     lines = [f"license  {license['license_id']} ({license['tier']}) for {license['customer']}, {ends}"]
@@ -241,9 +262,10 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
     if glass := license["break_glass"]:
         left = f"{duration(glass['left_s'])} left" if glass["left_s"] else "over"
         lines.append(f"  break-glass since {day(glass['began'])}, {left}: {glass['reason']}")
-    for quota in license["quota"]:
+    for quota in filter(lambda quota: not _is_told(quota, license["quota"]), license["quota"]):
         left = f"{quota['left']:,} of {quota['amount']} left {quota['window']}"
-        lines.append(f"  quota    {left}{_PAST[quota['on_exceed']]}")
+        past = f" up to {quota['hard_cap']:,}" if quota["hard_cap"] and quota["on_exceed"] == "bill" else ""
+        lines.append(f"  quota    {left}{_PAST[quota['on_exceed']]}{past}")
     for entry in license["standing"]:
         verdict = "may run" if entry["may_run"] else f"may not run: {entry['code']}: {entry['detail']}"
         lines.append(f"  {entry['bundle_id']} {entry['version']} {verdict}")

@@ -8,11 +8,12 @@ leaves under a valid checkpoint, never names or summaries.
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +111,14 @@ def export(
         ledger.sweep(db, state.home, signer, moment)
     written: list[Exported] = []
     for entry in pending(state, license_id):
-        if entry.news and (all_logs or entry.license.receipts == "required"):
         if entry.license.license_id in stopped:
             continue
+        if entry.news and (all_logs or entry.license.receipts == "required"):
             written += _export_log(state, folder, entry, signer, reason)
-    return written
     told = [error for name, error in stopped.items() if license_id in (None, name)]
     if told:
         raise told[0]
+    return written
 
 
 def _export_log(
@@ -136,9 +137,15 @@ def _export_log(
 
 
 def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
-    """Write tally and export record when receipts came since the last export; else leave the log as is."""
+    """Write tally and export record when receipts came since the last export; else leave the log as is.
+
+    A log that another one followed, because a backup was restored, is carried out as it stands: what its
+    device wrote behind the backup is gone here, and nothing is ever appended in its place.
+    """
     with state.write() as db:
         found = log.by_id(db, number)
+        if log.find_number(db, found.license_id) != number:
+            return replace(found, file_seq=found.file_seq + 1)
         if found.exported_size and not log.news_since(db, found, found.exported_size):
             return found
         writer = Writer(db, found, signer, timekeeper.observe(db))
@@ -231,10 +238,14 @@ def _write_file(
 
 
 def _file_name(license: License, activation: Envelope | None, found: Log, start: int, end: int) -> str:
-    """A name for people: the label the device was activated under, else the license's, else its id."""
+    """A name for people: the label the device was activated under, else the license's, else its id.
+
+    Several licenses, logs and machines of one label meet on one stick: the log's mark keeps them apart.
+    """
     payload = canonical.loads(activation.payload, what="activation") if activation else {}
     labels = payload.get("device_label") or "", license.device_label or "", found.origin.split("/")[-2]
-    return f"{readable(license.customer.id)}-{readable(*labels)}-{start}-{end}"
+    mark = hashlib.sha256(found.origin.encode()).hexdigest()[:8]
+    return f"{readable(license.customer.id)}-{readable(*labels)}-{mark}-{start}-{end}"
 
 
 def _write_summaries(exported: Exported, license: License, header: UsageHeader) -> None:

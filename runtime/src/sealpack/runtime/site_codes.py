@@ -6,11 +6,14 @@ device's own key and kept so, the code is kept nowhere.
 
 from __future__ import annotations
 
+import sqlite3
+
 from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
 from sealpack.format.site_key import SiteKey, read_code
 from sealpack.runtime import device
+from sealpack.runtime.rights import Rights
 from sealpack.runtime.state import State
 
 
@@ -52,14 +55,30 @@ def input_key(state: State, license: License, bundle_digest: str) -> bytes | Non
             (license.license_id, bundle_digest),
         ).fetchone()
     if row is None:
-        raise SealpackError(
-            "KEY_UNWRAP",
-            f"bundle {bundle_digest[:16]} is encrypted, and its site code was not entered yet",
-            remedy=f"run `sealpack activate site-code --license {license.license_id}` and type the code",
-        )
+        raise _not_entered(license, bundle_digest)
     name = device.name(device.key(state.home))
     wrapped = WrappedKey(bundle_digest, row[0])
     return device.hpke_key(state.home).unwrap(wrapped, license.license_id, name)
+
+
+def require_entered(db: sqlite3.Connection, found: Rights, bundle_digest: str) -> None:
+    """KEY_UNWRAP for a build that only a site code opens here, while that was not entered."""
+    license, held = found.license, found.activation.keys if found.activation else ()
+    if _site_key(license, bundle_digest) is None or any(key.bundle_digest == bundle_digest for key in held):
+        return
+    row = db.execute(
+        "SELECT 1 FROM site_keys WHERE license_id=? AND bundle_digest=?", (license.license_id, bundle_digest)
+    ).fetchone()
+    if row is None:
+        raise _not_entered(license, bundle_digest)
+
+
+def _not_entered(license: License, bundle_digest: str) -> SealpackError:
+    return SealpackError(
+        "KEY_UNWRAP",
+        f"bundle {bundle_digest[:16]} is encrypted, and its site code was not entered yet",
+        remedy=f"run `sealpack activate site-code --license {license.license_id}` and type the code",
+    )
 
 
 def _site_key(license: License, bundle_digest: str) -> SiteKey | None:

@@ -324,4 +324,5 @@ def _name(log: Log, license: License, labels: Labels) -> str:
     parts = [readable(license.customer.id), label]
     if list(labels.values()).count(label) > 1:
         parts += [readable(log.license_id), log.device_id[-8:]]
+    parts += [f"log{log.epoch}"] if log.epoch else []
     return "-".join(parts)

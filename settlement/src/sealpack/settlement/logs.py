@@ -106,7 +106,8 @@ class Growth:
     """What one file adds to a log: receipts from the log's end on, and what they say.
 
     `frontier` is the tree after them, `rollup` their metered amounts. The few records that are looked at
-    again are in `said`, by kind.
+    again are in `said`, by kind. Of several files (:meth:`next_file`) `rollup` is of the last one,
+    `earlier` of those before it.
     """
 
     frontier: Frontier
@@ -116,6 +117,7 @@ class Growth:
     said: dict[str, list[Record]] = field(default_factory=dict)
     last_ms: int = 0
     blocks: int = 0  # valid ones in the file, known or not
+    earlier: Rollup = field(default_factory=Counter)
 
     @classmethod
     def on(cls, log: Log) -> Growth:
@@ -130,9 +132,24 @@ class Growth:
             roll(record, self.rollup)
             if record.kind in _KEPT:
                 self.said.setdefault(record.kind, []).append(record)
+            if record.kind == records.CLOCK and record.time_ms < self.last_ms:
+                self._repair(record.time_ms)
             self.last_ms = max(self.last_ms, record.time_ms)
         self.frontier = self.frontier.extend(map(leaf_hash, block.leaves[known:]))
         self.note = block.note
+
+    def _repair(self, time_ms: int) -> None:
+        """The accepted time was lowered, to the truth: what this file dates later was used by then."""
+        self.last_ms = time_ms
+        moved: Rollup = Counter()
+        for (route, quarter, status, meter), amount in self.rollup.items():
+            moved[route, min(quarter, time_ms - time_ms % QUARTER_MS), status, meter] += amount
+        self.rollup = moved
+
+    def next_file(self) -> None:
+        """What comes now is of another file."""
+        self.earlier.update(self.rollup)
+        self.rollup = Counter()
 
     def records(self, kind: str) -> list[Record]:
         """The new records of a kind, one of `_KEPT`."""

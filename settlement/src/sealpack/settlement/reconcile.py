@@ -109,6 +109,7 @@ def _replay(segment: Any, growth: Growth, device: PublicKey) -> None:
         raise SealpackError(
             "STORE_CORRUPT", f"no evidence for receipts {growth.frontier.size} to {first - 1}"
         )
+    growth.next_file()
     start = read_header(segment.data).start
     for record in growth.records(records.ROTATED):
         if record.position < start:
@@ -129,7 +130,8 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth) -> Iterato
     stored: Rollup = Counter()
     for r in connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == log.origin)):
         stored[r.route, r.quarter_ms, r.status, r.meter] = r.amount
-    if stored != growth.rollup:
+    growth.next_file()
+    if stored != growth.earlier:
         yield "roll-ups differ from the evidence"
     said = next((Succession.of(genesis) for genesis in growth.records(records.GENESIS)), None)
     if epochs.load(connection, log.origin) != said:

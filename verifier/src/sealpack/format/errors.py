@@ -150,6 +150,10 @@ CODES: dict[str, ErrorSpec] = {
     "PLAN_INVALID": _use("price plan not valid", "correct the plan at the place named"),
     "USAGE_TABLE_INVALID": _use("usage table not valid", "correct the row named"),
     "REGISTRY_INVALID": _use("registry file not valid", "correct the record named"),
+    "INVOICE_UNKNOWN": _use("no such invoice", "list them with `sealpack settle invoices`"),
+    "AMOUNT_INVALID": _use("amount not possible", "give an amount within the limit named"),
+    "PAYMENT_KNOWN": _use("booked before", "see `sealpack settle invoices`; give another --ref if it is new"),
+    "CASE_INVALID": _use("case cannot be decided so", "see `sealpack settle cases`"),
     "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
     # --- not authentic or not intact ------------------------------------------------------------
     "JSON_INVALID": _bad("not canonical JSON", _NEW_COPY),
@@ -200,6 +204,7 @@ CODES: dict[str, ErrorSpec] = {
     "TRUST_INVALID": _bad("trust file not valid", "get the trust file again"),
     "TRUST_THRESHOLD": _bad("not enough root signatures", "get the trust file again"),
     "TRUST_ROLLBACK": _bad("older than what is already trusted", "use the newer file"),
+    "AUDIT_BROKEN": _bad("books were changed outside settlement", "restore them from a backup and compare"),
     "TRUST_CONFLICT": _bad("same version, other content", "ask the vendor which one is right"),
     "TRUST_UNPINNED": _no("no trust root pinned", "run `sealpack trust pin trust.json`"),
     "VAULT_INVALID": _bad("vault cannot be opened", "check the vault file and its passphrase"),
@@ -271,7 +276,9 @@ CODES: dict[str, ErrorSpec] = {
     "VM_DENIED": _no("virtual machines not allowed", "run on a physical machine"),
     "CONTAINER_DENIED": _no("containers not allowed", "run outside a container"),
     "DEVICE_CLOSED": _no("this device was deactivated", _ACTIVATE),
-    "DEVICE_REVOKED": _no("this device was revoked", _ASK_VENDOR),
+    "DEVICE_REVOKED": _no(
+        "this device was revoked", "call the vendor: it was withdrawn from use, and no file ends that"
+    ),
     "KEY_REVOKED": _no(
         "signing key was revoked", "get a newer file from the vendor; `sealpack status` says what is here"
     ),

@@ -264,7 +264,8 @@ def _past(license: License, quota: Quota) -> str:
         return refused(cap, "QUOTA_EXCEEDED") + beside
     over = max(1, cap // 10) if hard is None else max(0, min(max(1, cap // 10), hard - cap))
     words = {
-        "bill": f"More is billed: of {cap + over:,} {unit}, {cap:,} are included and {over:,} are billed.",
+        "bill": f"More is billed: of {cap + over:,} {unit}, {cap:,} are included and {over:,} "
+        f"{'is' if over == 1 else 'are'} billed.",
         "throttle": f"Past {cap:,} each call waits one second first.",
         "warn": f"Past {cap:,} calls go on with a warning.",
     }[quota.on_exceed]

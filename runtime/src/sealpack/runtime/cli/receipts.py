@@ -67,7 +67,7 @@ def _lines(logs: list[dict[str, Any]]) -> list[str]:
                 )
                 what = f"call {row['status']}: {meters}"
             else:
-                what = _NAMES[row["kind"]] + (f" {row['code']}" if "code" in row else "")
+                what = _NAMES[row["kind"]] + "".join(f" {row[k]}" for k in ("code", "event") if k in row)
             lines.append(f"  {row['n']:>6}  {day(row['t'] // 1000)}  {what}")
     return lines
 

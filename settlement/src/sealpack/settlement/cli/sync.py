@@ -11,6 +11,10 @@ from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @click.command(short_help="Take everything on a stick, leave every reply on it.")
 @click.argument("folder", type=click.Path(file_okay=False))
 @common.signer_options(required=True)
@@ -27,8 +31,10 @@ def sync(folder: str, key: str, witness: str | None, passphrase_file: str | None
     taken = sum(o.accepted for o in visit.outcomes)
     attention = [o for o in visit.outcomes if not o.is_accepted]
     lines = [
-        f"taken: {taken} receipts from {len(visit.outcomes)} files, {len(attention)} need attention",
-        f"left: {len(visit.replies)} acknowledgements" + "".join(f" {r.name}" for r in visit.replies),
+        f"taken: {_count(taken, 'receipt')} from {_count(len(visit.outcomes), 'file')},"
+        f" {len(attention)} need{'s' if len(attention) == 1 else ''} attention",
+        f"left: {_count(len(visit.replies), 'acknowledgement')}"
+        + "".join(f" {r.name}" for r in visit.replies),
         *(o.to_text() for o in attention),
         *(f"passed over: {text}" for text in visit.passed_over),
     ]

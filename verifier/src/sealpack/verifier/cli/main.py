@@ -108,7 +108,8 @@ def run(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         hint = f"see `{error.ctx.command_path} --help`" if error.ctx else None
-        return _report(SealpackError("USAGE", error.format_message(), remedy=hint), session)
+        message = error.format_message().rstrip(".")
+        return _report(SealpackError("USAGE", message, remedy=hint), session)
     except click.ClickException as error:
         return _report(SealpackError("USAGE", error.format_message()), session)
     except (click.Abort, KeyboardInterrupt):
