@@ -119,6 +119,22 @@ def test_what_was_used_before_means_the_license_started_earlier(desk: Desk) -> N
     assert found["net"] == "313.00"  # no second prepayment
 
 
+def test_what_rolled_over_is_drawn_first_and_never_billed_again(desk: Desk) -> None:
+    desk.plan.write_text(PLAN + SPEND.replace("prepaid", "prepaid, unused: rollover"), encoding="utf-8")
+    for carried in ("6", "a=6"):
+        (found,) = desk.invoices("time,calls\n2026-04-20T10:00:00Z,17\n", "--commitment-carried", carried)
+        (prepaid, overage) = [item for item in found["lines"] if item["charge"] == "a"]
+        assert (prepaid["kind"], prepaid["amount"]) == ("prepayment", "10.00")
+        assert (overage["kind"], overage["amount"]) == ("overage", "1.00")
+        assert found["commitments"][0]["drawn"] == "16.00"
+
+
+def test_the_text_says_what_is_left_of_a_commitment(desk: Desk) -> None:
+    desk.plan.write_text(PLAN + SPEND, encoding="utf-8")
+    text = desk.text("time,calls\n2026-04-20T10:00:00Z,4\n")
+    assert any(row.split() == ["left", "of", "a", "6.00"] for row in text.splitlines()), text
+
+
 def test_the_text_shows_the_working(desk: Desk) -> None:
     text = desk.text("time,calls\n2026-04-20T10:00:00Z,5000\n")
     assert "5,000 × 1 = 5,000" in text
@@ -167,6 +183,8 @@ def test_a_row_outside_the_license_is_named(desk: Desk, options: list[str], word
         ["--take-base", "-5"],
         ["--commitment-used", "b=5"],
         ["--commitment-used", "5"],
+        ["--commitment-carried", "b=5"],
+        ["--commitment-carried", "5"],
     ],
 )
 def test_options_that_make_no_sense(desk: Desk, options: list[str]) -> None:

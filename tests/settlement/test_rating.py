@@ -21,6 +21,7 @@ from support.rating_plans import (
     tokens,
 )
 
+from sealpack.settlement.commitments import next_term
 from sealpack.settlement.money import Rounding, round_half
 from sealpack.settlement.plan import Plan, Tax
 from sealpack.settlement.printing import as_printed, correction
@@ -361,6 +362,39 @@ def test_what_was_rolled_over_is_drawn_but_not_billed() -> None:
     state = State(carried={"year": Fraction(50)})
     result = one(committed(unused="rollover"), tokens(160_000), span, state=state)
     assert amounts(result) == {"tok/charge": "0.00", "year/prepayment": "100.00", "year/overage": "15.00"}
+
+
+@pytest.mark.parametrize(("unused", "left"), [("rollover", {"year": Fraction("66.66")}), ("forfeit", {})])
+def test_what_is_left_at_the_end_of_a_term_rolls_over_or_is_forfeited(unused: str, left: Any) -> None:
+    # 33.335 is drawn as 33.34, so 66.66 of the money paid is left: what rolls over was printed, to the cent.
+    plan = committed(unused=unused)
+    last = one(plan, tokens(33_335), Span(APRIL.first, APRIL.last, date(2026, 4, 1), date(2026, 4, 30)))
+    state = next_term(last)
+    assert (state.carried, state.used, state.taken) == (left, {}, last.state.taken)
+    again = one(plan, tokens(200_000), Span(APRIL.first, APRIL.last, date(2026, 4, 1)), state=state)
+    drawn = 10_000 + (6666 if left else 0)
+    assert amounts(again)["year/prepayment"] == "100.00"
+    assert (again.drawdowns[0].drawn, again.drawdowns[0].remaining) == (drawn, 0)
+
+
+def test_nothing_of_a_postpaid_spend_rolls_over() -> None:
+    assert next_term(one(committed("postpaid"), {})).carried == {}
+
+
+def test_the_working_of_a_commitment_can_be_followed() -> None:
+    span = Span(SPRING.first, SPRING.last, date(2026, 4, 1), date(2026, 6, 30))
+    _, may, june = rate(committed(), THREE_MONTHS, span)
+    assert line(may, "tok").steps[-1].text == "40.00 of 60 drawn from year, paid ahead"
+    assert [step.text for step in line(may, "year", "overage").steps] == [
+        "list money 60 + 60 = 120 of 100 committed, 20 beyond it",
+        "20 × 1.5 = 30",
+    ]
+    assert [step.text for step in line(june, "year", "overage").steps] == [
+        "list money 120 + 10 = 130 of 100 committed, 30 beyond it",
+        "30 × 1.5 = 45, of which 30.00 was billed before = 15.00",
+    ]
+    last = rate(committed("postpaid"), tokens(60_000), span)[-1]
+    assert line(last, "year", "shortfall").steps[0].text == "committed 100.00 less 60.00 drawn = 40.00"
 
 
 def test_drawn_money_counts_toward_a_minimum() -> None:

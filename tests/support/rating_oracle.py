@@ -151,15 +151,15 @@ def rate(
     ended: date | None = None,
     used: Mapping[str, Fraction] | None = None,
     take_base: Fraction | None = None,
+    carried: Mapping[str, Fraction] | None = None,
 ) -> list[dict[str, Any]]:
     """Every period: `lines` as (charge, kind, minor units), `net`, `tax`, `total`, `shares` without zeros."""
     head = plan["plan"]
     currency, mode, zone = head["currency"], head.get("rounding", "half_up"), zone_of(head.get("tz", "UTC"))
     ids = [charge["id"] for charge in plan["charges"]]
     commitments = plan.get("commitments", [])
-    listed = {
-        c["id"]: (used or {}).get(c["id"], Fraction(0)) for c in commitments if c["kind"] == "committed_spend"
-    }
+    spends = [item for item in commitments if item["kind"] == "committed_spend"]
+    listed = {item["id"]: (used or {}).get(item["id"], Fraction(0)) for item in spends}
     base_of_year: dict[int, Fraction] = {}
 
     def cents(exact: Fraction) -> int:
@@ -187,15 +187,11 @@ def rate(
         lists = {c["id"]: price(plan, c, inside, part) for c in due}
 
         committed: set[str] = set()
-        for commitment in commitments:
-            if commitment["kind"] != "committed_spend":
-                continue
+        for commitment in spends:
             scope = [charge for charge in ids if charge in commitment.get("scope", ids)]
             committed.update(scope)
-            c, factor = (
-                Fraction(str(commitment["amount"])),
-                Fraction(str(commitment.get("overage_factor", 1))),
-            )
+            fee, factor = (Fraction(str(commitment.get(key, 1))) for key in ("amount", "overage_factor"))
+            c = fee + (carried or {}).get(commitment["id"], Fraction(0))
             before, weights = listed[commitment["id"]], [lists.get(charge, Fraction(0)) for charge in scope]
             now = before + sum(weights)
             listed[commitment["id"]] = now
@@ -206,7 +202,7 @@ def rate(
                 accrued[charge] += piece
                 lines.append((charge, "charge", 0 if prepaid else piece))
             if prepaid and month == first and starts_here and commitment["id"] not in (used or {}):
-                lines.append((commitment["id"], "prepayment", cents(c)))
+                lines.append((commitment["id"], "prepayment", cents(fee)))
             lines.append((commitment["id"], "overage", over))
             for charge, piece in zip(scope, split(over, weights), strict=True):
                 accrued[charge] += piece

@@ -15,7 +15,7 @@ from sealpack.settlement import money
 from sealpack.settlement.periods import Active, Period
 from sealpack.settlement.plan import PLATFORM, CommittedSpend, Minimum, Plan
 from sealpack.settlement.pricing import Priced, Step, prorate, show
-from sealpack.settlement.results import Drawdown, Line, State, accrued_by_charge
+from sealpack.settlement.results import Drawdown, Line, PeriodResult, State, accrued_by_charge
 
 ZERO = Fraction(0)
 Parts = dict[str, int]
@@ -28,6 +28,7 @@ class Drawn:
     plan: Plan
     item: CommittedSpend
     parts: Parts  # drawn minor units per charge
+    listed: dict[str, Fraction]  # exact list money of the period per charge
     lines: list[Line]
     drawdown: Drawdown
 
@@ -36,12 +37,13 @@ class Drawn:
         part = self.parts.get(line.charge, 0)
         name = self.item.name or self.item.id
         exponent = self.plan.exponent
-        text = f"{_show(self.plan, part)} drawn from {name}"
-        step = Step("drawn", text, amount=money.to_major(part, exponent))
+        prepaid = self.item.billing == "prepaid"
+        text = f"{_show(self.plan, part)} of {show(self.listed[line.charge])} drawn from {name}"
+        step = Step("drawn", text + prepaid * ", paid ahead", amount=money.to_major(part, exponent))
         steps = tuple(step for step in line.steps if step.step != "round")
         return replace(
             line,
-            amount=part if self.item.billing == "postpaid" else 0,
+            amount=0 if prepaid else part,
             steps=(*steps, step),
             accrues=((line.charge, part),),
         )
@@ -77,7 +79,23 @@ def draw(
         lines.append(_overage(plan, item, scoped, result, committed, period))
     if ends and item.billing == "postpaid" and remaining:
         lines.append(_shortfall(plan, item, scoped, remaining, period))
-    return Drawn(plan, item, _parts(drawn, scoped), lines, result)
+    exact = {entry.charge.id: entry.amount for entry in scoped}
+    return Drawn(plan, item, _parts(drawn, scoped), exact, lines, result)
+
+
+def next_term(last: PeriodResult) -> State:
+    """What the next term starts from, given the last period of one.
+
+    What is left of a prepaid committed spend rolls over where the plan says so and is forfeited
+    otherwise; it is money that was printed, so it is carried in whole minor units.
+    """
+    rolls = {item.id for item in last.plan.committed if item.unused == "rollover"}
+    carried = {
+        item.id: money.to_major(item.remaining, last.plan.exponent)
+        for item in last.drawdowns
+        if item.id in rolls and item.remaining
+    }
+    return State(carried=carried, taken=last.state.taken)
 
 
 def _minor(plan: Plan, amount: Fraction) -> int:
@@ -127,19 +145,31 @@ def _overage(
     committed: Fraction,
     period: Period,
 ) -> Line:
-    text = (
-        f"list {show(drawn.before)} + {show(drawn.list_total)} = {show(drawn.now)} of "
-        f"{show(committed)} committed; beyond it × {show(item.overage_factor)} "
-        f"= {_show(plan, drawn.overage)} this period"
+    beyond = drawn.now - committed
+    due = _over(item, drawn.now, committed)
+    billed = _minor(plan, _over(item, drawn.before, committed))
+    total = (
+        f"list money {show(drawn.before)} + {show(drawn.list_total)} = {show(drawn.now)} of "
+        f"{show(committed)} committed, {show(beyond)} beyond it"
     )
+    text = f"{show(beyond)} × {show(item.overage_factor)} = {show(due)}"
+    if billed:
+        text += f", of which {_show(plan, billed)} was billed before = {_show(plan, drawn.overage)}"
+    elif money.to_major(drawn.overage, plan.exponent) != due:
+        text += f", rounded once = {_show(plan, drawn.overage)}"
     line = _line(plan, item, "overage", drawn.overage, text, period)
-    return replace(line, accrues=tuple(_parts(drawn.overage, scoped).items()))
+    steps = (Step("list", total, amount=drawn.now), *line.steps)
+    return replace(line, steps=steps, accrues=tuple(_parts(drawn.overage, scoped).items()))
 
 
 def _shortfall(
     plan: Plan, item: CommittedSpend, scoped: Sequence[Priced], amount: int, period: Period
 ) -> Line:
-    text = f"committed {show(item.amount)} less drawn = {_show(plan, amount)}"
+    committed = _minor(plan, item.amount)
+    text = (
+        f"committed {_show(plan, committed)} less {_show(plan, committed - amount)} drawn "
+        f"= {_show(plan, amount)}"
+    )
     line = _line(plan, item, "shortfall", amount, text, period)
     parts = _parts(amount, scoped) or {item.scope[0]: amount}
     return replace(line, accrues=tuple(parts.items()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
@@ -27,12 +27,14 @@ class Terms:
 
     `commitment_used` (major units per committed spend) and `take_base` (major units accrued in the
     calendar year) describe the periods before the first one; both None: there were none.
+    `commitment_carried` (major units per committed spend) rolled over from an earlier term.
     """
 
     activated: date | None = None
     ended: date | None = None
     commitment_used: Mapping[str, Fraction] | None = None
     take_base: Fraction | None = None
+    commitment_carried: Mapping[str, Fraction] = field(default_factory=dict)
 
 
 def quote(plan: Plan, rows: Iterable[Row], terms: Terms, *, what: str) -> list[PeriodResult]:
@@ -93,7 +95,7 @@ def _activation(plan: Plan, terms: Terms, first: date) -> date | None:
 
 def _state(plan: Plan, terms: Terms, first: date) -> State:
     taken = {first.year: (terms.take_base or Fraction(0)) * 10**plan.exponent}
-    return State(used=dict(terms.commitment_used or {}), taken=taken)
+    return State(dict(terms.commitment_used or {}), dict(terms.commitment_carried), taken)
 
 
 def to_dict(plan: Plan, results: Iterable[PeriodResult]) -> dict[str, Any]:
@@ -158,6 +160,7 @@ def _block(result: PeriodResult) -> list[str]:
         lines.append(_column(result, f"tax {tax.category} {percent} %", tax.amount))
     lines.append(_column(result, "total", result.total))
     lines += [_column(result, f"  to {share.party}", share.amount) for share in result.shares]
+    lines += [_column(result, f"  left of {item.id}", item.remaining) for item in result.drawdowns]
     return lines
 
 

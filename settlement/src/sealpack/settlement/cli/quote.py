@@ -5,15 +5,11 @@ from __future__ import annotations
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
-
-if TYPE_CHECKING:
-    from sealpack.settlement.plan import Plan
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 _FILE = click.Path(path_type=Path)
@@ -32,6 +28,13 @@ _FILE = click.Path(path_type=Path)
     help="List money that earlier periods drew from a committed spend.",
 )
 @click.option(
+    "--commitment-carried",
+    "carried",
+    multiple=True,
+    metavar="[ID=]AMOUNT",
+    help="What rolled over from an earlier term, for a committed spend that does.",
+)
+@click.option(
     "--take-base",
     metavar="AMOUNT",
     help="What the license already accrued in the calendar year, for take tiers.",
@@ -43,6 +46,7 @@ def quote(
     activated: date | None,
     ended: date | None,
     used: tuple[str, ...],
+    carried: tuple[str, ...],
     take_base: str | None,
     fmt: str,
 ) -> None:
@@ -57,10 +61,13 @@ def quote(
     from sealpack.settlement.usage_table import read_rows
 
     plan = load_plan(_read(plan_path), what=plan_path.name)
+    spends = [item.id for item in plan.committed]
+    rolling = [item.id for item in plan.committed if item.unused == "rollover"]
     terms = engine.Terms(
         activated=_day("--activated", activated),
         ended=_day("--ended", ended),
-        commitment_used=_used(plan, used) if used else None,
+        commitment_used=_by_spend("--commitment-used", spends, used) if used else None,
+        commitment_carried=_by_spend("--commitment-carried", rolling, carried),
         take_base=None if take_base is None else _amount("--take-base", take_base),
     )
     if terms.activated and terms.ended and terms.ended < terms.activated:
@@ -109,9 +116,8 @@ def _amount(option: str, text: str) -> Fraction:
         raise SealpackError("USAGE", f"{option}: {error}") from None
 
 
-def _used(plan: Plan, given: tuple[str, ...]) -> dict[str, Fraction]:
-    """`ID=AMOUNT`, or the amount alone for a plan with one committed spend."""
-    known = [item.id for item in plan.committed]
+def _by_spend(option: str, known: list[str], given: tuple[str, ...]) -> dict[str, Fraction]:
+    """`ID=AMOUNT`, or the amount alone for a plan with one committed spend that fits."""
     result: dict[str, Fraction] = {}
     for text in given:
         name, equals, amount = text.rpartition("=")
@@ -119,8 +125,6 @@ def _used(plan: Plan, given: tuple[str, ...]) -> dict[str, Fraction]:
             name = known[0]
         if name not in known or name in result:
             choices = ", ".join(known) or "none in this plan"
-            raise SealpackError(
-                "USAGE", f"--commitment-used {text!r} names no committed spend once ({choices})"
-            )
-        result[name] = _amount("--commitment-used", amount)
+            raise SealpackError("USAGE", f"{option} {text!r} names no such committed spend once ({choices})")
+        result[name] = _amount(option, amount)
     return result
