@@ -17,7 +17,7 @@ from sealpack.format import canonical, documents, records
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef
 from sealpack.settlement import billing, db, registry
-from sealpack.settlement.billing import Printed
+from sealpack.settlement.issuing import Printed
 
 SEPTEMBER = date(2026, 9, 1)
 ISSUED = date(2026, 10, 5)

@@ -7,37 +7,23 @@ together. Test licenses are never billed. Asked for again, an issued invoice is 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, epochs, invoice, invoice_html, logs, parties, registry, sublicenses
-from sealpack.settlement.invoice import Evidence, Header
+from sealpack.settlement import db, epochs, invoice, issuing, logs, parties, registry, sublicenses
+from sealpack.settlement.audit import NOBODY, Actor
+from sealpack.settlement.invoice import Evidence, Header, Invoice
+from sealpack.settlement.issuing import Printed
 from sealpack.settlement.parties import Customer, Seller
 from sealpack.settlement.periods import Period, local_day
-from sealpack.settlement.plan import LOST, Plan
+from sealpack.settlement.plan import LOST, Plan, Tax
 from sealpack.settlement.printing import as_printed
 from sealpack.settlement.rating import Span, rate
-
-
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """An invoice or draft in its three forms; `name` is its number, or `draft-...`."""
-
-    name: str
-    license_id: str
-    json: bytes
-    csv: bytes
-    html: bytes
-    fresh: bool  # made now, not stored earlier
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """File names with their bytes."""
-        return {f"{self.name}.json": self.json, f"{self.name}.csv": self.csv, f"{self.name}.html": self.html}
+from sealpack.settlement.results import PeriodResult
 
 
 def bill_all(
@@ -47,6 +33,7 @@ def bill_all(
     *,
     customer: str | None = None,
     draft: bool = False,
+    actor: Actor = NOBODY,
 ) -> tuple[list[Printed], dict[str, str]]:
     """:func:`bill` for every live license with a plan that runs in that month, of one customer or all.
 
@@ -58,7 +45,7 @@ def bill_all(
         names = [name for name in _billable(connection, customer) if _runs_in(connection, name, month)]
     for name in names:
         try:
-            printed.append(bill(database, name, month, issued, draft=draft))
+            printed.append(bill(database, name, month, issued, draft=draft, actor=actor))
         except SealpackError as error:
             if error.spec.exit == 1:
                 raise
@@ -80,14 +67,20 @@ def _runs_in(connection: sa.Connection, license_id: str, month: date) -> bool:
     """False when the license was never activated, starts later or ended before; unknown plans are told of."""
     try:
         license = _license(connection, license_id)
-        _span(connection, license, *_plan_for(connection, license, month))
+        _check_runs(connection, license, *_plan_for(connection, license, month))
     except SealpackError as error:
         return error.code == "PLAN_INVALID"
     return True
 
 
 def bill(
-    database: db.Database, license_id: str, month: date, issued: date | None, *, draft: bool = False
+    database: db.Database,
+    license_id: str,
+    month: date,
+    issued: date | None,
+    *,
+    draft: bool = False,
+    actor: Actor = NOBODY,
 ) -> Printed:
     """The invoice of a license for the period that holds `month`, dated `issued`.
 
@@ -99,14 +92,23 @@ def bill(
         plan, period = _plan_for(connection, license, month)
         stored = connection.execute(
             sa.select(db.invoices).where(
-                db.invoices.c.license_id == license_id, db.invoices.c.period == period.first.isoformat()
+                db.invoices.c.license_id == license_id, db.invoices.c.period == period.first.isoformat(),
+                db.invoices.c.kind == "invoice",
             )
-        ).first()
+        ).first()  # fmt: skip
         if stored is not None:
             return Printed(stored.name, license_id, stored.json, stored.csv, stored.html, False)
+        _check_runs(connection, license, plan, period)
+        customer = customer_of(connection, license)
+        tax = customer.tax.tax if customer.tax else None
+        result = printed_periods(connection, license, plan, period, tax)[-1]
+
+        def make(number: str) -> Invoice:
+            return invoice.invoice(result, header(connection, license, number, issued))
+
         if draft:
-            return _print(connection, license, plan, period, "", issued, f"draft-{license_id}-{month:%Y-%m}")
-        return _issue(connection, license, plan, period, issued)
+            return issuing.as_files(make(""), f"draft-{license_id}-{month:%Y-%m}")
+        return issuing.issue(connection, license, "invoice", make, actor)
 
 
 def _license(connection: sa.Connection, license_id: str) -> License:
@@ -140,55 +142,38 @@ def _plan_for(connection: sa.Connection, license: License, month: date) -> tuple
     return plan, period
 
 
-def _issue(
-    connection: sa.Connection, license: License, plan: Plan, period: Period, issued: date | None
-) -> Printed:
-    """Take the next number of the issuer's series and store what is printed under it."""
-    invoices = db.invoices.c
-    last = connection.execute(
-        sa.select(sa.func.max(invoices.number)).where(invoices.issuer == license.issuer)
-    ).scalar()
-    number = (last or 0) + 1
-    name = f"{parties.load_seller(connection, license.issuer).prefix}-{number:06d}"
-    if connection.execute(sa.select(invoices.name).where(invoices.name == name)).first() is not None:
-        raise SealpackError(
-            "REGISTRY_INVALID",
-            f"invoice number {name} is another issuer's",
-            remedy=f"import a seller file with a prefix of its own for {license.issuer}",
-        )
-    printed = _print(connection, license, plan, period, name, issued, name)
-    row = {"issuer": license.issuer, "number": number, "name": name, "license_id": license.license_id,
-           "period": period.first.isoformat(), "json": printed.json, "csv": printed.csv,
-           "html": printed.html}  # fmt: skip
-    connection.execute(sa.insert(db.invoices).values(row))
-    return printed
+def customer_of(connection: sa.Connection, license: License) -> Customer:
+    """Whom a license is billed to: the record of that customer, else the name in the license."""
+    found = parties.load_customer(connection, license.customer.id)
+    return found or Customer(license.customer.id, license.customer.name)
 
 
-def _print(
-    connection: sa.Connection, license: License, plan: Plan, period: Period, number: str,
-    issued: date | None, name: str,
-) -> Printed:  # fmt: skip
-    span = _span(connection, license, plan, period)
-    customer = parties.load_customer(connection, license.customer.id)
-    customer = customer or Customer(license.customer.id, license.customer.name)
-    tax = customer.tax.tax if customer.tax else None
+def printed_periods(
+    connection: sa.Connection, license: License, plan: Plan, last: Period, tax: Tax | None
+) -> list[PeriodResult]:
+    """What every invoice of a license up to a period prints, rated as if the plan had always been its own."""
+    span = _span(connection, license, plan, last)
     results = rate(plan, usage_of(connection, license.license_id), span, tax=tax)
-    printed = as_printed(results, tax=tax)[:-1]
-    header = _header(connection, license, customer, number, issued)
-    made = invoice.invoice(printed[-1], header)
-    html = invoice_html.to_html(made).encode()
-    return Printed(name, license.license_id, invoice.to_json(made), invoice.to_csv(made), html, True)
+    return as_printed(results, tax=tax)[:-1]
 
 
 def _span(connection: sa.Connection, license: License, plan: Plan, period: Period) -> Span:
     """From the activation to one period more than is printed: its advance lines are on this invoice."""
     activated = _activated(connection, license, plan)
+    return Span(activated, period.next().last, activated=activated, ended=_ended(license, plan))
+
+
+def _ended(license: License, plan: Plan) -> date | None:
+    return None if license.exp is None else local_day(license.exp * 1000 - 1, plan.tz)
+
+
+def _check_runs(connection: sa.Connection, license: License, plan: Plan, period: Period) -> None:
+    """USAGE for a period before the license's first day or after its last one."""
+    activated, ended = _activated(connection, license, plan), _ended(license, plan)
     if activated > period.last:
         raise SealpackError("USAGE", f"license {license.license_id} starts on {activated}, after that period")
-    ended = None if license.exp is None else local_day(license.exp * 1000 - 1, plan.tz)
     if ended is not None and ended < period.first:
         raise SealpackError("USAGE", f"license {license.license_id} ended on {ended}, before that period")
-    return Span(activated, period.next().last, activated=activated, ended=ended)
 
 
 def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
@@ -201,7 +186,10 @@ def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
         raise SealpackError("REGISTRY_INVALID", f"license {license.license_id} was never activated")
     if license.provisional is not None:  # what ran before the activation is billed when it ran
         first = min(first, _first_use(connection, license.license_id, first))
-    return local_day(max(first, license.nbf) * 1000, plan.tz)
+    # A renewal begins later than the license did: the earliest live document says from when on it is billed.
+    versions = registry.load_license_versions(connection, license.license_id)
+    begins = min((v.nbf for v in versions if v.environment == "live"), default=license.nbf)
+    return local_day(max(first, begins) * 1000, plan.tz)
 
 
 def _first_use(connection: sa.Connection, license_id: str, default: int) -> int:
@@ -275,9 +263,11 @@ def _test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, 
     ]
 
 
-def _header(
-    connection: sa.Connection, license: License, customer: Customer, number: str, issued: date | None
+def header(
+    connection: sa.Connection, license: License, number: str, issued: date | None, *, payable: bool = True
 ) -> Header:
+    """Who bills whom, when and on what evidence; nothing is due for what is not `payable`, a credit note."""
+    customer = customer_of(connection, license)
     seller: Seller = parties.load_seller(connection, license.issuer)
     days = seller.payment_days if customer.payment_days is None else customer.payment_days
     held = connection.execute(
@@ -292,8 +282,8 @@ def _header(
         license_id=license.license_id,
         number=number,
         issued=issued,
-        due=issued + timedelta(days=days) if issued else None,
+        due=issued + timedelta(days=days) if issued and payable else None,
         purchase_order=customer.purchase_order or license.order_ref or "",
-        payment=seller.payment,
+        payment=seller.payment if payable else "",
         evidence=tuple(Evidence(r.origin, 0, r.size, r.root) for r in held),
     )

@@ -22,7 +22,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.settlement import postgres
 from sealpack.settlement.postgres import Conflict as Conflict
 
-SCHEMA_VERSION = 3  # a newer one only has more tables
+SCHEMA_VERSION = 3  # what an older one lacks, upgrade.py adds
 WAIT_S = 60  # for another process that writes
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
@@ -37,10 +37,15 @@ def _text(name: str, *more: Any, **options: Any) -> sa.Column[str]:
     return sa.Column(name, _TEXT, *more, nullable=options.pop("nullable", False), **options)
 
 
-def _int(name: str, **options: Any) -> sa.Column[int]:
+def _int(name: str, *more: Any, **options: Any) -> sa.Column[int]:
     """A whole number, never below zero."""
     check = sa.CheckConstraint(f'"{name}" >= 0')
-    return sa.Column(name, _INTEGER, check, nullable=options.pop("nullable", False), **options)
+    return sa.Column(name, _INTEGER, *more, check, nullable=options.pop("nullable", False), **options)
+
+
+def _amount(name: str) -> sa.Column[int]:
+    """Minor units of the row's currency, of either sign."""
+    return sa.Column(name, _INTEGER, nullable=False)
 
 
 def _blob(name: str, **options: Any) -> sa.Column[bytes]:
@@ -194,6 +199,8 @@ acks = _table(
 )
 # Who bills, as printed: one legal entity per issuer of licenses, each with its own number series.
 sellers = _table("sellers", _text("issuer", primary_key=True), _blob("document"))
+# Every document of a number series. `kind`: invoice | late | correction | credit; there is one `invoice` per
+# license and period, the others name in `corrects` the document they add to.
 invoices = _table(
     "invoices",
     _text("issuer", primary_key=True),
@@ -201,10 +208,53 @@ invoices = _table(
     _text("name", unique=True),
     _text("license_id", sa.ForeignKey("licenses.license_id")),
     _text("period"),
+    _text("kind"),
+    _text("corrects", nullable=True),
+    _text("customer_id"),
+    _text("currency"),
+    _text("issued"),
+    _text("due"),
+    _amount("net"),
+    _amount("total"),
     _blob("json"),
     _blob("csv"),
     _blob("html"),
-    sa.UniqueConstraint("license_id", "period"),
+)
+sa.Index(
+    "invoices_one_per_period", invoices.c.license_id, invoices.c.period, unique=True,
+    sqlite_where=invoices.c.kind == "invoice", postgresql_where=invoices.c.kind == "invoice",
+)  # fmt: skip
+# The double-entry ledger: nothing is ever changed or removed. Postings of one transaction sum to zero.
+transactions = _table(
+    "transactions",
+    _int("seq", primary_key=True),
+    _text("id", unique=True),  # made of what happened, so that nothing is booked twice
+    _text("issuer"),
+    _text("day"),
+    _text("kind"),
+    _text("document"),
+    _text("reference"),
+    _text("narration"),
+    _text("currency"),
+)
+postings = _table(
+    "postings",
+    _int("seq", sa.ForeignKey("transactions.seq"), primary_key=True),
+    _int("n", primary_key=True),
+    _text("account"),
+    _text("party"),
+    _text("document", index=True),
+    _amount("amount"),  # debit above zero, credit below
+)
+# Who changed what, each row chained to the one before by its digest.
+audit = _table(
+    "audit",
+    _int("seq", primary_key=True),
+    _int("at"),
+    _text("who"),
+    _text("what"),  # canonical JSON
+    _text("previous"),
+    _text("digest", unique=True),
 )
 
 
@@ -252,11 +302,14 @@ class Database:
         if found is not None and found > SCHEMA_VERSION:
             raise SealpackError("STATE_NEWER", f"the database has schema {found}, this is {SCHEMA_VERSION}")
         if found is None or found < SCHEMA_VERSION:
+            from sealpack.settlement import upgrade  # it books what an older version issued, so it needs us
+
             with self.write() as connection:
-                metadata.create_all(connection)
                 if _schema_version(connection) is None:
+                    metadata.create_all(connection)
                     connection.execute(sa.insert(about).values(schema_version=SCHEMA_VERSION))
                 else:
+                    upgrade.run(connection)
                     connection.execute(sa.update(about).values(schema_version=SCHEMA_VERSION))
 
     def close(self) -> None:
@@ -277,6 +330,8 @@ class Database:
         others that concern one of these wait, where the database can tell (PostgreSQL).
         """
         with _told(), self._engine.begin() as connection:
+            if self._is_postgres:
+                postgres.lock(connection, concerns)
             yield connection
 
     @contextmanager
@@ -331,13 +386,13 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _store_error(error: sa.exc.DBAPIError) -> SealpackError:
+    if not isinstance(error.orig, sqlite3.Error):
+        return postgres.store_error(error)
     name = getattr(error.orig, "sqlite_errorname", "") or ""
     for start, code in (
         ("SQLITE_FULL", "STORE_FULL"),
         ("SQLITE_READONLY", "STORE_READONLY"),
         ("SQLITE_CANTOPEN", "STORE_READONLY"),
-            if self._is_postgres:
-                postgres.lock(connection, concerns)
         ("SQLITE_BUSY", "STATE_LOCKED"),
         ("SQLITE_LOCKED", "STATE_LOCKED"),
         ("SQLITE_CORRUPT", "STORE_CORRUPT"),
@@ -346,5 +401,3 @@ def _store_error(error: sa.exc.DBAPIError) -> SealpackError:
         if name.startswith(start):
             return SealpackError(code, f"settlement database: {error.orig}")
     return SealpackError("STORE_IO", f"settlement database: {error.orig}")
-    if not isinstance(error.orig, sqlite3.Error):
-        return postgres.store_error(error)

@@ -95,7 +95,8 @@ class Invoice(Taxed):
     net: int
     taxes: tuple[TaxLine, ...]
     shares: tuple[Share, ...]
-    corrects: str = ""  # number of the invoice a credit note corrects
+    corrects: str = ""  # number of the document this one adds to
+    reason: str = ""  # why there is a further document, printed as given
 
     @property
     def draft(self) -> bool:
@@ -121,15 +122,26 @@ def invoice(result: PeriodResult, header: Header) -> Invoice:
     )
 
 
-def credit_note(change: Correction, header: Header, *, corrects: str) -> Invoice:
+def credit_note(change: Correction, header: Header, *, corrects: str, reason: str = "") -> Invoice:
     """The credit note for a period that re-rates to less; `corrects` is the issued invoice.
 
-    ValueError for a change that is not a credit: that one is lines on the next invoice.
+    ValueError for a change that is not a credit: that one is a further invoice.
     """
     if not change.is_credit:
         raise ValueError("the period rates to more than was issued")
+    return _changed("credit_note", change, header, corrects, reason)
+
+
+def further(change: Correction, header: Header, *, corrects: str, reason: str = "") -> Invoice:
+    """The further invoice for a period that re-rates to no less; ValueError for a credit."""
+    if change.is_credit:
+        raise ValueError("the period rates to less than was issued")
+    return _changed("invoice", change, header, corrects, reason)
+
+
+def _changed(kind: str, change: Correction, header: Header, corrects: str, reason: str) -> Invoice:
     return Invoice(
-        kind="credit_note",
+        kind=kind,
         header=header,
         plan=change.result.plan,
         first=change.result.period.first,
@@ -139,7 +151,84 @@ def credit_note(change: Correction, header: Header, *, corrects: str) -> Invoice
         taxes=change.taxes,
         shares=change.shares,
         corrects=corrects,
+        reason=reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What an issued document says, read back from its JSON; amounts are minor units."""
+
+    name: str
+    kind: str  # invoice | credit_note
+    corrects: str
+    reason: str
+    date: str
+    due: str
+    currency: str
+    plan: tuple[str, int, str]  # id, version, digest
+    lines: tuple[Line, ...]
+    net: int
+    taxes: tuple[TaxLine, ...]
+    total: int
+    shares: dict[str, int]
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Issued:
+        """From the parsed JSON of a document that was issued here."""
+        return cls(
+            name=value["number"],
+            kind=value["kind"],
+            corrects=value.get("corrects", ""),
+            reason=value.get("reason", ""),
+            date=value.get("date", ""),
+            due=value.get("due", ""),
+            currency=value["currency"],
+            plan=(value["plan"]["id"], value["plan"]["version"], value["plan"]["digest"]),
+            lines=tuple(_read_line(line) for line in value["lines"]),
+            net=_minor(value["net"]),
+            taxes=tuple(_read_tax(tax) for tax in value["taxes"]),
+            total=_minor(value["total"]),
+            shares={share["party"]: _minor(share["amount"]) for share in value["shares"]},
+        )
+
+    @property
+    def tax(self) -> int:
+        return self.total - self.net
+
+    def columns(self, kind: str) -> dict[str, Any]:
+        """What the table of invoices says beside the bytes; `kind` as there."""
+        return {
+            "kind": kind,
+            "corrects": self.corrects or None,
+            "currency": self.currency,
+            "issued": self.date,
+            "due": self.due,
+            "net": self.net,
+            "total": self.total,
+        }
+
+
+def _minor(text: str) -> int:
+    """A printed amount, which has exactly the currency's places, in minor units."""
+    return int(text.replace(".", ""))
+
+
+def _read_line(value: dict[str, Any]) -> Line:
+    return Line(
+        charge=value["charge"],
+        kind=value["kind"],
+        description=value["description"],
+        amount=_minor(value["amount"]),
+        first=date.fromisoformat(value["service_start"]),
+        last=date.fromisoformat(value["service_end"]),
+    )
+
+
+def _read_tax(value: dict[str, Any]) -> TaxLine:
+    rate = money.parse_decimal(value["percent"]) / 100
+    amounts = _minor(value["base"]), _minor(value["amount"])
+    return TaxLine(value["category"], rate, *amounts, value.get("reason", ""))
 
 
 def to_dict(document: Invoice) -> dict[str, Any]:
@@ -152,6 +241,7 @@ def to_dict(document: Invoice) -> dict[str, Any]:
         "purchase_order": header.purchase_order,
         "payment": header.payment,
         "corrects": document.corrects,
+        "reason": document.reason,
     }
     return {
         "schema": SCHEMA,

@@ -129,7 +129,8 @@ def _parties(document: Invoice) -> str:
         ("Period", _span(document.first, document.last)),
         ("License", header.license_id),
         ("Your order", header.purchase_order),
-        ("Corrects invoice", document.corrects),
+        ("Corrects invoice" if document.kind == "credit_note" else "Adds to invoice", document.corrects),
+        ("For", document.reason),
     ]
     rows = "".join(f"<dt>{label}</dt><dd>{escape(value)}</dd>" for label, value in facts if value)
     label = "Credited to" if document.kind == "credit_note" else "Billed to"

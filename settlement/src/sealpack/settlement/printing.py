@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from typing import Protocol
 
 from sealpack.settlement.plan import Tax
 from sealpack.settlement.results import Line, PeriodResult, State, Taxed, TaxLine, close
@@ -54,8 +56,27 @@ class Correction(Taxed):
 
     @property
     def is_credit(self) -> bool:
-        """True: a credit note; False: lines on the next invoice with their service period."""
+        """True: a credit note; False: a further invoice for the same period."""
         return self.total < 0
+
+    @property
+    def is_nothing(self) -> bool:
+        """True: no amount changes, and nobody earned more or less in all; parties may still have moved."""
+        printed = [self.net, *(line.amount for line in self.lines), *(tax.amount for tax in self.taxes)]
+        return not any(printed) and not sum(share.amount for share in self.shares)
+
+
+class Printed(Protocol):
+    """What is compared: the sums of one printed period."""
+
+    @property
+    def lines(self) -> Sequence[Line]: ...
+    @property
+    def net(self) -> int: ...
+    @property
+    def taxes(self) -> Sequence[TaxLine]: ...
+    @property
+    def shares(self) -> Sequence[Share]: ...
 
 
 def correction(old: PeriodResult, new: PeriodResult) -> Correction | None:
@@ -65,23 +86,39 @@ def correction(old: PeriodResult, new: PeriodResult) -> Correction | None:
     """
     if (old.period, old.plan.digest) != (new.period, new.plan.digest):
         raise ValueError("a correction compares one period under one plan")
+    change = difference(old, new)
+    return None if change.is_nothing and not any(share.amount for share in change.shares) else change
+
+
+def difference(old: Printed, new: PeriodResult) -> Correction:
+    """What `new` adds to what was printed, line by line, for tax and for each party."""
     lines = _line_differences(old.lines, new.lines)
     taxes = _tax_differences(old.taxes, new.taxes)
     shares = _share_differences(old.shares, new.shares)
-    if not lines and not any(tax.amount for tax in taxes) and not any(s.amount for s in shares):
-        return None
     return Correction(new, lines, new.net - old.net, taxes, shares)
 
 
 def _line_differences(old: Sequence[Line], new: Sequence[Line]) -> tuple[Line, ...]:
-    before = {(line.charge, line.kind): line for line in old}
-    after = {(line.charge, line.kind): line for line in new}
+    before, after = _by_service(old), _by_service(new)
     result = []
     for key in [*after, *(key for key in before if key not in after)]:
         line = _difference(before.get(key), after.get(key))
         if line.amount or any(amount for _, amount in line.accrues):
             result.append(line)
     return tuple(result)
+
+
+def _by_service(lines: Sequence[Line]) -> dict[tuple[str, str, date], Line]:
+    """Lines by charge, kind and first day: a first invoice prints an advance charge for two periods.
+
+    Several of one key, as an invoice and what corrected it have, are one with the sum of their amounts.
+    """
+    found: dict[tuple[str, str, date], Line] = {}
+    for line in lines:
+        key = line.charge, line.kind, line.first
+        known = found.get(key)
+        found[key] = replace(known, amount=known.amount + line.amount) if known else line
+    return found
 
 
 def _difference(old: Line | None, new: Line | None) -> Line:

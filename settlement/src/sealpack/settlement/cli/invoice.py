@@ -14,7 +14,7 @@ from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
-    from sealpack.settlement.billing import Printed
+    from sealpack.settlement.issuing import Printed
 
 
 @click.command(short_help="Issue the invoices of a period.")
