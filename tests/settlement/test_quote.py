@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement.cli.quote import quote
+from sealpack.settlement.usage_table import read_rows
 
 PLAN = """
 plan: {id: p, version: 1, currency: EUR, tz: Europe/Berlin}
@@ -155,12 +158,58 @@ def test_the_text_shows_the_working(desk: Desk) -> None:
         ("time,calls\n9999-04-20T10:00:00Z,1\n", "row 2 time"),
         ("time,calls\n2026-04-20T10:00:00Z," + "9" * 16 + "\n", "row 2 calls"),
         ("time\n", "no rows"),
+        ("time;calls\n2026-04-20T10:00:00Z;1\n", "row 1 is separated by ';'; columns go with commas"),
+        ("time\tcalls\n2026-04-20T10:00:00Z\t1\n", "row 1 is separated by '\\t'"),
+        ("2026-04-20T10:00:00Z,1\n", "row 1 has a column '2026-04-20T10:00:00Z'"),
+        ("time,calls,note\n2026-04-20T10:00:00Z,1,x\n", "row 1 has a column 'note'"),
+        ("time,calls\n2026-04-20T10:00:00Z\n", "row 2 has 1 cell, the header has 2"),
+        ("time,calls\n\n2026-04-20T10:00:00Z,-1\n", "row 3 calls '-1'"),
+        ('time,calls\n2026-04-20T10:00:00Z,"1,000"\n', "row 2 calls '1,000'"),
+        ("time,calls\n2026-04-20T10:00:00Z,1.0\n", "row 2 calls '1.0'"),
+        ("time,calls\n2026-04-20T10:00:00Z,1\n2026-04-20T10:00:00Z,0\x00\n", "row 3 calls"),
+        ("time,calls\n2026-04-20T10:00:00,1\n", "row 2 time"),
+        ("time,calls\n2026-04-20T10:00:00+02:00,1\n", "row 2 time"),
+        ("time,calls\n2026-04-20T10:00:00.0123456789Z,1\n", "row 2 time"),
+        ("time,calls\n2026-02-29T10:00:00Z,1\n", "row 2 time"),
+        ("time,calls\n,1\n", "row 2 time ''"),
+        ("time,status\n2026-04-20T10:00:00Z,OK\n", "row 2 status 'OK'"),
+        ("time,calls\n2026-04-20T10:00:00Z,1\n".encode("utf-16"), "UTF-8"),
     ],
 )
 def test_a_faulty_table_names_its_row(desk: Desk, table: str | bytes, words: str) -> None:
     error = desk.refused(table)
     assert error.code == "USAGE_TABLE_INVALID"
     assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '"time","calls"\n"2026-04-20T10:00:00Z","5"\n',
+        " time , calls \r\n 2026-04-20T10:00:00Z , 5 \r\n\r\n",
+        "time,calls\r2026-04-20T10:00:00Z,5\r",
+        "time,calls\n2026-04-20T10:00:00Z,2\n2026-04-20T10:00:00Z,2\n2026-04-01T00:00:00Z,1",
+        "time,calls\n2026-04-20T10:00:00.123456789Z,000000000000005\n",
+        "calls,ms,items,tok_in,tok_out,status,time\n5,,,,,,2026-04-20 10:00:00-00:00\n",
+    ],
+)
+def test_every_honest_spelling_of_a_table_is_read_alike(desk: Desk, table: str) -> None:
+    (found,) = desk.invoices(table)
+    assert amounts(found)["use"] == "5.00"
+
+
+def test_a_long_table_is_read_row_by_row() -> None:
+    def lines() -> Iterator[str]:
+        yield "time,calls\n"
+        for n in range(20_000):
+            yield f"2026-04-{n % 28 + 1:02}T10:00:00Z,1\n"
+
+    tracemalloc.start()
+    total = sum(row.amounts[0] for row in read_rows(lines(), what="long"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 20_000
+    assert peak < 200_000
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def parse_decimal(text: str) -> Fraction:
     Refuses signs, exponents, spaces, leading zeros and bare points, so one value has few spellings.
     """
     if not _DECIMAL.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not a decimal with at most {PLACES} places")
+        raise ValueError(f"{text[:40]!r} is not a decimal from 0 with at most 15 digits and {PLACES} places")
     return Fraction(text)
 
 

@@ -24,7 +24,7 @@ _BOOLEANS = {"true": True, "false": False}
 def load(data: bytes, *, what: str = "plan") -> Any:
     """Parse one strict YAML document into dict, list, str, int and bool; PLAN_INVALID otherwise."""
     if len(data) > MAX_BYTES:
-        _refuse(what, f"is {len(data)} bytes, the limit is {MAX_BYTES}")
+        _refuse(what, f"is larger than the limit of {MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8")
         _check_events(text, what)

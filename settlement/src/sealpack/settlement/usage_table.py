@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement.periods import FIRST_YEAR, LAST_YEAR
@@ -36,7 +36,7 @@ class Row:
     amounts: tuple[int, ...]  # in the order of FIELDS
 
 
-def read_rows(stream: TextIO, *, what: str) -> Iterator[Row]:
+def read_rows(stream: Iterable[str], *, what: str) -> Iterator[Row]:
     """Read rows one by one, never the whole file; open the stream with newline=""."""
     reader = csv.reader(stream, strict=True)
     try:
@@ -58,6 +58,9 @@ def _refuse(where: str, problem: str) -> NoReturn:
 def _columns(header: list[str] | None, what: str) -> dict[str, int]:
     names = [name.strip().removeprefix("\ufeff") for name in header or []]
     where = f"{what} row 1"
+    for mark in (";", "\t"):
+        if len(names) == 1 and mark in names[0]:
+            _refuse(where, f"is separated by {mark!r}; columns go with commas")
     for name in names:
         if name not in COLUMNS:
             _refuse(where, f"has a column {name[:40]!r}; known are {', '.join(COLUMNS)}")
@@ -71,7 +74,7 @@ def _columns(header: list[str] | None, what: str) -> dict[str, int]:
 def _row(number: int, cells: list[str], columns: dict[str, int], what: str) -> Row:
     where = f"{what} row {number}"
     if len(cells) != len(columns):
-        _refuse(where, f"has {len(cells)} cells, the header has {len(columns)}")
+        _refuse(where, f"has {len(cells)} cell{'s' * (len(cells) != 1)}, the header has {len(columns)}")
     values = {name: cells[index].strip() for name, index in columns.items()}
     status = values.get("status", "") or "ok"
     if status not in (*STATUSES, LOST):
