@@ -281,7 +281,7 @@ def _check_closed(connection: sa.Connection, log: Log, leave: int) -> None:
     if closed is not None:
         raise Stopped(
             "H215",
-            f"log {closed} of the device was closed: log {log.epoch} needs a new activation or an epoch token",
+            f"log {closed} of the device was closed: log {log.epoch} needs an activation or an epoch token",
         )
 
 

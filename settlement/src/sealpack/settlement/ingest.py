@@ -23,7 +23,7 @@ from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import checks, db, epochs, leases, logs, registry
+from sealpack.settlement import checks, db, epochs, leases, logs, registry, seats
 from sealpack.settlement.checks import Identity
 from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
@@ -197,6 +197,7 @@ def _grow(
         if log.frozen:
             raise Stopped("H210", "the log is frozen until the case is decided")
         checks.check_growth(connection, identity, growth, trust, now)
+        seats.check(connection, identity.license, identity.activation, trust)
         epochs.check(connection, identity, log, growth, trust)
     return growth
 
