@@ -18,19 +18,17 @@ import sqlite3
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sealpack.format import canonical, records
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.files import read_bounded
 from sealpack.format.keys import PublicKey
+from sealpack.format.merkle import Frontier
 from sealpack.format.note import Checkpoint, open_checkpoint
 from sealpack.runtime.home import Home, marks_path
 from sealpack.runtime.state import Connection, afterwards
-
-if TYPE_CHECKING:
-    from sealpack.runtime.log import Log
 
 SCHEMA = "sealpack/mark/v1"
 _PURPOSE = b"sealpack/mark/v1\0"
@@ -38,6 +36,19 @@ _SLOTS = (0, 1)  # written in turn: a write that a crash tears leaves the other
 _MAX_BYTES = 1 << 20
 
 Counters = dict[str, dict[str, int]]
+
+
+class Log(Protocol):
+    """What a mark tells of a log (:class:`sealpack.runtime.log.Log`)."""
+
+    origin: str
+    license_id: str
+    epoch: int
+    size: int
+    frontier: Frontier
+    checkpoint: bytes
+    started: int | None
+    restarted: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,11 @@ class Lapse:
     def parse(cls, f: Fields) -> Lapse:
         """Read one."""
         return cls(
-            f.text("kind"), f.text("per", default=""), f.integer("began"), f.integer("spent"), f.integer("seen")
+            f.text("kind"),
+            f.text("per", default=""),
+            f.integer("began"),
+            f.integer("spent"),
+            f.integer("seen"),
         )
 
 
@@ -126,7 +141,8 @@ def _body(db: sqlite3.Connection, log: Log) -> bytes:
     hard, soft = db.execute("SELECT hard, soft FROM clock").fetchone()
     last = db.execute("SELECT kind FROM leaves WHERE log=? AND n=?", (log.log, log.size - 1)).fetchone()
     spent = db.execute(
-        "SELECT kind, per, began, spent, seen FROM lapses WHERE license_id=? ORDER BY began", (log.license_id,)
+        "SELECT kind, per, began, spent, seen FROM lapses WHERE license_id=? ORDER BY began",
+        (log.license_id,),
     ).fetchall()
     names = ("kind", "per", "began", "spent", "seen")
     mark = {
