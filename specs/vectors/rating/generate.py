@@ -7,6 +7,7 @@ hand from the rules in specs/rating.md; this file only writes them down and neve
 from __future__ import annotations
 
 import json
+from calendar import monthrange
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -33,10 +34,10 @@ def graduated(charge: str = "tok") -> str:
 
 
 def period(net: str, *lines: tuple[str, str], start: str = "2026-04-01", **more: object) -> dict:
-    ends = {"2026-03-01": "2026-03-31", "2026-04-01": "2026-04-30", "2026-05-01": "2026-05-31"}
+    year, month, _ = map(int, start.split("-"))
     return {
         "period_start": start,
-        "period_end": ends[start],
+        "period_end": f"{start[:8]}{monthrange(year, month)[1]}",
         "lines": [{"charge": charge, "amount": amount} for charge, amount in lines],
         "net": net,
         "tax": "0.00",
@@ -251,6 +252,63 @@ def boundaries() -> None:
         period("99.00", ("base", "99.00"), start="2026-05-01"),
     )
     write(
+        "leap-day",
+        "activated and ended on 29 February: one day of 29",
+        plan('{id: base, type: recurring, amount: "58.00", prorate: day}'),
+        usage(),
+        period("2.00", ("base", "2.00"), start="2028-02-01"),
+        activated="2028-02-29",
+        ended="2028-02-29",
+    )
+    write(
+        "minimums-overlap",
+        "the wider minimum counts the true-up of the one before it: 600 in all, not 1,100",
+        plan(
+            '{id: base, type: recurring, amount: "100.00"}',
+            '{id: tok, type: usage, meter: m, model: per_unit, unit: "1"}',
+            rest='commitments: [{id: inner, kind: minimum, scope: [base], amount: "500"}, '
+            '{id: outer, kind: minimum, amount: "600"}]\n',
+        ),
+        usage(f"{APRIL},20000"),
+        period("600.00", ("base", "100.00"), ("tok", "20.00"), ("inner", "400.00"), ("outer", "80.00")),
+    )
+    write(
+        "rolled-over",
+        "30 rolled over and 100 are paid: 150 of list draw 130, 20 go over",
+        plan(
+            '{id: tok, type: usage, meter: m, model: per_unit, unit: "1"}',
+            rest='commitments: [{id: year, kind: committed_spend, amount: "100", billing: prepaid, '
+            'unused: rollover, overage_factor: "1.5"}]\n',
+        ),
+        usage(f"{APRIL},150000"),
+        period("130.00", ("tok", "0.00"), ("year", "100.00"), ("year", "30.00")),
+        activated="2026-04-01",
+        commitment_carried="30",
+    )
+    write(
+        "take-new-year",
+        "the take's tiers start again on 1 January of the plan's zone",
+        plan(
+            '{id: tok, type: usage, meter: m, model: per_unit, unit: "1"}',
+            head="currency: EUR, tz: Europe/Berlin",
+            rest='shares: {base: net, pool: [{party: platform, take: [{up_to: "10", bps: 5000}, '
+            "{bps: 1000}], per: calendar_year}, {party: creator:acme, rest: true}]}\n",
+        ),
+        usage("2026-12-31T22:59:59Z,20000", "2026-12-31T23:00:00Z,20000"),
+        *(
+            period(
+                "20.00",
+                ("tok", "20.00"),
+                start=start,
+                shares=[
+                    {"party": "platform", "amount": "6.00"},
+                    {"party": "creator:acme", "amount": "14.00"},
+                ],
+            )
+            for start in ("2026-12-01", "2027-01-01")
+        ),
+    )
+    write(
         "where-status",
         "only ok and cancel count for this meter; lost records always",
         "plan: {id: example, version: 1, currency: USD, tz: UTC}\n"
@@ -356,6 +414,7 @@ def table_faults() -> None:
         "local-time": (usage("2026-04-15T12:00:00+02:00,1"), "row 2"),
         "no-such-day": (usage("2026-02-30T12:00:00Z,1"), "row 2"),
         "status": (usage(f"{APRIL},1,failed", columns="time,tok_out,status"), "row 2"),
+        "semicolons": (usage(f"{APRIL};1", columns="time;tok_out"), "row 1"),
         "short-row": (usage(f"{APRIL},1", APRIL), "row 3"),
         "empty": (usage(), "no rows"),
     }
