@@ -41,6 +41,7 @@ Counters = dict[str, dict[str, int]]
 class Log(Protocol):
     """What a mark tells of a log (:class:`sealpack.runtime.log.Log`)."""
 
+    log: int  # its number in the database
     origin: str
     license_id: str
     epoch: int
