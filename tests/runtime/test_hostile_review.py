@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import world
-from support.site import INPUT, T0, Site, make_license
+from support.site import INPUT, T0, Site, make_license, seal_license
 
 import sealpack.runtime
 from sealpack.format import documents
@@ -19,18 +26,16 @@ from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
-from sealpack.format.license import Quota
+from sealpack.format.license import Devices, License, Quota, Rate
 from sealpack.format.repair import Repair
-from sealpack.runtime import (
-    closing,
-    device,
-    lapses,
-    log,
-    machine,
-    receipts,
-)
+from sealpack.runtime import closing, device, lapses, ledger, log, machine, marks, owners, receipts
+from sealpack.runtime.admission import Build, Facts
 from sealpack.runtime.api import Runtime
-from sealpack.runtime.clock import Reading
+from sealpack.runtime.clock import Reading, Times
+from sealpack.runtime.engines.base import Usage
+from sealpack.runtime.ledger import Ledger, Ticket
+from sealpack.runtime.owners import Owner
+from sealpack.runtime.state import State
 
 pytest.importorskip("onnxruntime")
 
@@ -240,3 +245,255 @@ def test_break_glass_does_not_come_again_with_a_backup(site: Site, monkeypatch: 
     refused("LIC_EXPIRED", lambda: call(site))
     with site.state() as state:
         refused("LEASE_STALE", lambda: lapses.break_glass(state, "again"))
+
+
+# --- the books of a call --------------------------------------------------------------------------------
+
+BUILD = Build("acme/tiny", "1.0.0", "ab" * 32, 1, world.CREATOR.keyid, "cd" * 32, T0)
+ROUTE = {"license_id": "FREE", "seq": 1, "bundle_digest": "ab" * 32, "model_digest": "ef" * 32}
+LISTS = world.make_trust().revocations
+ONE = Usage(tok_in=3, items=1)
+
+
+def free(**members: Any) -> License:
+    return make_license(license_id="FREE", devices=Devices("none"), **members)
+
+
+class Books:
+    """The books of one runtime on a device that holds a free license."""
+
+    def __init__(self, state: State, license: License, block: int = 1) -> None:
+        self.state, self.license = state, license
+        self.owner = Owner(state.home, "FREE")
+        self.ledger = Ledger(state, device.key(state.home), self.owner, block=block)
+
+    def reserve(self, bound: Usage = ONE) -> Ticket:
+        return self.ledger.reserve("FREE", ROUTE, bound, self._facts, streaming=False)
+
+    def _facts(self, *_: object) -> Facts:
+        return Facts(self.license, None, None, LISTS, "dev-x", BUILD, Times(0, 0, 0))
+
+    def call(self) -> bool:
+        """One whole call; whether it began out of what was held ahead."""
+        ticket = self.reserve()
+        self.ledger.settle(ticket, "ok", ONE, ms=1, wait_ms=0)
+        return ticket.ahead
+
+    def die(self) -> None:
+        """What a kill does: the kernel drops the lock, the file stays."""
+        self.owner.release(settled=False)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    """Of a device that holds the license FREE."""
+    site = Site(tmp_path, {}, world.make_trust()).pin()
+    site.take(Parcel((seal_license(free()),)))
+    with State(site.home) as opened:
+        yield opened
+
+
+def written(state: State) -> list[tuple[str, int]]:
+    """(status, calls) of every receipt; the books must fit and nothing be open."""
+    assert receipts.verify_log(state, 1) == []
+    with state.read() as db:
+        found = [r for r in receipts.recent(db, 1, 100_000) if r.kind in "ul"]
+        assert db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+    return [(r.body.get("status", "lost"), r.body["meters"]["calls"]) for r in found]
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_full_disk_and_then_a_kill_cost_what_had_begun_not_the_whole_block(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 60)
+    books = Books(state, free(), block=1000)
+    for _ in range(2 + 8):
+        books.call()
+    store = log.Writer.finish
+    monkeypatch.setattr(log.Writer, "finish", lambda writer: store(writer) and _full())
+    for _ in range(2):
+        refused("STORE_FULL", books.ledger.flush)
+    monkeypatch.undo()
+    books.die()
+    other = Books(state, free())
+    other.call()
+    other.ledger.close()
+    assert written(state) == [("ok", 1)] * 2 + [("lost", 8)] + [("ok", 1)]
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_an_interrupt_right_after_a_commit_leaves_books_that_go_on(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipt is durable, the process lives on: a signal handler raised while the mark was written."""
+    books = Books(state, free())
+    for _ in range(3):
+        books.call()
+    for _ in range(2):
+        ticket = books.reserve()
+        write = marks._write
+        monkeypatch.setattr(marks, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            books.ledger.settle(ticket, "ok", ONE, ms=1, wait_ms=0)
+        monkeypatch.setattr(marks, "_write", write)
+        books.call()
+    books.ledger.close()
+    assert written(state) == [("ok", 1)] * 7
+
+
+def test_what_comes_after_the_commit_takes_no_answer_back(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more files can be opened, or the mark's counters not be read: the receipt is durable."""
+    books = Books(state, free())
+    for error in (OSError(errno.EMFILE, "too many open files"), sqlite3.OperationalError("disk I/O error")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(marks, "_body", fail)
+        for _ in range(3):
+            books.call()
+        monkeypatch.undo()
+    books.ledger.close()
+    assert written(state) == [("ok", 1)] * 6
+
+
+def test_two_threads_on_a_full_disk_lose_no_receipt(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books(state, free())
+    for _ in range(3):
+        books.call()
+    one = books.reserve()
+    assert one.ahead
+    store = log.Writer.finish
+    monkeypatch.setattr(log.Writer, "finish", lambda writer: store(writer) and _full())
+    books.ledger._running.add(one.want)  # as of a second call that runs beside it out of one hold
+    books.ledger._ahead.begun = {m: 2 * n for m, n in books.ledger._ahead.begun.items()}  # type: ignore[union-attr]
+    for _ in range(2):
+        with pytest.raises(SealpackError):
+            books.ledger.settle(one, "ok", ONE, ms=1, wait_ms=0)
+    monkeypatch.undo()
+    books.call()
+    books.ledger.close()
+    assert written(state) == [("ok", 1)] * 3 + [("aborted", 1)] * 2 + [("ok", 1)]
+
+
+def test_a_full_disk_leaves_no_open_files_behind(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: _full())
+    before = descriptors()
+    for _ in range(3):
+        refused("STORE_FULL", lambda: Owner(state.home, "FREE"))
+    assert descriptors() == before
+    assert owners.names(state.home) == []
+
+
+def test_without_room_for_the_rates_the_owner_goes_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.ready()
+    shutil.rmtree(site.home.rates)
+    before = descriptors()
+    site.home.rates.rmdir()
+    (site.state_dir / "rates").write_text("")
+    for _ in range(3):
+        with pytest.raises(SealpackError):
+            open_runtime(site)
+    assert descriptors() == before
+    assert owners.names(site.home) == []
+
+
+# --- forks, strangers, swapped files ----------------------------------------------------------------------
+
+FORK = """
+import os, sys, time
+import sealpack.runtime as s
+runtime = s.open("acme/talk", state=sys.argv[1], threads=1)
+if os.fork() == 0:
+    time.sleep(30)
+    os._exit(0)
+
+def stop(piece):
+    os.write(1, b"x")
+    os.kill(os.getpid(), 9)
+
+runtime.generate("the", max_tokens=5, on_text=stop)
+"""
+
+
+def test_a_child_does_not_keep_its_dead_parents_call_open(site: Site) -> None:
+    """Else a kill is free for as long as the child sleeps, and an honest site waits for a dead call."""
+    site.pin()
+    site.install("talk")
+    site.activate(make_license(limits=Rate(inflight=1)))
+    process = subprocess.Popen([sys.executable, "-c", FORK, str(site.state_dir)], stdout=subprocess.DEVNULL)
+    assert process.wait(30) == -9
+    assert holds(site) == 1
+    with sealpack.runtime.open("acme/talk", state=site.state_dir, threads=1) as runtime:
+        runtime.generate("the", max_tokens=1)
+    assert billed(site) == [("aborted", 1), ("ok", 1)]
+
+
+def test_who_locks_a_dead_owners_file_keeps_its_call_open_until_the_next_boot_at_most(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = Books(state, free())
+    books.reserve()
+    path = state.home.owners / books.owner.name
+    books.die()
+    stranger = os.open(path, os.O_RDWR)
+    fcntl.flock(stranger, fcntl.LOCK_EX)
+    now = machine.reading()
+    monkeypatch.setattr(machine, "reading", lambda: replace(now, monotonic=1000, boot_id="next"))
+    other = Books(state, free())
+    other.call()
+    other.ledger.close()
+    os.close(stranger)
+    assert written(state) == [("aborted", 1), ("ok", 1)]
+
+
+def test_emptying_the_bucket_file_gives_a_running_process_no_more_calls(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = machine.reading()
+    monkeypatch.setattr(machine, "reading", lambda: now)
+    books = Books(state, free(limits=Rate(qps=2)))
+    for damage in (b"", b"\xff" * 7, None):
+        if damage is None:
+            (state.home.rates / "FREE.bucket").unlink()
+        else:
+            (state.home.rates / "FREE.bucket").write_bytes(damage)
+        with pytest.raises(SealpackError) as caught:
+            for _ in range(4):
+                books.call()
+        assert caught.value.code in ("RATE_LIMITED", "STATE_TAMPERED")
+    books.ledger.close()
+    assert written(state) == [("ok", 1)] * 2
+
+
+def test_places_in_a_file_that_was_swapped_do_not_count(state: State) -> None:
+    license = free(limits=Rate(inflight=1))
+    one = Books(state, license)
+    ticket = one.reserve()
+    (state.home.rates / "FREE.slots").unlink()
+    two = Books(state, license)
+    running = two.reserve()  # nobody can tell: it opened the new file
+    two.ledger.settle(running, "ok", ONE, ms=1, wait_ms=0)
+    one.ledger.settle(ticket, "ok", ONE, ms=1, wait_ms=0)
+    refused("STATE_TAMPERED", one.reserve)
+    for books in (one, two):
+        books.ledger.close()
+
+
+def test_a_process_that_hides_its_owners_file_runs_nothing(state: State) -> None:
+    license = free(limits=Rate(processes=1))
+    books = Books(state, license)
+    books.call()
+    path = state.home.owners / books.owner.name
+    path.rename(path.with_name("x" + path.name.replace("FREE", "OTHER")))
+    refused("STATE_TAMPERED", books.reserve)

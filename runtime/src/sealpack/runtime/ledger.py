@@ -43,6 +43,7 @@ MAX_BLOCK = 1000  # calls held at once, at most
 RISK_PERCENT = 1  # of what is left may be held at once
 BUSY_SECONDS = 1.0  # calls closer than this follow each other: the next is held ahead
 FLUSH_SECONDS = 0.1  # how long a receipt may wait for others
+RETRY_SECONDS = 5.0  # after which it is tried again to write what could not be written
 _DAY_MS = 86_400_000
 
 Meters = Mapping[str, int]
@@ -143,8 +144,13 @@ class Ledger:
         self._block = block
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._gate = Gate(state.home, owner.license_id)
+        try:
+            self._gate = Gate(state.home, owner)
+        except BaseException:
+            owner.release()
+            raise
         self._open: set[int] = set()  # holds of calls that run right now
+        self._unused: set[int] = set()  # holds that an interrupt kept from their calls
         self._ahead: _Ahead | None = None
         self._kind: _Kind | None = None  # of the call before
         self._want: Meters = {}
@@ -250,7 +256,7 @@ class Ledger:
     def _reserve(self, kind: _Kind, want: Meters) -> Ticket:
         """Hold one call in a transaction of its own, and give back what was held ahead."""
         refusal: SealpackError | None = None
-        place = None
+        place = number = None
         keep = self._running.calls > 0
         try:
             with self._state.write() as db:
@@ -259,6 +265,7 @@ class Ledger:
                 self._sweep_own(db, moment)
                 if not keep:
                     self._write(db, moment, None)
+                    afterwards(db, "books", partial(self._written, None))
                 found = _require_log(db, kind.license_id)
                 # A refusal is kept, not raised: what was swept and observed must be committed all the same.
                 try:
@@ -274,13 +281,15 @@ class Ledger:
                     number = self._hold(db, found, periods, moment, want, name, kind.streaming)
         except BaseException:
             self._gate.leave(place)
+            if number is not None:
+                self._unused.add(number)
             raise
         self._last = moment
-        if not keep:
-            self._written(None)
         if refusal is not None:
             self._gate.leave(place)
             raise refusal
+        assert number is not None, "what was not refused is held"
+        self._unused.discard(number)
         self._open.add(number)
         return Ticket(number, verdict, want, place)
 
@@ -288,8 +297,13 @@ class Ledger:
         """Settle calls of this very runtime that ended without a receipt, as after a full disk."""
         query = "SELECT id FROM reservations WHERE owner=? AND ahead=0"
         for (number,) in db.execute(query, (self._owner.name,)).fetchall():
-            if number not in self._open:
-                _abort(db, _reservation(db, number), self._key, moment)
+            if number in self._open:
+                continue
+            row = _reservation(db, number)
+            if number in self._unused:
+                _give_back(db, row)
+            else:
+                _abort(db, row, self._key, moment)
 
     def _complete(self, db: sqlite3.Connection, facts: Facts, found: Log, moment: Moment) -> Facts:
         """Add the time and the counters of this very moment."""
@@ -330,7 +344,7 @@ class Ledger:
                 *(want[meter] for meter in HELD),
                 int(streaming),
                 generation,
-                moment.boot_id if generation else "",
+                moment.boot_id,
             ),
         )
         return int(cursor.lastrowid or 0)
@@ -403,9 +417,9 @@ class Ledger:
             renewed = (
                 self._renew(db, log.by_id(db, row.log), moment, row.route) if self._ahead is None else None
             )
+            if renewed is not None:
+                afterwards(db, "books", partial(self._written, renewed))
         self._last = moment
-        if renewed is not None:
-            self._written(renewed)
         return receipt
 
     def _settle_ahead(self, ticket: Ticket, ended: _Unwritten) -> Receipt:
@@ -423,8 +437,8 @@ class Ledger:
         try:
             position = self.flush()
         except BaseException:
-            if self._block == 1:  # no answer is given
-                self._unwritten = [replace(ended, status="aborted")]
+            if self._block == 1 and self._unwritten:  # it is not durable, and no answer is given
+                self._unwritten[-1] = replace(ended, status="aborted")
             raise
         return Receipt(ahead.origin, position, ended.status, ended.meters)
 
@@ -436,8 +450,8 @@ class Ledger:
             with self._state.write() as db:
                 moment = timekeeper.observe(db)
                 position, renewed = self._write(db, moment, self._renew)
+                afterwards(db, "books", partial(self._written, renewed))
             self._last = moment
-            self._written(renewed)
         return position
 
     def _write(
@@ -469,6 +483,8 @@ class Ledger:
         """The transaction is durable: go on with what it holds."""
         self._unwritten = []
         self._ahead = renewed
+        if renewed is not None:
+            self._generation = renewed.generation
 
     def _renew(self, db: sqlite3.Connection, found: Log, moment: Moment, route: str) -> _Ahead | None:
         """Hold calls like the last one ahead, while calls follow each other and nothing speaks against it."""
@@ -491,15 +507,15 @@ class Ledger:
             return None
         held = {meter: running.want[meter] + calls * self._want[meter] for meter in HELD}
         periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
-        self._generation += 1
-        number = self._hold(db, found, periods, moment, held, route, kind.streaming, self._generation)
+        generation = self._generation + 1
+        number = self._hold(db, found, periods, moment, held, route, kind.streaming, generation)
         # Announced before it is committed, in the other slot: whichever is durable finds its own.
-        self._owner.begin(self._generation, running.want)
+        self._owner.begin(generation, running.want)
         until = (moment.times.soft // _DAY_MS + 1) * _DAY_MS
         facts = replace(facts, used={}, started=found.started)
         return _Ahead(
             number,
-            self._generation,
+            generation,
             found.origin,
             periods,
             until,
@@ -548,9 +564,7 @@ class Ledger:
                 self._begin(self._ahead, ticket.want, -1)
                 return
             with self._state.write() as db:
-                row = _reservation(db, ticket.id)
-                _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
-                db.execute("DELETE FROM reservations WHERE id=?", (ticket.id,))
+                _give_back(db, _reservation(db, ticket.id))
 
     def close(self) -> None:
         """Write what waits and give back what is held. The owner's file stays where that fails."""
@@ -562,7 +576,7 @@ class Ledger:
                 if self._ahead is not None and os.getpid() == self._pid:
                     with self._state.write() as db:
                         self._write(db, timekeeper.observe(db), None)
-                    self._written(None)
+                        afterwards(db, "books", partial(self._written, None))
             settled = True
         finally:
             self._gate.close()
@@ -587,8 +601,10 @@ class _Flusher(threading.Thread):
                 return
             try:
                 self._ledger.flush()
-            except SealpackError:
-                continue  # kept; the next call that must write tells why, or closing does
+            except SealpackError:  # kept; the next call that must write tells why, or closing does
+                self.due.set()
+                if self._over.wait(RETRY_SECONDS):
+                    return
 
     def stop(self) -> None:
         """End the thread; what waits is left to whoever closes."""
@@ -640,9 +656,10 @@ def _reservation(db: sqlite3.Connection, number: int) -> _Held:
 
 def sweep(db: sqlite3.Connection, home: Home, key: PrivateKey, moment: Moment, own: str = "") -> None:
     """Settle what processes that are gone left open; `own` is the caller's owner name."""
-    rows = db.execute("SELECT DISTINCT owner FROM reservations WHERE owner<>?", (own,)).fetchall()
-    for (owner,) in rows:
-        if owners.alive(home, owner):
+    query = "SELECT owner, max(boot_id) FROM reservations WHERE owner<>? GROUP BY owner"
+    for owner, boot_id in db.execute(query, (own,)).fetchall():
+        # Nobody lives through a boot, whoever locks the file now.
+        if boot_id in ("", moment.boot_id) and owners.alive(home, owner):
             continue
         for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
             row = _reservation(db, number)
@@ -666,6 +683,12 @@ def tidy(db: sqlite3.Connection, home: Home) -> None:
             owners.bury(home, name)
 
 
+def _give_back(db: sqlite3.Connection, row: _Held) -> None:
+    """End a hold for which nothing was computed."""
+    _add(db, row.license_id, row.periods, reserved={meter: -held for meter, held in row.held.items()})
+    db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+
+
 def _abort(
     db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment, begun: Meters | None = None
 ) -> None:
@@ -685,8 +708,7 @@ def _abort_ahead(db: sqlite3.Connection, home: Home, row: _Held, key: PrivateKey
     """
     begun = owners.begun(home, row.owner, row.ahead) if row.boot_id == moment.boot_id else None
     if begun is not None and begun["calls"] == 0:
-        _add(db, row.license_id, row.periods, reserved={m: -n for m, n in row.held.items()})
-        db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
+        _give_back(db, row)
     elif begun is not None and row.held["calls"] == 1:
         _abort(db, row, key, moment, begun)
     else:

@@ -15,6 +15,7 @@ import mmap
 import os
 import secrets
 import struct
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -39,6 +40,7 @@ class Owner:
         self._pid = os.getpid()
         self._path, self._descriptor = _create(home, f"{_process(self._pid)}.{{}}.{license_id}{_SUFFIX}")
         self._page = mmap.mmap(self._descriptor, _SIZE)
+        _open.add(self)
 
     @property
     def name(self) -> str:
@@ -50,6 +52,8 @@ class Owner:
 
         Two slots take turns, so that the next generation can be announced before it is committed.
         """
+        if self._descriptor < 0:
+            return
         place = generation % 2 * _SLOT_SIZE
         _SLOT.pack_into(self._page, place + _GENERATION.size, *(meters.get(meter, 0) for meter in HELD))
         _GENERATION.pack_into(self._page, place, generation)
@@ -60,9 +64,25 @@ class Owner:
             return
         if settled and os.getpid() == self._pid:  # a fork shares the lock, and the file is its parent's
             self._path.unlink(missing_ok=True)
+        self._drop()
+
+    def _drop(self) -> None:
         self._page.close()
         os.close(self._descriptor)
         self._descriptor = -1
+        _open.discard(self)
+
+
+_open: weakref.WeakSet[Owner] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    """A child would keep the lock of its parent after that is dead."""
+    for owner in list(_open):
+        owner._drop()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 @cache
@@ -76,12 +96,17 @@ def _create(home: Home, pattern: str) -> tuple[Path, int]:
         while True:
             path = home.owners / pattern.format(secrets.token_hex(4))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            # Real blocks, not a hole: a full disk must be told here, not by a signal when the page is stored.
-            os.posix_fallocate(descriptor, 0, _SIZE)
-            # Waits for a sweeper that looks at the file just now, and may have taken it for a dead one's.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.exists():
-                return path, descriptor
+            try:
+                # Real blocks, not a hole: a full disk must be told here, not by a signal when it is stored.
+                os.posix_fallocate(descriptor, 0, _SIZE)
+                # Waits for a sweeper that looks at the file just now, and may have taken it for a dead one's.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if path.exists():
+                    return path, descriptor
+            except BaseException:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise
             os.close(descriptor)
 
 
@@ -134,11 +159,16 @@ def names(home: Home) -> list[str]:
         return [path.name for path in home.owners.glob(f"*{_SUFFIX}")]
 
 
-def processes(home: Home, license_id: str) -> int:
-    """How many processes run models under a license."""
+def process_of(name: str) -> str:
+    """The process that an owner belongs to."""
+    return name.partition(".")[0]
+
+
+def processes(home: Home, license_id: str) -> set[str]:
+    """The processes that run models under a license."""
     found = set()
     for name in names(home):
         process, _, rest = name.removesuffix(_SUFFIX).partition(".")
         if rest.partition(".")[2] == license_id and alive(home, name):
             found.add(process)
-    return len(found)
+    return found

@@ -318,17 +318,33 @@ class State:
         with self._lock, storage_errors(self.home.path):
             self._db.execute("BEGIN IMMEDIATE")
             self._db.after.clear()
+            ended = False
             try:
                 self._require_same_files()
                 yield self._db
+                ended = True
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 # After some errors (a full disk) SQLite has rolled back by itself.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                elif ended and not isinstance(error, sqlite3.Error):
+                    self._finish()  # a signal handler raised when COMMIT returned: it is durable
                 raise
-            for action in self._db.after.values():
+            self._finish()
+
+    def _finish(self) -> None:
+        """Do what was left for after the commit: all of it, and no failure takes back what is durable."""
+        raised: BaseException | None = None
+        for action in self._db.after.values():
+            try:
                 action()
+            except (OSError, sqlite3.Error, SealpackError):  # a mark is missing, or a dead owner's file stays
+                continue
+            except BaseException as error:  # a signal handler's
+                raised = raised or error
+        if raised is not None:
+            raise raised
 
     def version(self) -> int:
         """Changes when another connection, of this or any process, has committed something."""
