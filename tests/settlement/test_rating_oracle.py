@@ -10,6 +10,7 @@ import io
 import json
 from datetime import UTC, date, timedelta
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import rating_oracle as oracle
 
-from sealpack.settlement.plan import load_plan
+from sealpack.format.errors import SealpackError
+from sealpack.settlement.plan import Plan, load_plan
 from sealpack.settlement.quote import Terms, quote, to_dict, to_text
 from sealpack.settlement.usage_table import read_rows
 
@@ -291,9 +293,58 @@ def test_any_seed_agrees(seed: int) -> None:
     compare(seed)
 
 
+ODD: tuple[Any, ...] = (
+    0,
+    -1,
+    True,
+    "",
+    [],
+    {},
+    "1",
+    "0.5",
+    "1e3",
+    "-1",
+    "01",
+    "1.",
+    10**16,
+    10001,
+    None,
+    1.5,
+)
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=200, deadline=None)
+def test_the_reader_takes_nothing_that_the_schema_refuses(seed: int) -> None:
+    """One random member of a good plan is left out or replaced by something odd."""
+    rng = Random(seed)
+    plan = Dice(rng).plan
+    place: Any = plan
+    while True:
+        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not isinstance(place[key], (dict, list)) or not place[key] or rng.randrange(4) == 0:
+            break
+        place = place[key]
+    if rng.randrange(3):
+        place[key] = rng.choice(ODD)
+    else:
+        del place[key]
+    try:
+        Plan.from_dict(plan)
+    except SealpackError as error:
+        assert (error.code, "path" in error.facts) == ("PLAN_INVALID", True)
+    else:
+        validator("plan").validate(plan)
+
+
+@cache
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(schema)
+
+
 @pytest.mark.parametrize("seed", range(0, 3000, 60))
 def test_what_is_drawn_fits_the_schemas(seed: int) -> None:
     dice = Dice(Random(seed))
     for name, data in (("plan", dice.plan), ("quote", by_package(dice))):
-        schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
-        jsonschema.Draft202012Validator(schema).validate(data)
+        validator(name).validate(data)
