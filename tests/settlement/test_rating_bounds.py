@@ -15,7 +15,7 @@ from support.rating_plans import GRADUATED, make_plan, per_unit, recurring, toke
 from sealpack.settlement.money import Rounding
 from sealpack.settlement.periods import Period, day_start, find_period, periods_between, zone_names
 from sealpack.settlement.plan import Plan
-from sealpack.settlement.rating import Span, rate
+from sealpack.settlement.rating import Credit, Span, rate
 from sealpack.settlement.results import PeriodResult, State
 
 APRIL = Span(date(2026, 4, 1), date(2026, 4, 30), date(2026, 4, 1), date(2026, 4, 30))
@@ -209,6 +209,41 @@ def test_a_minimum_is_never_undercut_and_never_exceeded(least: int, used: int, d
     (result,) = rate(plan, tokens(used, at=day_start(date(2026, 4, 1), "UTC")), span)
     required = oracle.to_minor(Fraction(least * days, 3000), "USD", "half_up")
     assert result.net == max(used, required)
+
+
+# --- credits ---
+
+
+@given(
+    st.lists(st.integers(0, 3000), min_size=3, max_size=3),
+    st.lists(
+        st.tuples(st.integers(1, 6000), st.sampled_from([(), ("a",), ("b", "c"), ("c",)])),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_credits_take_what_is_there_and_no_more(
+    parts: list[int], wanted: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    charges = [
+        recurring(f"{part // 100}.{part % 100:02}", name) for part, name in zip(parts, "abc", strict=True)
+    ]
+    plan = make_plan(*charges, shares={"scope": ["a"], "pool": [{"party": "creator:a", "bps": 10000}]})
+    credits = [Credit(f"g{n}", amount, APRIL.first, "", scope) for n, (amount, scope) in enumerate(wanted)]
+    result = april(plan, credits=credits)
+    left = dict(zip("abc", parts, strict=True))
+    given_back = {line.charge: line for line in result.lines if line.kind == "credit"}
+    for credit in credits:
+        fits = min(credit.amount, sum(left[name] for name in credit.scope or left))
+        line = given_back.pop(credit.id, None)
+        assert -fits == (line.amount if line else 0)
+        for name, part in line.accrues if line else ():
+            assert part <= 0
+            left[name] = left.get(name, 0) + part
+    assert not given_back
+    assert min(left.values()) >= 0
+    assert result.net == sum(left.values())
+    assert sum(share.amount for share in result.shares if share.party == "creator:a") == left["a"]
 
 
 # --- shares ---
