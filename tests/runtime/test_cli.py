@@ -346,7 +346,7 @@ def test_other_terms_than_the_license_names_cannot_be_accepted(shell: Shell) -> 
     assert "license" not in shown and shown["text"], "of two licenses none is chosen, the text is there"
 
 
-def test_sync_says_it_in_two_lines(shell: Shell, tmp_path: Path) -> None:
+def test_sync_says_it_in_a_few_lines(shell: Shell, tmp_path: Path) -> None:
     shell.site.ready()
     stick = tmp_path / "stick"
     stick.mkdir()
@@ -354,6 +354,7 @@ def test_sync_says_it_in_two_lines(shell: Shell, tmp_path: Path) -> None:
     assert out == [
         "imported 0 documents (0 known, 0 for others, 0 refused)",
         "exported 4 receipts in 1 file",
+        f"next: carry {stick} to the vendor; with the reply `sealpack sync {stick}` again",
     ]
     (stick / "bad.ack").write_bytes(shell.site.acknowledge(1, "00" * 32, 1).to_bytes())
     shell("sync", stick, status=5)

@@ -208,7 +208,7 @@ def draft(offer: Offer, issuer: str, now: int) -> License:
 
 def _ends(offer: Offer, base: Preset) -> int | None:
     if offer.ends is None and base.term in ("contract", "year"):
-        raise SealpackError("USAGE", f"a {offer.preset} license needs its last day: give --until")
+        raise SealpackError("USAGE", f"preset {offer.preset} needs the last day: give --until")
     return offer.ends
 
 
@@ -469,9 +469,7 @@ def release(
     )
 
 
-def renew(
-    license: License, issuer: Issuer, lines: Sequence[RegistryLine], *, now: int
-) -> tuple[Issued, ...]:
+def renew(license: License, issuer: Issuer, lines: Sequence[RegistryLine], *, now: int) -> tuple[Issued, ...]:
     """Issue `license`, the next document of one in the registry, and give every active device its own anew.
 
     An activation answers the same request as before and keeps keys, log and confirmation secret. One `Issued`

@@ -81,6 +81,7 @@ def _merge(total: Taken, more: Taken) -> None:
     total.leases += more.leases
     total.acknowledgements += more.acknowledgements
     total.statements += more.statements
+    total.tokens += more.tokens
     total.repairs += more.repairs
     total.trust += more.trust
     total.known += more.known

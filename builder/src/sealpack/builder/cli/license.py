@@ -182,7 +182,7 @@ def issue(fmt: str, **options: Any) -> None:
     parcel = issued.parcel(issuer.trust)
     pictures = _Pictures.of(parcel, options["qr_folder"], out, options["force"])
     license_files.deliver(out, parcel, place.registry, line, overwrite=options["force"])
-    _report(issued, out, place.registry, pictures.write(), site_code, fmt)
+    _report(issued, out, place.registry, pictures.write(), site_code, bool(records), fmt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +399,13 @@ def _plan(text: str | None) -> Any:
 
 
 def _report(
-    issued: Issued, out: Path, registry: Path, pictures: list[Path], site_code: str | None, fmt: str
+    issued: Issued,
+    out: Path,
+    registry: Path,
+    pictures: list[Path],
+    site_code: str | None,
+    opens_builds: bool,
+    fmt: str,
 ) -> None:
     summary = _summary(issued.license)
     result = summary | {
@@ -415,6 +421,9 @@ def _report(
         lines.append(f"device    {issued.device_id} activated, first lease included")
         if not issued.holds_hardware:
             lines.append("warning   the request told too little hardware, it is held to its key alone")
+        if issued.license.site_keys and not opens_builds:
+            lines.append("warning   no build key went along (--seal): the site code alone opens the bundle")
+        lines.append(f"next      send the file; `sealpack license confirm {issued.license.license_id} CODE`")
     elif issued.license.devices.binding != "none":
         lines.append("next      the customer runs `sealpack activate request`; answer with --existing")
     lines.append(f"registry  {registry}")
@@ -444,7 +453,14 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"valid     {_term(summary)}",
         f"devices   {devices.get('max', 'any number')}, bound by {devices['binding']}",
         f"quota     {quotas or 'none'}",
+        *_unpriced(summary),
     ]
+
+
+def _unpriced(summary: dict[str, Any]) -> list[str]:
+    """Said once, before the first invoice is empty."""
+    free = summary["billing"] == "one_time" or summary["environment"] == "test" or "plan" in summary
+    return [] if free else ["plan      none: usage is settled, and nothing is invoiced (--plan NAME/VERSION)"]
 
 
 def _term(summary: dict[str, Any]) -> str:

@@ -143,12 +143,15 @@ def install(files: tuple[str, ...], state_dir: str | None, fmt: str) -> None:
         "trust": trust_rows(taken),
         "known": taken.known,
         "repaired": taken.repairs,
+        "further_logs": taken.tokens,
     }
     lines = [f"license {entry['license_id']} for {entry['customer']}, {entry['ends']}" for entry in licenses]
     lines += [f"confirm {entry['license_id']} {entry['confirmation']}" for entry in _coded(licenses)]
     if _coded(licenses):
         lines.append("next: tell the vendor that code if you were asked to")
+    lines += [_provisional_line(entry) for entry in licenses if "provisional" in entry]
     lines += trust_lines(taken)
+    lines += [f"a further log may begin under license {name}" for name in taken.tokens]
     lines += [f"repaired under license {name}: see `sealpack status`" for name in taken.repairs]
     support.emit(result, "\n".join(lines) or "nothing new: this file was taken before", fmt)
 
@@ -208,11 +211,28 @@ def _licenses(state: State, names: list[str]) -> list[dict[str, Any]]:
             "bundles": [grant.id for grant in r.license.bundles],
             "activated": r.activation is not None,
             **_confirmation(r),
+            **_provisional(r),
             **({} if name not in closed else {"closed": True}),
             "ends": f"until {day(r.license.exp)}" if r.license.exp is not None else "without an end date",
         }
         for name, r in zip(names, found, strict=True)
     ]
+
+
+def _provisional(found: Rights) -> dict[str, dict[str, int]]:
+    """What may be done before the activation, where that is to come."""
+    terms = found.license.provisional
+    if terms is None or found.activation is not None or found.license.devices.binding == "none":
+        return {}
+    return {"provisional": {"s": terms.s, "calls": terms.calls}}
+
+
+def _provisional_line(entry: dict[str, Any]) -> str:
+    from sealpack.runtime.words import duration, plural
+
+    terms = entry["provisional"]
+    first = f"{plural(terms['calls'], 'call')} within {duration(terms['s'])} of the first"
+    return f"provisional use: {first}; next: `sealpack activate request --out FILE`"
 
 
 def _confirmation(found: Rights) -> dict[str, str]:

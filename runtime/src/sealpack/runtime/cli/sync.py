@@ -37,6 +37,8 @@ def sync(folder: str, state_dir: str | None, fmt: str) -> int:
         "leases": taken.leases,
         "acknowledgements": taken.acknowledgements,
         "statements": taken.statements,
+        "further_logs": taken.tokens,
+        "repaired": taken.repairs,
         "trust": trust_rows(taken),
         "known": taken.known,
         "others": taken.others,
@@ -50,6 +52,9 @@ def sync(folder: str, state_dir: str | None, fmt: str) -> int:
         f"exported {plural(count, 'receipt')} in {plural(len(done.exported), 'file')}",
     ]
     lines += trust_lines(taken)
+    lines += [f"repaired under license {name}: see `sealpack status`" for name in taken.repairs]
+    if done.exported:
+        lines.append(f"next: carry {folder} to the vendor; with the reply `sealpack sync {folder}` again")
     for name, error in done.refused.items():
         support.note(f"sealpack: {name}: {error}; next: {error.remedy}")
     support.emit(result, "\n".join(lines), fmt)

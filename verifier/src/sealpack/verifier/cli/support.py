@@ -127,7 +127,10 @@ def passphrase(
     if path is not None:
         line = read_bounded(path, 4096).split(b"\n", 1)[0].rstrip(b"\r")
         if not line:
-            raise SealpackError("KEY_UNREADABLE", f"{path} holds no passphrase")
+            what = "passphrase" if option.endswith("passphrase-file") else prompt.lower()
+            raise SealpackError(
+                "KEY_UNREADABLE", f"{path} holds no {what}", remedy=f"give a file with {option}"
+            )
         return line
     if not required:
         return None
