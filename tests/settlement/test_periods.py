@@ -39,6 +39,13 @@ def test_local_day(instant: str, day: date) -> None:
     assert local_day(ms(instant), "Europe/Berlin") == day
 
 
+def test_an_hour_repeated_across_midnight_belongs_to_the_new_day() -> None:
+    # St. John's went from 00:01 on 1 November 2009 back to 23:01 on 31 October.
+    assert day_start(date(2009, 11, 1), "America/St_Johns") == ms("2009-11-01T02:30Z")
+    assert local_day(ms("2009-11-01T02:29Z"), "America/St_Johns") == date(2009, 10, 31)
+    assert local_day(ms("2009-11-01T03:00Z"), "America/St_Johns") == date(2009, 11, 1)
+
+
 def test_a_skipped_midnight_starts_the_day_at_the_jump() -> None:
     # Beirut goes from 24:00 on 28 March 2026 straight to 01:00.
     assert day_start(date(2026, 3, 29), "Asia/Beirut") == ms("2026-03-28T22:00Z")

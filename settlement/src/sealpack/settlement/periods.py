@@ -38,9 +38,11 @@ def zone(name: str) -> ZoneInfo:
 
 
 def local_day(utc_ms: int, tz: str) -> date:
-    """The local calendar day on which an instant falls."""
+    """The local calendar day on which an instant falls: a day never begins twice, so what a clock
+    repeats after its first midnight belongs to the new day."""
     moment = datetime.fromtimestamp(utc_ms // 1000, UTC)
-    return moment.astimezone(zone(tz)).date()
+    day = moment.astimezone(zone(tz)).date()
+    return day + _DAY if utc_ms >= day_start(day + _DAY, tz) else day
 
 
 @lru_cache(maxsize=4096)
