@@ -46,6 +46,10 @@ def test_an_hour_repeated_across_midnight_belongs_to_the_new_day() -> None:
     assert local_day(ms("2009-11-01T03:00Z"), "America/St_Johns") == date(2009, 11, 1)
 
 
+def test_the_calendars_last_instant_has_a_day() -> None:
+    assert local_day(253402300799999, "UTC") == date(9999, 12, 31)
+
+
 def test_a_skipped_midnight_starts_the_day_at_the_jump() -> None:
     # Beirut goes from 24:00 on 28 March 2026 straight to 01:00.
     assert day_start(date(2026, 3, 29), "Asia/Beirut") == ms("2026-03-28T22:00Z")

@@ -42,6 +42,8 @@ def local_day(utc_ms: int, tz: str) -> date:
     repeats after its first midnight belongs to the new day."""
     moment = datetime.fromtimestamp(utc_ms // 1000, UTC)
     day = moment.astimezone(zone(tz)).date()
+    if day.year > LAST_YEAR:  # a license's last day may be the calendar's last, which has no tomorrow
+        return day
     return day + _DAY if utc_ms >= day_start(day + _DAY, tz) else day
 
 
