@@ -52,13 +52,13 @@ class Standing:
             return "partly paid" if self.paid > 0 else "issued"
         return "credited" if self.credited and self.due <= 0 else "paid"
 
+    def text(self, amount: int) -> str:
+        """Minor units as a decimal string of the document's currency."""
+        return money.amount_text(amount, money.exponent(self.document.issued.currency))
+
     def to_dict(self) -> dict[str, object]:
         """The JSON form: amounts as decimal strings."""
-        issued = self.document.issued
-
-        def text(amount: int) -> str:
-            return money.amount_text(amount, money.exponent(issued.currency))
-
+        issued, text = self.document.issued, self.text
         return {
             "number": issued.name, "kind": self.document.kind, "customer": self.document.customer,
             "license": self.document.license_id, "period": self.document.period[:7], "date": issued.date,

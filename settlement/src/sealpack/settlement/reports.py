@@ -51,7 +51,8 @@ AGING_COLUMNS = ("customer", "issuer", "currency", *BUCKETS, "open", "on account
 
 def aging(connection: sa.Connection, on: date) -> list[Aged]:
     """Every customer with something open or on account on a day."""
-    due = dict(connection.execute(sa.select(db.invoices.c.name, db.invoices.c.due)).tuples().all())
+    rows = connection.execute(sa.select(db.invoices.c.name, db.invoices.c.due))
+    due = {row.name: row.due for row in rows}
     owing: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
     for transaction in ledger.transactions(connection):
         if transaction.day > on.isoformat():

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write, io_error
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
-
-if TYPE_CHECKING:
-    from sealpack.settlement.issuing import Printed
 
 
 @click.command(short_help="Issue the invoices of a period.")
@@ -25,11 +20,12 @@ if TYPE_CHECKING:
     "--date", "issued", type=click.DateTime(formats=["%Y-%m-%d"]), help="Invoice date [default: today]."
 )
 @click.option("--draft", is_flag=True, help="Print without a number, and store nothing.")
-@click.option("--out", type=click.Path(file_okay=False), default=".", help="Folder [default: here].")
+@common.out_option
+@common.by_option
 @support.format_option
 def invoice(
     period: str, license_id: str | None, customer: str | None, issued: datetime | None, draft: bool,
-    out: str, fmt: str,
+    out: str, by: str | None, fmt: str,
 ) -> int:  # fmt: skip
     """Issue one invoice per license for a month, as JSON, CSV and HTML files.
 
@@ -46,15 +42,18 @@ def invoice(
         from sealpack.settlement import billing
 
         day = issued.date() if issued else today
+        actor = common.actor(by)
         skipped: dict[str, str] = {}
         if license_id:
-            printed = [billing.bill(database, license_id, month, day, draft=draft)]
+            printed = [billing.bill(database, license_id, month, day, draft=draft, actor=actor)]
         else:
-            printed, skipped = billing.bill_all(database, month, day, customer=customer, draft=draft)
+            printed, skipped = billing.bill_all(
+                database, month, day, customer=customer, draft=draft, actor=actor
+            )
         below = {p.name: billing.used_below(database, p.license_id, month) for p in printed}
     if not draft and (today.year, today.month) <= (month.year, month.month):
-        support.note(f"{period} is not over: usage that comes later needs a correction")
-    _write(Path(out), printed)
+        support.note(f"{period} is not over: usage that comes later needs `sealpack settle correct`")
+    common.write_files(Path(out), printed)
     lines = []
     for p in printed:
         lines.append(f"{p.name}  {p.license_id}" + ("" if p.fresh else " (issued before)"))
@@ -63,8 +62,13 @@ def invoice(
     result = {
         "schema": "sealpack/settle-invoice/v1",
         "invoices": [
-            {"number": p.name, "license": p.license_id, "fresh": p.fresh, "files": sorted(p.files),
-             **({"sublicenses": below[p.name]} if below[p.name] else {})}
+            {
+                "number": p.name,
+                "license": p.license_id,
+                "fresh": p.fresh,
+                "files": sorted(p.files),
+                **({"sublicenses": below[p.name]} if below[p.name] else {}),
+            }
             for p in printed
         ],
         "skipped": [{"license": name, "reason": reason} for name, reason in skipped.items()],
@@ -75,13 +79,3 @@ def invoice(
 
 def _amounts(used: dict[str, int]) -> str:
     return ", ".join(f"{amount:,} {meter}" for meter, amount in used.items()) or "nothing used"
-
-
-def _write(folder: Path, printed: list[Printed]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise io_error(error, folder, "write") from None
-    for one in printed:
-        for name, data in one.files.items():
-            atomic_write(folder / name, data)

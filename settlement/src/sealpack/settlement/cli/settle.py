@@ -13,6 +13,18 @@ _VERBS = {
     "reconcile": "reconcile:reconcile",
     "quote": "quote:quote",
     "invoice": "invoice:invoice",
+    "correct": "correct:correct",
+    "credit": "credit:credit",
+    "invoices": "invoices:invoices",
+    "payment": "payment:payment",
+    "apply": "payment:apply",
+    "refund": "payment:refund",
+    "write-off": "payment:write_off",
+    "aging": "aging:aging",
+    "statement": "statement:statement",
+    "payouts": "payouts:payouts",
+    "ledger": "ledger:ledger",
+    "audit": "audit:audit",
 }
 
 
@@ -28,12 +40,12 @@ class _Lazy(click.Group):
         return command
 
 
-@click.group(cls=_Lazy, short_help="Ingest usage, quote, invoice, reconcile.")
+@click.group(cls=_Lazy, short_help="Ingest usage, quote, invoice, keep the books.")
 @click.option(
     "--db", "database", type=click.Path(dir_okay=False), default="settlement.db", show_default=True,
     help="The settlement database: a file, or postgresql://USER@HOST/NAME.",
 )  # fmt: skip
 @click.pass_context
 def settle(ctx: click.Context, database: str) -> None:
-    """Take usage home: ingest, quote, invoice, reconcile."""
+    """Take usage home: ingest, quote, invoice, payments, books."""
     ctx.meta["sealpack.settlement.db"] = database
