@@ -21,14 +21,14 @@ from support.site import INPUT, T0, Site, make_license, seal_license
 import sealpack.runtime
 from sealpack.format import documents
 from sealpack.format.acknowledgement import Acknowledgement
-from sealpack.format.activation import ActivationRequest
+from sealpack.format.activation import Activation, ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, License, Quota, Rate
 from sealpack.format.repair import Repair
-from sealpack.runtime import closing, device, lapses, ledger, log, machine, marks, owners, receipts
+from sealpack.runtime import closing, device, lapses, ledger, log, machine, marks, owners, receipts, rights
 from sealpack.runtime.admission import Build, Facts
 from sealpack.runtime.api import Runtime
 from sealpack.runtime.clock import Reading, Times
@@ -497,3 +497,57 @@ def test_a_process_that_hides_its_owners_file_runs_nothing(state: State) -> None
     path = state.home.owners / books.owner.name
     path.rename(path.with_name("x" + path.name.replace("FREE", "OTHER")))
     refused("STATE_TAMPERED", books.reserve)
+
+
+# --- documents out of order ----------------------------------------------------------------------------
+
+
+def test_replies_in_the_wrong_order_leave_the_newest(site: Site) -> None:
+    """The later reply may hold the key of a further build: the earlier one must not take it away again."""
+    site.pin()
+    site.install()
+    license = make_license()
+    first, second = (site.reply(site.request(), license) for _ in range(2))
+    made = Activation.open(second.of_kind("activation")[0], site.trust)
+    later = documents.seal("activation", replace(made, issued_at=T0 + 60).to_dict(), world.LICENSER)
+    site.take(Parcel((seal_license(license), later)))
+    taken = site.take(first)
+    assert (taken.activations, taken.known) == ([], 2)
+    with site.state() as state, state.read() as db:
+        stored = rights.stored(db, "activation", "L-1")
+    assert stored is not None
+    assert stored.digest == later.digest
+
+
+def test_a_place_for_marks_that_was_never_written_is_not_missed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that is read-only, or a container without one: no event says that somebody took a mark away."""
+    monkeypatch.setenv("SEALPACK_MARKS", "/proc/sealpack-marks")
+    site.ready()
+    for _ in range(3):
+        call(site)
+    with site.state() as state, state.read() as db:
+        assert [r for r in receipts.recent(db, 1, 1000) if r.kind == "c"] == []
+
+
+def test_a_closed_device_that_was_set_back_goes_on_with_a_new_reply(site: Site) -> None:
+    site.ready(make_license(quota=TERM))
+    call(site, 2)
+    before = backup(site)
+    call(site, 3)
+    with site.state() as state:
+        end = closing.close(state, "L-1").said
+    restore(site, before)
+    refused("DEVICE_CLOSED", lambda: call(site))
+    site.take(Parcel((world.make_revocations(2),)))  # news is taken all the same
+    license = make_license(quota=TERM)
+    reply = site.reply(site.request(), license)
+    made = Activation.open(reply.of_kind("activation")[0], site.trust)
+    again = replace(made, epoch=1, issued_at=T0 + 60)
+    site.take(Parcel((seal_license(license), documents.seal("activation", again.to_dict(), world.LICENSER))))
+    call(site)
+    assert counted(site) == 6
+    with site.state() as state, state.read() as db:
+        genesis = next(r for r in receipts.recent(db, logs(site)[-1].log, 1000))
+    assert genesis.body["previous"] == {"origin": end.origin, "size": end.size, "root": end.root}

@@ -18,7 +18,8 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Delegation, Devices, LeaseTerms, License, Provisional, Quota
-from sealpack.runtime import device, overview, proofs, rights, timekeeper
+from sealpack.runtime import device, machine, overview, proofs, rights, timekeeper
+from sealpack.runtime.clock import Reading
 from sealpack.runtime.rights import Rights
 
 DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-of-a-lic-")
@@ -329,3 +330,28 @@ def test_a_lease_from_the_future_is_refused(site: Site) -> None:
     parts = delegate.above, delegate.sublicense, delegate.activation(request)
     future = delegate.lease(request, issued_at=T0 + 10**9)
     assert code_of(site, Parcel((*parts, future))) == "SUBLICENSE_INVALID"
+
+
+def test_a_delegate_does_not_make_its_one_lease_last_by_dating_it_again(site: Site, monkeypatch: Any) -> None:
+    """Usage would never be settled; only a newer parent brings another first lease."""
+    delegate = Delegate(parent(lease=LeaseTerms(True, 30 * 86_400, None, "deny", ())))
+    monkeypatch.setattr(machine, "reading", lambda: Reading((T0 + 10) * 1000, 5000, "boot"))
+    ready(site, delegate)
+    request = ActivationRequest.open(site_request(site))
+    monkeypatch.setattr(
+        machine, "reading", lambda: Reading((T0 + 40 * 86_400) * 1000, 40 * 86_400_000, "boot")
+    )
+    assert refusal(site) == "LEASE_STALE"
+    again = Parcel((delegate.above, delegate.sublicense, delegate.lease(request, issued_at=T0 + 39 * 86_400)))
+    assert site.take(again).leases == []
+    assert refusal(site) == "LEASE_STALE"
+    renewed = Delegate(replace(delegate.parent, seq=2, issued_at=T0 + 38 * 86_400), seq=2)
+    lease = renewed.lease(request, issued_at=T0 + 39 * 86_400)
+    assert site.take(Parcel((renewed.above, renewed.sublicense, lease))).leases == [NAME]
+    call(site)
+
+
+def site_request(site: Site) -> Envelope:
+    """A further request, which tells the device's name."""
+    with site.state() as state:
+        return device.request(state, site.trust, T0)

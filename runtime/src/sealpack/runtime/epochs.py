@@ -119,8 +119,8 @@ def _next_epoch(
         raise SealpackError(
             "STATE_ROLLED_BACK",
             f"this state is a backup: it ends at receipt {history.size} of log {history.epoch}, and this"
-            f" device had written {mark.checkpoint.size} of log {mark.epoch}; one backup per lease is gone on with"
-            " unasked, and that one was used",
+            f" device had written {mark.checkpoint.size} of log {mark.epoch}; one backup per lease is gone on"
+            " with unasked, and that one was used",
             remedy=f"restore the newest state, or ask the vendor for an epoch token for log {number} of"
             f" {device.name(signer)} and run `sealpack activate install FILE` with it",
         )

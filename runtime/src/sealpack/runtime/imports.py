@@ -287,8 +287,8 @@ class _Import:
             return
         stored = rights.stored(self._db, "activation", made.license_id)
         # The digest is of the payload: the same words under a new signature replace a revoked one.
-        same = stored is not None and stored.digest == envelope.digest
-        if stored is not None and same and rights.still(lambda: self._open_activation(stored)) is not None:
+        old = None if stored is None else rights.still(lambda: self._open_activation(stored))
+        if old is not None and (old.digest == made.digest or _is_older(made, old)):
             self.taken.known += 1
             return
         closing.require_newer(self._db, made)
@@ -342,11 +342,16 @@ class _Import:
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
             old = rights.still(lambda: self._open_lease(stored))
-            if old is not None and _rank(old) >= _rank(lease):
+            if old is not None and (_rank(old) >= _rank(lease) or self._is_dated_again(envelope, old)):
                 self.taken.known += 1
                 return
         rights.keep(self._db, "lease", lease.license_id, envelope)
         self.taken.leases.append(lease.license_id)
+
+    def _is_dated_again(self, envelope: Envelope, old: Lease) -> bool:
+        """Whether a delegate gives its first lease anew: one for each document of the parent counts."""
+        found = self._chain_below(envelope)
+        return found is not None and old.issued_at >= found.parent.issued_at
 
     def _token(self, envelope: Envelope) -> None:
         """Leave to begin a further log, from the issuer of a license that is here; the highest one counts."""
@@ -531,6 +536,14 @@ def _renews(made: Activation, old: Activation) -> bool:
     """
     same = (made.nonce, made.epoch) == (old.nonce, old.epoch)
     return same and made.license_digest != old.license_digest and made.issued_at > old.issued_at
+
+
+def _is_older(made: Activation, old: Activation) -> bool:
+    """Whether an activation for the same license document was given before the one here."""
+    return made.license_digest == old.license_digest and (made.epoch, made.issued_at) < (
+        old.epoch,
+        old.issued_at,
+    )
 
 
 def _rank(lease: Lease) -> tuple[int, int, int]:

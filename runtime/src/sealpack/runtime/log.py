@@ -301,11 +301,11 @@ class Writer:
         log.size = log.frontier.size
         log.checkpoint = sign_checkpoint(Checkpoint(log.origin, log.size, log.frontier.root), self._key)
         log.uptime_ms = self._moment.uptime_ms
-        log.marked = 1
+        log.marked = log.marked or int(marks.is_written(log.origin))
         self._lines, self._grown, self._registers = [], {}, None
         db.execute(
             "UPDATE logs SET size=?, roots=?, checkpoint=?, boot=?, boot_key=?, uptime_ms=?, tally_size=?,"
-            " quarter=?, marked=1 WHERE log=?",
+            " quarter=?, marked=? WHERE log=?",
             (
                 log.size,
                 json.dumps(log.frontier.to_hex()),
@@ -315,6 +315,7 @@ class Writer:
                 log.uptime_ms,
                 log.tally_size,
                 log.quarter,
+                log.marked,
                 log.log,
             ),
         )

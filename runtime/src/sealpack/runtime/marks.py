@@ -103,6 +103,11 @@ def kept() -> bool:
     return marks_path() is not None
 
 
+def is_written(origin: str) -> bool:
+    """Whether a mark of the license stands there."""
+    return any(path is not None and path.exists() for path in (_path(origin, slot) for slot in _SLOTS))
+
+
 def raise_to(db: sqlite3.Connection, log: Log) -> None:
     """Raise the log's mark to where it stands, once the transaction is durable."""
     assert isinstance(db, Connection)
