@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sealpack.format import records
 from sealpack.format.activation import Activation, device_id, log_origin
 from sealpack.format.canonical import MAX_INT
-from sealpack.format.documents import kind_of
+from sealpack.format.documents import kind_of, payload_fields
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
@@ -23,7 +23,7 @@ from sealpack.format.license import License
 from sealpack.format.trust import Trust
 from sealpack.format.usage import UsageHeader
 from sealpack.format.values import utc_day
-from sealpack.settlement import db, registry, sublicenses
+from sealpack.settlement import db, leases, registry, sublicenses
 from sealpack.settlement.logs import Growth
 from sealpack.settlement.outcomes import Stopped
 
@@ -200,13 +200,24 @@ def _check_route(connection: sa.Connection, route: str, entry: dict[str, Any], l
 
 def _check_acknowledged(connection: sa.Connection, identity: Identity, body: dict[str, Any]) -> None:
     """An acknowledgement the device says it imported must be one we made for it."""
-    digest = connection.execute(
-        sa.select(db.acks.c.digest).where(
-            db.acks.c.origin == identity.origin, db.acks.c.ack_seq == body["ack_seq"]
+    data = connection.execute(
+        sa.select(db.acks.c.envelope).where(
+            db.acks.c.origin == identity.origin,
+            db.acks.c.ack_seq == body["ack_seq"],
+            db.acks.c.digest == body["digest"],
         )
     ).scalar()
-    if digest != body["digest"]:
+    if data is None:
         raise Stopped("H214", f"the log names acknowledgement {body['ack_seq']}, which is not one of ours")
+    envelope = Envelope.from_bytes(data, "acknowledgement", max_bytes=leases.MAX_ENVELOPE)
+    said = payload_fields(envelope, "acknowledgement")
+    for name in ("size", "server_time"):
+        if said.integer(name) != body[name]:
+            raise Stopped(
+                "H214",
+                f"the log says acknowledgement {body['ack_seq']} has {name} {body[name]}, it is "
+                f"{said.integer(name)}",
+            )
 
 
 def _check_times(connection: sa.Connection, license: License, growth: Growth, now: int) -> None:

@@ -198,6 +198,7 @@ def _grow(
             raise Stopped("H210", "the log is frozen until the case is decided")
         checks.check_growth(connection, identity, growth, trust, now)
         seats.check(connection, identity.license, identity.activation, trust)
+        logs.lower(connection, log, growth)
         epochs.check(connection, identity, log, growth, trust)
     return growth
 
@@ -232,7 +233,7 @@ def _accepted(
         "W150": identity.license.environment == "test",
         "W103": not accepted,
         "W102": bool(accepted) and reader.header.start < log.size,
-        "W130": _is_late(connection, identity, growth.rollup, moved),
+        "W130": _is_late(connection, identity, growth, moved),
         "W151": _is_self_started(connection, identity, growth, trust),
         "W140": bool(growth.records(records.LOST)),
         "W110": bool(growth.rollup) and _is_over(connection, identity, after),
@@ -248,14 +249,14 @@ def _accepted(
 
 
 def _is_late(
-    connection: sa.Connection, identity: Identity, rollup: Rollup, moved: Iterable[Difference]
+    connection: sa.Connection, identity: Identity, growth: Growth, moved: Iterable[Difference]
 ) -> bool:
-    """Whether new usage, or what carried over of it changes, falls into a month invoiced already."""
+    """Whether new usage falls into a month invoiced already, or such a month changes."""
     license = identity.license
     plan = registry.load_plan(connection, license.plan) if license.plan else None
     if plan is None or license.environment == "test":
         return False
-    quarters = {quarter for _, quarter, _, _ in rollup} | {d.quarter_ms for d in moved}
+    quarters = {quarter for _, quarter, _, _ in growth.rollup} | {d.quarter_ms for d in moved} | growth.moved
     months = {local_day(quarter, plan.tz).replace(day=1).isoformat() for quarter in quarters}
     found = sa.select(sa.func.count()).where(
         db.invoices.c.license_id == (license.parent_id or license.license_id),
@@ -318,8 +319,9 @@ def _note_case(connection: sa.Connection, judged: _Judgement, now: int) -> None:
 def _store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth) -> None:
     """Move the log forward: its row, the segment, the rotations, the roll-ups."""
     moved = replace(
-        log, frontier=growth.frontier, state=growth.checker.end(), note=growth.note, last_ms=growth.last_ms
-    )
+        log, frontier=growth.frontier, state=growth.checker.end(), note=growth.note,
+        last_ms=growth.last_ms, floor_ms=growth.times.floor_ms,
+    )  # fmt: skip
     row = moved.row()
     statement = db.put(connection, db.logs).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=["origin"], set_=row))
@@ -331,6 +333,9 @@ def _store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth
     for record in growth.records(records.ROTATED):
         key = {"origin": log.origin, "position": record.position, "device_key": record.body["device"]}
         connection.execute(sa.insert(db.rotations).values(key))
+    if growth.held is not None:
+        connection.execute(sa.delete(db.rollups).where(db.rollups.c.origin == log.origin))
+        _add_rollup(connection, log.origin, growth.held)
     _add_rollup(connection, log.origin, growth.rollup)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from sealpack.format.records import Record
 from sealpack.format.usage_reader import UsageReader, VerifiedBlock
 from sealpack.settlement import db
 from sealpack.settlement.outcomes import Stopped
+from sealpack.settlement.times import Bound, Times
+from sealpack.settlement.times import latest as times_latest
 
 QUARTER_MS = 15 * 60 * 1000
 _KEPT = (records.GENESIS, records.ACKNOWLEDGED, records.ROTATED, records.LOST, records.CLOCK)
@@ -44,6 +46,7 @@ class Log:
     note: bytes = b""  # the newest signed checkpoint
     last_ms: int = 0
     frozen: bool = False
+    floor_ms: int = 0  # what follows is not earlier: the newest server_time that the device imported
 
     @classmethod
     def of(cls, activation: Activation, epoch: int) -> Log:
@@ -67,7 +70,7 @@ class Log:
             "origin": self.origin, "license_id": self.license_id, "device_id": self.device_id,
             "epoch": self.epoch, "size": self.size, "root": self.frontier.root.hex(),
             "frontier": json.dumps(self.frontier.to_hex()).encode(),
-            "state": json.dumps(self.state.to_dict()).encode(),
+            "state": json.dumps(self.state.to_dict() | {"floor_ms": self.floor_ms}).encode(),
             "note": self.note, "last_ms": self.last_ms, "frozen": int(self.frozen),
         }  # fmt: skip
 
@@ -79,7 +82,7 @@ def load(connection: sa.Connection, origin: str) -> Log | None:
         return None
     return Log(
         origin, row.license_id, row.device_id, row.epoch, _frontier(row), read_state(origin, row.state),
-        row.note, row.last_ms, bool(row.frozen),
+        row.note, row.last_ms, bool(row.frozen), json.loads(row.state).get("floor_ms", 0),
     )  # fmt: skip
 
 
@@ -106,8 +109,8 @@ class Growth:
     """What one file adds to a log: receipts from the log's end on, and what they say.
 
     `frontier` is the tree after them, `rollup` their metered amounts. The few records that are looked at
-    again are in `said`, by kind. Of several files (:meth:`next_file`) `rollup` is of the last one,
-    `earlier` of those before it.
+    again are in `said`, by kind. `held` is the roll-up of what was there before, where these receipts say
+    that some of it was used earlier than it said, and `moved` are the quarters which that changes.
     """
 
     frontier: Frontier
@@ -115,58 +118,63 @@ class Growth:
     note: bytes
     rollup: Rollup = field(default_factory=Counter)
     said: dict[str, list[Record]] = field(default_factory=dict)
-    last_ms: int = 0
+    times: Times = field(default_factory=Times)
     blocks: int = 0  # valid ones in the file, known or not
-    earlier: Rollup = field(default_factory=Counter)
+    held: Rollup | None = None
+    moved: frozenset[int] = frozenset()
 
     @classmethod
     def on(cls, log: Log) -> Growth:
         """Nothing yet, at the end of `log`."""
-        return cls(log.frontier, LogChecker(log.state.copy()), log.note, last_ms=log.last_ms)
+        times = Times(log.floor_ms, log.last_ms)
+        return cls(log.frontier, LogChecker(log.state.copy()), log.note, times=times)
+
+    @property
+    def last_ms(self) -> int:
+        """The latest time of the log that nothing has lowered."""
+        return self.times.last_ms
 
     def take(self, block: VerifiedBlock) -> None:
         """Add the block's receipts beyond the end; the block begins at or before it."""
         known = self.frontier.size - block.before.size
         for record in block.records[known:]:
             self.checker.follow(record)
-            roll(record, self.rollup)
+            roll(record, self.rollup, self.times.floor_ms)
             if record.kind in _KEPT:
                 self.said.setdefault(record.kind, []).append(record)
-            if record.kind == records.CLOCK and record.time_ms < self.last_ms:
-                self._repair(record.time_ms)
-            self.last_ms = max(self.last_ms, record.time_ms)
+                if (lowered := self.times.follow(record)) is not None:
+                    self._repair(lowered)
+            else:
+                self.times.last_ms = max(self.times.last_ms, record.time_ms)
         self.frontier = self.frontier.extend(map(leaf_hash, block.leaves[known:]))
         self.note = block.note
 
     def _repair(self, time_ms: int) -> None:
-        """The accepted time was lowered, to the truth: what this file dates later was used by then."""
-        self.last_ms = time_ms
+        """The accepted time was lowered, to the truth: what is dated later was used by then."""
         moved: Rollup = Counter()
         for (route, quarter, status, meter), amount in self.rollup.items():
             moved[route, min(quarter, time_ms - time_ms % QUARTER_MS), status, meter] += amount
         self.rollup = moved
-
-    def next_file(self) -> None:
-        """What comes now is of another file."""
-        self.earlier.update(self.rollup)
-        self.rollup = Counter()
 
     def records(self, kind: str) -> list[Record]:
         """The new records of a kind, one of `_KEPT`."""
         return self.said.get(kind, [])
 
 
-def roll(record: Record, rollup: Rollup) -> None:
-    """Count a record's meters into its quarter hour."""
+def roll(record: Record, rollup: Rollup, floor_ms: int, latest_ms: int | None = None) -> None:
+    """Count a record's meters into its quarter hour, not before `floor_ms` and not after `latest_ms`."""
     if record.kind == records.USAGE:
         status = record.body["status"]
     elif record.kind == records.LOST:
         status = records.LOST_STATUS
     else:
         return
-    quarter = record.time_ms - record.time_ms % QUARTER_MS
+    time_ms = max(record.time_ms, floor_ms)
+    if latest_ms is not None:
+        time_ms = min(time_ms, latest_ms)
+    quarter, route = time_ms - time_ms % QUARTER_MS, record.body["route"]
     for meter, amount in record.body["meters"].items():
-        rollup[record.body["route"], quarter, status, meter] += amount
+        rollup[route, quarter, status, meter] += amount
 
 
 def follow(reader: UsageReader, log: Log, root_at: RootAt) -> Growth:
@@ -204,6 +212,56 @@ def _compare(block: VerifiedBlock, size: int, root: bytes, log: Log) -> None:
             ours=log.note,
             theirs=block.note,
         )
+
+
+def lower(connection: sa.Connection, log: Log, growth: Growth) -> None:
+    """Roll up anew what is held when the new receipts say that some of it was used earlier."""
+    if any(bound < log.last_ms for _, bound in growth.times.bounds):
+        growth.held = roll_up(connection, log.origin, growth.times.bounds)
+        before = stored_rollup(connection, log.origin)
+        changed = (key for key in before.keys() | growth.held.keys() if before[key] != growth.held[key])
+        growth.moved = frozenset(quarter for _, quarter, _, _ in changed)
+
+
+def stored_rollup(connection: sa.Connection, origin: str) -> Rollup:
+    """The roll-up of a log as it stands in its table."""
+    rows = connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == origin))
+    return Counter({(r.route, r.quarter_ms, r.status, r.meter): r.amount for r in rows})
+
+
+def roll_up(connection: sa.Connection, origin: str, bounds: Iterable[Bound] = ()) -> Rollup:
+    """The roll-up of all that is held of a log, from the stored evidence and further `bounds`."""
+    times = Times()
+    for record in _held(connection, origin):
+        times.follow(record)
+    latest = times_latest((*times.bounds, *bounds))
+    rollup: Rollup = Counter()
+    again = Times()
+    for record in _held(connection, origin):
+        roll(record, rollup, again.floor_ms, latest(record.position))
+        again.follow(record)
+    return rollup
+
+
+def _held(connection: sa.Connection, origin: str) -> Iterator[Record]:
+    """Every record of a log, from the stored files that brought them; STORE_CORRUPT."""
+    segments = connection.execute(
+        sa.select(db.segments.c.first, db.segments.c.last, db.files.c.data)
+        .join(db.files, db.files.c.sha256 == db.segments.c.sha256)
+        .where(db.segments.c.origin == origin)
+        .order_by(db.segments.c.first)
+    )
+    following = 0
+    for segment in segments:
+        for block in UsageReader(segment.data):
+            for record in block.records:
+                if following <= record.position < segment.last:
+                    following += 1
+                    yield record
+        if following != segment.last:
+            raise SealpackError(
+                "STORE_CORRUPT", f"the stored file of receipt {following} of {origin} is damaged"
+            )
 
 
 def root_at(connection: sa.Connection, log: Log, size: int) -> bytes:

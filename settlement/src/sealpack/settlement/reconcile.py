@@ -7,7 +7,6 @@ frontier, running totals, roll-ups; then compared with the tables that invoices 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -85,13 +84,15 @@ def _check(connection: sa.Connection, log: Log) -> list[str]:
         .where(db.segments.c.origin == log.origin)
         .order_by(db.segments.c.first)
     )
+    ends = {0: 0}  # the latest time up to the end of each file
     try:
         device = _device_key(connection, log)
         for segment in segments:
             _replay(segment, growth, device)
+            ends[growth.frontier.size] = growth.last_ms
     except SealpackError as error:
         return [f"{log.origin}: {error.message}"]
-    return [f"{log.origin}: {problem}" for problem in _differences(connection, log, growth)]
+    return [f"{log.origin}: {problem}" for problem in _differences(connection, log, growth, ends)]
 
 
 def _device_key(connection: sa.Connection, log: Log) -> PublicKey:
@@ -109,7 +110,6 @@ def _replay(segment: Any, growth: Growth, device: PublicKey) -> None:
         raise SealpackError(
             "STORE_CORRUPT", f"no evidence for receipts {growth.frontier.size} to {first - 1}"
         )
-    growth.next_file()
     start = read_header(segment.data).start
     for record in growth.records(records.ROTATED):
         if record.position < start:
@@ -121,17 +121,16 @@ def _replay(segment: Any, growth: Growth, device: PublicKey) -> None:
         raise SealpackError("STORE_CORRUPT", f"the file of receipts {first} to {last - 1} is damaged")
 
 
-def _differences(connection: sa.Connection, log: Log, growth: Growth) -> Iterator[str]:
+def _differences(connection: sa.Connection, log: Log, growth: Growth, ends: dict[int, int]) -> Iterator[str]:
     state = growth.checker.end()
     if growth.frontier != log.frontier or growth.note != log.note:
         yield "size, root or checkpoint differs from the evidence"
     if state != log.state:
         yield "running totals or routes differ from the evidence"
-    stored: Rollup = Counter()
-    for r in connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == log.origin)):
-        stored[r.route, r.quarter_ms, r.status, r.meter] = r.amount
-    growth.next_file()
-    if stored != growth.earlier:
+    stored, rolled = logs.stored_rollup(connection, log.origin), growth.rollup
+    if any(bound < ends.get(end, growth.last_ms) for end, bound in growth.times.bounds):
+        rolled = logs.roll_up(connection, log.origin)
+    if stored != rolled:
         yield "roll-ups differ from the evidence"
     said = next((Succession.of(genesis) for genesis in growth.records(records.GENESIS)), None)
     if epochs.load(connection, log.origin) != said:
