@@ -271,7 +271,8 @@ def _license_lines(license: dict[str, Any]) -> list[str]:
         lines.append(f"  {entry['bundle_id']} {entry['version']} {verdict}")
         lines += [f"    warning {w['code']}: {w['detail']}" for w in entry.get("warnings", ())]
         if not entry["may_run"]:
-            lines.append(f"    next: {entry['next']}")
+            steps = entry["next"].removesuffix(f"; support: {license['support']}").split("; ")
+            lines += [f"    next: {steps[0]}", *(f"          {step}" for step in steps[1:])]
     receipts = license["receipts"]
     if receipts:
         pending = f"{receipts['pending']:,} to carry to the vendor"

@@ -41,7 +41,7 @@ def terms(license: str, lang: str, out: str | None, force: bool, fmt: str, **opt
     found = _license(license, place.registry, place.trust)
     pages = {"text": words.to_text, "html": words.to_html, "md": words.to_markdown}
     page = pages[fmt](found) if fmt in pages else support.json_text(words.to_dict(found))
-    support.write_result(page, out, force)
+    support.write_result(support.for_screen(page) if out is None and fmt == "text" else page, out, force)
 
 
 def _license(name: str, registry: Path, trust: Trust) -> License:

@@ -153,7 +153,8 @@ def install(files: tuple[str, ...], state_dir: str | None, fmt: str) -> None:
     lines += trust_lines(taken)
     lines += [f"a further log may begin under license {name}" for name in taken.tokens]
     lines += [f"repaired under license {name}: see `sealpack status`" for name in taken.repairs]
-    support.emit(result, "\n".join(lines) or "nothing new: this file was taken before", fmt)
+    known = "nothing new: this file was taken before; `sealpack activate status` says what is here"
+    support.emit(result, "\n".join(lines) or known, fmt)
 
 
 @activate.command("site-code", short_help="Open encrypted bundles with the code that was sent.")

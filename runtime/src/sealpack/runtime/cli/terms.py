@@ -69,7 +69,7 @@ def show(bundle_id: str, license_id: str | None, state_dir: str | None, fmt: str
         ("attribution", found.attribution or ""),
     )
     summary = "\n".join(f"{name}: {value}" for name, value in rows if value)
-    page = f"{license_words.to_text(license)}\n\n" if license else ""
+    page = f"{support.for_screen(license_words.to_text(license))}\n\n" if license else ""
     result = {
         "schema": "sealpack/terms-shown/v1",
         "bundle_id": bundle_id,

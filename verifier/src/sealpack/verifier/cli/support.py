@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +67,20 @@ def format_option(command: F) -> F:
 def emit(result: dict[str, Any], text: str, fmt: str) -> None:
     """Print the result: `text` for people, or `result` as one JSON object."""
     click.echo(json_text(result) if fmt == "json" else text)
+
+
+def for_screen(text: str) -> str:
+    """Points of a list (`  - `) broken between words where somebody reads them on a terminal."""
+    if not sys.stdout.isatty():
+        return text
+    width = max(40, shutil.get_terminal_size().columns)
+    lines = (
+        textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        if line.startswith("  - ")
+        else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def json_text(value: Any) -> str:
