@@ -338,3 +338,15 @@ def test_usage_under_a_test_license_stays_unbilled_when_it_goes_live(books: Book
     device.put(records.USAGE, route="r2", status="ok", meters={"tok_out": 5000}, wait_ms=0)
     assert books.code(device.export()) == "OK"
     assert json.loads(bill(books).json)["net"] == "5.00"
+
+
+def test_usage_in_days_of_grace_is_billed_in_the_month_after_the_end(books: Books) -> None:
+    end = OCTOBER_2 - 86_400
+    license = make_license(exp=end, grace_s=10 * 86_400)
+    device = Device(license).until((OCTOBER_2 + 3600) * 1000).use(tok_out=7)
+    plan = make_plan(recurring("30.00", when="arrears", prorate="day"), per_unit("1"), per=1)
+    books.learn(device, plan=plan)
+    assert refused(books, date(2026, 10, 1)) == "USAGE"
+    assert books.code(device.export(), now=OCTOBER_2 + 86_400) == "OK"
+    assert json.loads(bill(books, date(2026, 10, 1)).json)["net"] == "7.00"
+    assert [p.license_id for p in billing.bill_all(books.database, date(2026, 10, 1), ISSUED)[0]] == ["L-1"]

@@ -167,12 +167,18 @@ def _ended(license: License, plan: Plan) -> date | None:
     return None if license.exp is None else local_day(license.exp * 1000 - 1, plan.tz)
 
 
+def _used_in(connection: sa.Connection, license: License, period: Period) -> bool:
+    """Whether anything is billed for a period: in days of grace, or because a person accepted it."""
+    usage = usage_of(connection, license.license_id)
+    return any(period.start_ms <= quarter < period.end_ms for quarter, _, _ in usage)
+
+
 def _check_runs(connection: sa.Connection, license: License, plan: Plan, period: Period) -> None:
-    """USAGE for a period before the license's first day or after its last one."""
+    """USAGE for a period before the license's first day, or after its last one and without usage."""
     activated, ended = _activated(connection, license, plan), _ended(license, plan)
     if activated > period.last:
         raise SealpackError("USAGE", f"license {license.license_id} starts on {activated}, after that period")
-    if ended is not None and ended < period.first:
+    if ended is not None and ended < period.first and not _used_in(connection, license, period):
         raise SealpackError("USAGE", f"license {license.license_id} ended on {ended}, before that period")
 
 

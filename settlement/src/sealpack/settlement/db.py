@@ -189,6 +189,18 @@ cases = _table(
     _blob("ours", nullable=True),
     _blob("theirs", nullable=True),
 )
+# The number a case is called by, and what a person decided about it.
+decisions = _table(
+    "decisions",
+    _int("number", primary_key=True),
+    _text("code"),
+    _text("sha256", sa.ForeignKey("files.sha256")),
+    _text("verdict", nullable=True),  # accept | refuse
+    _text("reason", nullable=True),
+    _text("who", nullable=True),
+    _int("at", nullable=True),
+    sa.UniqueConstraint("code", "sha256"),
+)
 acks = _table(
     "acks",
     _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),

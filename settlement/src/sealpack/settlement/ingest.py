@@ -9,7 +9,7 @@ by themselves when something arrives that they may have waited for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import checks, db, epochs, leases, logs, registry, seats
+from sealpack.settlement import checks, db, decisions, epochs, leases, logs, registry, seats
 from sealpack.settlement.checks import Identity
 from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
@@ -98,7 +98,8 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     files = db.files.c
     size = sa.select(db.logs.c.size).where(db.logs.c.origin == files.origin).scalar_subquery()
     open_gap = (files.code == "H201") & (files.first > sa.func.coalesce(size, 0))
-    held = files.code.like("H%") & files.code.not_in(FINAL) & ~open_gap
+    refused = decisions.is_refused(files.code, files.sha256)
+    held = files.code.like("H%") & files.code.not_in(FINAL) & ~open_gap & ~refused
     # A log that contradicts an older one may still be let begin.
     unbegun = files.code.in_(("H210", "H211")) & size.is_(None)
     undecided = files.code.is_(None) | held | unbegun | (files.code == "R303")
@@ -177,7 +178,8 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int)
         log = logs.load(connection, header.origin) or Log.of(identity.activation, identity.epoch)
         seen = epochs.stamps(connection, log.license_id, log.device_id)
         reader = UsageReader(data, header.device_key)
-        growth = _grow(connection, identity, log, reader, trust, now)
+        waived = decisions.waived(connection, row.sha256)
+        growth = _grow(connection, identity, log, reader, trust, now, waived)
     except Stopped as stop:
         outcome = replace(base, code=stop.code, detail=stop.detail[:1000])
         return _Judgement(outcome, log, fork=(stop.ours, stop.theirs), frozen=stop.also, seen=seen)
@@ -186,8 +188,9 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int)
 
 
 def _grow(
-    connection: sa.Connection, identity: Identity, log: Log, reader: UsageReader, trust: Trust, now: int
-) -> Growth:
+    connection: sa.Connection, identity: Identity, log: Log, reader: UsageReader, trust: Trust, now: int,
+    waived: Collection[str],
+) -> Growth:  # fmt: skip
     growth = logs.follow(reader, log, lambda size: logs.root_at(connection, log, size))
     _require_blocks(reader, growth.blocks)
     start = reader.header.start
@@ -196,8 +199,9 @@ def _grow(
     if growth.frontier.size > log.size:
         if log.frozen:
             raise Stopped("H210", "the log is frozen until the case is decided")
-        checks.check_growth(connection, identity, growth, trust, now)
-        seats.check(connection, identity.license, identity.activation, trust)
+        checks.check_growth(connection, identity, growth, trust, now, waived)
+        with checks.unless(waived):
+            seats.check(connection, identity.license, identity.activation, trust)
         logs.lower(connection, log, growth)
         epochs.check(connection, identity, log, growth, trust)
     return growth
@@ -311,6 +315,9 @@ def _note_case(connection: sa.Connection, judged: _Judgement, now: int) -> None:
     row = {"code": outcome.code, "sha256": outcome.sha256, "origin": outcome.origin or "",
            "opened_at": now, "closed_at": None, "detail": outcome.detail, "ours": ours,
            "theirs": theirs}  # fmt: skip
+    refused = sa.select(decisions.is_refused(outcome.code, outcome.sha256))
+    if connection.execute(refused).scalar():
+        return
     again = {"closed_at": None, "detail": outcome.detail}
     statement = db.put(connection, db.cases).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=["code", "sha256"], set_=again))

@@ -25,6 +25,8 @@ _VERBS = {
     "payouts": "payouts:payouts",
     "ledger": "ledger:ledger",
     "audit": "audit:audit",
+    "cases": "cases:cases",
+    "case": "cases:case",
 }
 
 
