@@ -35,7 +35,8 @@ from sealpack.runtime.clock import Reading, Times
 from sealpack.runtime.engines.base import Usage
 from sealpack.runtime.ledger import Ledger, Ticket
 from sealpack.runtime.owners import Owner
-from sealpack.runtime.state import State
+from sealpack.runtime.state import Connection, State, afterwards
+from sealpack.runtime.timekeeper import Moment
 
 pytest.importorskip("onnxruntime")
 
@@ -347,6 +348,32 @@ def test_an_interrupt_right_after_a_commit_leaves_books_that_go_on(
         books.call()
     books.ledger.close()
     assert written(state) == [("ok", 1)] * 7
+
+
+@pytest.mark.parametrize("then", ["call", "close"])
+def test_a_call_that_an_interrupt_kept_from_beginning_costs_nothing(
+    state: State, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """It was held, durably, when the signal handler raised: nobody ever got the ticket."""
+    books = Books(state, free())
+    observe = ledger.timekeeper.observe
+
+    def interrupt(db: Connection) -> Moment:
+        afterwards(db, "signal", _interrupted)
+        return observe(db)
+
+    monkeypatch.setattr(ledger.timekeeper, "observe", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        books.reserve()
+    monkeypatch.undo()
+    if then == "call":
+        books.call()
+    books.ledger.close()
+    assert written(state) == [("ok", 1)] * (then == "call")
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_comes_after_the_commit_takes_no_answer_back(

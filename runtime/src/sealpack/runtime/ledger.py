@@ -573,9 +573,11 @@ class Ledger:
         settled = False
         try:
             with self._lock:
-                if self._ahead is not None and os.getpid() == self._pid:
+                if (self._ahead is not None or self._unused) and os.getpid() == self._pid:
                     with self._state.write() as db:
-                        self._write(db, timekeeper.observe(db), None)
+                        moment = timekeeper.observe(db)
+                        self._sweep_own(db, moment)
+                        self._write(db, moment, None)
                         afterwards(db, "books", partial(self._written, None))
             settled = True
         finally:
