@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from sealpack.builder import keyfiles, license_files, licensing, sublicensing
 from sealpack.builder.build_record import BuildRecord
 from sealpack.builder.encrypt import BuildKey
 from sealpack.builder.licensing import Issuer
-from sealpack.builder.sublicensing import Delegate
-from sealpack.format.activation import Activation, ActivationRequest
+from sealpack.builder.sublicensing import Delegate, Given
+from sealpack.format import documents
+from sealpack.format.acknowledgement import Acknowledgement
+from sealpack.format.activation import Activation, ActivationRequest, log_origin
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
+from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.hybrid import HybridPrivateKey
 from sealpack.format.keys import PrivateKey
@@ -94,6 +99,64 @@ def test_seats_are_counted_over_all_sublicenses() -> None:
     )
     assert sublicensing.next_seq(lines, "L-1.a") == 2
     assert sublicensing.next_seq(lines, "L-1.new") == 1
+
+
+def proof_of(given: Given, number: int, **members: Any) -> Envelope:
+    """The device ends its log: two records, one call."""
+    assert given.activation is not None
+    key = PrivateKey.from_seed(bytes([number]) * 32)
+    made = Activation.read(given.activation)
+    origin = log_origin(made.license_id, made.device_id, 0)
+    told = Deactivation(
+        made.license_id, key.public, 0, origin, 2, "ab" * 32, made.digest, made.nonce, T0 + 9, {"calls": 1}
+    )
+    return documents.seal("deactivation", replace(told, **members).to_dict(), key)
+
+
+def settled(proof: Envelope, **members: Any) -> Envelope:
+    """Settlement has that log to its end."""
+    said = Deactivation.open(proof)
+    ack = Acknowledgement(
+        said.origin, said.license_id, said.device_id, 0, said.size, said.root, 1, T0 + 20, (), ()
+    )
+    return documents.seal("acknowledgement", replace(ack, **members).to_dict(), world.SETTLEMENT)
+
+
+def test_a_closed_devices_seat_is_the_delegates_again() -> None:
+    who = delegate()
+    lines: list[RegistryLine] = []
+
+    def give(number: int, name: str) -> Given:
+        given = sublicensing.sublicense(who, name, {}, now=T0)
+        return sublicensing.activate(given, who, request(number), now=T0, lines=lines)
+
+    first, second = give(1, "a"), give(2, "b")
+    lines += [first.line, second.line]
+    assert code_of(lambda: give(3, "c")) == "DEVICE_LIMIT"
+    proof = proof_of(first, 1)
+    assert sublicensing.release(proof, TRUST, [], now=T0 + 10) is None
+    found = sublicensing.release(proof, TRUST, lines, now=T0 + 10)
+    assert found is not None
+    said, line = found
+    assert (said.license_id, line.released_at, line.sublicense) == ("L-1.a", T0 + 10, first.sublicense)
+    lines.append(RegistryLine.from_bytes(line.to_bytes()))
+    give(3, "c")
+    later = sublicensing.release(proof, TRUST, lines, now=T0 + 30, acknowledgement=settled(proof))
+    assert later is not None
+    assert later[1].released_at == T0 + 10  # as it was registered first
+    assert (
+        code_of(
+            lambda: sublicensing.release(
+                proof, TRUST, lines, now=T0, acknowledgement=settled(proof, root="cd" * 32)
+            )
+        )
+        == "ACK_FORK"
+    )
+    for strange in (proof_of(first, 1, activation="cd" * 32), proof_of(first, 3)):
+        assert code_of(lambda strange=strange: sublicensing.release(strange, TRUST, lines, now=T0)) in (
+            "DEVICE_MISMATCH",
+            "DOC_SCHEMA",
+        )
 
 
 def test_names_requests_and_wider_members_are_checked() -> None:
@@ -200,6 +263,13 @@ def test_from_license_to_device_on_the_command_line(
     assert taken.licenses == ["L-1.ward"]
     (line,) = license_files.read_registry(tmp_path / "sublicenses.jsonl")
     assert line.sublicense is not None
+    proof, state = tmp_path / "w3.proof", site.state_dir
+    code, told = run(capsys, "activate", "close", "L-1.ward", "--state", state, "--out", proof)
+    assert code == 0, told
+    mine = ("--trust", home / "trust/trust.json", "--registry", tmp_path / "sublicenses.jsonl")
+    code, told = run(capsys, "license", "release", proof, *mine)
+    assert (code, "of L-1.ward is closed" in told) == (0, True), told
+    assert license_files.read_registry(tmp_path / "sublicenses.jsonl")[1].released_at is not None
     code, told = run(capsys, *arguments, "--force")
     assert (code, "number 2" in told) == (0, True), told
     code, told = run(capsys, *arguments, "--force", "--quota", "calls=100001/month,throttle")

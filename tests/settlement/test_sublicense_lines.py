@@ -12,8 +12,9 @@ from support import rating_plans, world
 from support.books import NOW, Books
 from support.device import BUNDLE, T0, Device, make_license, seal_license
 
-from sealpack.format import documents
+from sealpack.format import documents, records
 from sealpack.format.activation import Activation, Ceiling, Lease
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
@@ -348,6 +349,23 @@ def test_a_lease_is_the_devices_share_within_the_parents(books: Books) -> None:
         "L-1.less": (Ceiling("calls", 60),),
         "L-1.lied": (Ceiling("calls", 100),),
     }
+
+
+def test_what_a_delegate_registers_of_a_closed_device_counts(books: Books) -> None:
+    ward = Below(number=2).use()
+    settled(books, Device(parent()), ward)
+    ward.tally().put(records.CLOSED, reason="deactivated")
+    said = Deactivation(
+        "L-1.ward", ward.key.public, 0, ward.origin, ward.size, ward.frontier(ward.size).root.hex(),
+        ward.activation.digest, Activation.read(ward.activation).nonce, T0, {"calls": 1},
+    )  # fmt: skip
+    sealed = documents.seal("deactivation", said.to_dict(), ward.key)
+    line = RegistryLine(
+        seal_license(ward.above), deactivation=sealed, released_at=NOW, sublicense=ward.license_envelope
+    )
+    books.take("released.jsonl", line.to_bytes() + b"\n")
+    assert books.code(ward.export()) == "OK"
+    assert lease_of(books, ward) is None
 
 
 def test_a_narrower_parent_gives_a_new_lease(books: Books) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sealpack.builder import seats
 from sealpack.builder.build_record import BuildRecord
 from sealpack.format import documents
 from sealpack.format.activation import Activation, ActivationRequest
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.encryption import WrappedKey
@@ -126,7 +128,7 @@ def activate(
         raise SealpackError(
             "LEASE_MISMATCH", f"the request asks for {request.license_id}, not {license.license_id}"
         )
-    _check_seats(given.chain, request.device_id, lines)
+    _check_seats(given.chain, request.device_id, tuple(lines))
     activation = Activation(
         license_id=license.license_id,
         license_digest=license.digest,
@@ -148,25 +150,84 @@ def activate(
     )
 
 
-def _check_seats(chain: Chain, device: str, lines: Iterable[RegistryLine]) -> None:
-    """Seats are counted for the sub-license and, over all below the same parent, for the delegate."""
+def release(
+    proof: Envelope,
+    trust: Trust,
+    lines: Sequence[RegistryLine],
+    *,
+    now: int,
+    acknowledgement: Envelope | None = None,
+) -> tuple[Deactivation, RegistryLine] | None:
+    """What the proof of a device below a license says, and the line that frees its seat.
+
+    None when no sub-license of that id is in `lines`. DEVICE_MISMATCH for a device without a seat, USAGE and
+    ACK_FORK for an acknowledgement that is not of the closed log, SIG_INVALID.
+    """
+    said = Deactivation.open(proof)
+    below = [line for line in lines if _is_of(line, said.license_id)]
+    if not below:
+        return None
+    newest = max(below, key=_seq)
+    given = [Activation.read(line.activation) for line in below if line.activation is not None]
+    if (said.device_id, said.activation) not in {(made.device_id, made.digest) for made in given}:
+        raise SealpackError(
+            "DEVICE_MISMATCH",
+            f"the registry has no activation {said.activation[:16]} of {said.device_id} "
+            f"under license {said.license_id}",
+            remedy="check which sub-license and registry the proof belongs to",
+        )
+    if acknowledgement is not None:
+        seats.check_settled(said, acknowledgement, trust, open_license(newest.license, trust).issuer)
+    before = [  # registered before: the lease's end does not move
+        line.released_at
+        for line in below
+        if line.released_at is not None
+        and line.deactivation is not None
+        and Deactivation.open(line.deactivation).device_id == said.device_id
+    ]
+    return said, RegistryLine(
+        newest.license,
+        deactivation=proof,
+        acknowledgement=acknowledgement,
+        released_at=min(before, default=now),
+        sublicense=newest.sublicense,
+    )
+
+
+def _is_of(line: RegistryLine, license_id: str) -> bool:
+    return line.sublicense is not None and Sublicense.read(line.sublicense).license_id == license_id
+
+
+def _seq(line: RegistryLine) -> int:
+    return 0 if line.sublicense is None else Sublicense.read(line.sublicense).seq
+
+
+def _check_seats(chain: Chain, device: str, lines: Sequence[RegistryLine]) -> None:
+    """Seats are counted for the sub-license and, over all below the same parent, for the delegate.
+
+    One of a closed device is free.
+    """
     taken: dict[str, set[str]] = {}
     for line in lines:
         if line.activation is not None and line.sublicense is not None:
             made = Activation.read(line.activation)
             taken.setdefault(made.license_id, set()).add(made.device_id)
+    for line in lines:
+        if line.deactivation is not None and line.sublicense is not None:
+            said = Deactivation.open(line.deactivation)  # for good: a delegate begins no further log
+            taken.get(said.license_id, set()).discard(said.device_id)
     parent, license = chain.parent, chain.license
     below = [held for name, held in taken.items() if name.startswith(f"{parent.license_id}.")]
     most = parent.delegation.max_devices if parent.delegation is not None else 0
     whole = [n for n in (parent.devices.max, most) if n is not None]
-    for name, held, seats in (
+    for name, held, limit in (
         (license.license_id, taken.get(license.license_id, set()), license.devices.max),
         (f"{parent.license_id} (yours to give)", set().union(*below), min(whole, default=None)),
     ):
         others = held - {device}
-        if seats is not None and len(others) >= seats:
+        if limit is not None and len(others) >= limit:
             raise SealpackError(
-                "DEVICE_LIMIT", f"license {name} has {seats} seats, all {len(others)} are taken"
+                "DEVICE_LIMIT", f"license {name} has {limit} seats, all {len(others)} are taken"
             )
 
 

@@ -57,7 +57,8 @@ def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
     """Take the file that `sealpack activate close` wrote, and free the device's seat.
 
     Its part of a license-wide quota stays with it until its lease ends, or until settlement has its last
-    usage file: give the acknowledgement with --ack, now or later.
+    usage file: give the acknowledgement with --ack, now or later. A delegate gives its own --registry and
+    the licensor's --trust.
     """
     from sealpack.builder import license_files
 
@@ -307,11 +308,14 @@ def register(group: click.Group) -> None:
 def _release(
     place: base._Place, proof: str, ack: str | None, known: Sequence[RegistryLine]
 ) -> tuple[Deactivation, RegistryLine]:
-    from sealpack.builder import licensing
+    from sealpack.builder import licensing, sublicensing
 
     envelope = _only(_parcel(proof), "deactivation", proof)
     acknowledgement = None if ack is None else _only(_parcel(ack), "acknowledgement", ack)
-    return licensing.release(envelope, place.trust, known, now=support.now(), acknowledgement=acknowledgement)
+    now = support.now()
+    return sublicensing.release(
+        envelope, place.trust, known, now=now, acknowledgement=acknowledgement
+    ) or licensing.release(envelope, place.trust, known, now=now, acknowledgement=acknowledgement)
 
 
 def _parcel(path: str) -> Parcel:
