@@ -76,7 +76,7 @@ def test_outside_a_command_there_is_a_session_too() -> None:
     assert support.session() == support.Session("text", False)
 
 
-def test_points_of_a_list_are_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indented_lines_are_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     page = "Who and what\n  - one two three four five six seven eight nine ten\nas it is, however long it is"
     assert support.for_screen(page) == page
     monkeypatch.setattr(sys, "stdout", Terminal())

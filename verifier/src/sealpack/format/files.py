@@ -75,6 +75,8 @@ def atomic_writer(
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         try:
+            if target.exists() and not (target.is_file() or target.is_dir()):
+                raise SealpackError("IO_ERROR", f"{target} is a device or a pipe, and no file to be replaced")
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "w+b") as file:
                 yield file

@@ -32,4 +32,4 @@ def status(reason: str | None, license_id: str | None, state_dir: str | None, fm
             name, left = lapses.break_glass(state, reason, license_id)
             support.note(f"license {name} goes on for {duration(left // 1000)}: settle or renew meanwhile")
         found = overview.gather(state)
-    support.emit(found, overview.to_text(found), fmt)
+    support.emit(found, support.for_screen(overview.to_text(found)), fmt)

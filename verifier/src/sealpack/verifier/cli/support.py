@@ -70,16 +70,17 @@ def emit(result: dict[str, Any], text: str, fmt: str) -> None:
 
 
 def for_screen(text: str) -> str:
-    """Points of a list (`  - `) broken between words where somebody reads them on a terminal."""
+    """Indented lines broken between words where somebody reads them on a terminal."""
     if not sys.stdout.isatty():
         return text
     width = max(40, shutil.get_terminal_size().columns)
-    lines = (
-        textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-        if line.startswith("  - ")
-        else line
-        for line in text.split("\n")
-    )
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        wrapped = textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += wrapped if line.startswith("  ") else [line]
     return "\n".join(lines)
 
 
