@@ -75,7 +75,7 @@ def test_nothing_is_replaced_unless_told(tmp_path: Path) -> None:
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     """Somebody who wants no output says `--out /dev/null --force`, and may be root."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SealpackError, match="IO_ERROR.*pipe is a device or a pipe"):
+    with pytest.raises(SealpackError, match=r"IO_ERROR.*pipe is a device or a pipe"):
         atomic_write(tmp_path / "pipe", b"x")
     assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
