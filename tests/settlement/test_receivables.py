@@ -19,6 +19,8 @@ from support.books import Books
 from support.device import T0, Device, make_license
 from support.rating_plans import make_plan, per_unit, recurring
 
+from sealpack.format.acknowledgement import Acknowledgement
+from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import (
     audit,
@@ -217,6 +219,17 @@ def test_a_credit_of_what_nobody_earned_is_the_platforms(books: Books) -> None:
     books.learn(Device(), plan=make_plan(per_unit("1"), per=1, commitments=[spend], shares=shares))
     name = billing.bill(books.database, "L-1", date(2026, 9, 1), DAY).name
     assert credit(books, name, "40.00")["shares"] == [{"party": "platform", "amount": "-40.00"}]
+
+
+def test_the_site_is_told_of_credits(books: Books) -> None:
+    device = Device().use(tok_out=5)
+    books.learn(device, plan=a_plan())
+    books.ingest(device.export())
+    name = billing.bill(books.database, "L-1", date(2026, 9, 1), DAY).name
+    credit(books, name, "1.00")
+    (envelope,) = Parcel.from_bytes(books.reply(device).data, "reply").documents
+    said = Acknowledgement.open(envelope, device.trust).statement
+    assert "Billed: INV-000001 for 2026-09.\nCredited: INV-000002 for 2026-09." in said
 
 
 # --- payouts ----------------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def _statement(
     carried = sum(d.amount for d in epochs.differences(standing.members) if d.meter == "calls")
     if carried:
         lines.append(f"{carried} of them are known from registers alone: their receipts never came.")
-    lines += [f"Billed: {name} for {period[:7]}." for name, period in _invoices(connection, license)]
+    lines += [f"{word}: {name} for {period[:7]}." for word, name, period in _invoices(connection, license)]
     lines += [f"Held: receipts {h.start} to {h.end} ({h.code}): {h.detail[:_SENTENCE]}" for h in held[:8]]
     if standing.frozen:
         lines.append("This log is frozen until the case is decided; no further lease is given.")
@@ -271,15 +271,16 @@ def _statement(
     return "\n".join(lines)
 
 
-def _invoices(connection: sa.Connection, license: License) -> list[tuple[str, str]]:
-    """The last year's invoices of the license, oldest first: (number, period)."""
+def _invoices(connection: sa.Connection, license: License) -> list[tuple[str, str, str]]:
+    """The newest dozen documents of the license, oldest period first: (what it does, number, period)."""
+    columns = db.invoices.c
     rows = connection.execute(
-        sa.select(db.invoices.c.name, db.invoices.c.period)
-        .where(db.invoices.c.license_id == license.license_id)
-        .order_by(db.invoices.c.period.desc())
+        sa.select(columns.name, columns.period, columns.total)
+        .where(columns.license_id == license.license_id)
+        .order_by(columns.period.desc(), columns.number.desc())
         .limit(12)
     ).all()
-    return [(row.name, row.period) for row in reversed(rows)]
+    return [("Credited" if row.total < 0 else "Billed", row.name, row.period) for row in reversed(rows)]
 
 
 def _outcomes(connection: sa.Connection, origin: str) -> tuple[FileOutcome, ...]:

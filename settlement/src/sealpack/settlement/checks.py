@@ -134,7 +134,11 @@ def _key_at(connection: sa.Connection, header: UsageHeader, activation: Activati
 
 
 def check_growth(
-    connection: sa.Connection, identity: Identity, growth: Growth, trust: Trust, now: int,
+    connection: sa.Connection,
+    identity: Identity,
+    growth: Growth,
+    trust: Trust,
+    now: int,
     waived: Collection[str] = (),
 ) -> None:
     """The new receipts against themselves, the registry and the clock; :class:`Stopped` H213 to H250.
