@@ -248,6 +248,30 @@ def test_break_glass_does_not_come_again_with_a_backup(site: Site, monkeypatch: 
         refused("LEASE_STALE", lambda: lapses.break_glass(state, "again"))
 
 
+def test_a_database_that_was_deleted_is_not_begun_again_under_its_old_logs_name(site: Site) -> None:
+    """Corrupted, deleted, asked for again: the key is the same, so a second log 0 would be a fork."""
+
+    def begin_again() -> None:
+        for path in site.state_dir.glob("state.db*"):
+            path.unlink()
+        site.pin()
+        site.install()
+        site.activate(make_license(quota=TERM))
+
+    site.ready(make_license(quota=TERM))
+    call(site, 4)
+    begin_again()
+    call(site)
+    assert ([one.epoch for one in logs(site)], counted(site)) == ([1], 5)
+    begin_again()
+    refused("STATE_ROLLED_BACK", lambda: call(site))
+    site.take(Parcel((token(site, 2),)))
+    call(site)
+    assert ([one.epoch for one in logs(site)], counted(site)) == ([2], 6)
+    with site.state() as state:
+        assert receipts.verify_log(state, 1) == []
+
+
 # --- the books of a call --------------------------------------------------------------------------------
 
 BUILD = Build("acme/tiny", "1.0.0", "ab" * 32, 1, world.CREATOR.keyid, "cd" * 32, T0)

@@ -34,12 +34,12 @@ _BEFORE = {"day": "day:0", "month": "month:0"}
 def catch_up(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) -> Log | None:
     """The license's log to go on with: a new one when the mark is ahead of the database.
 
-    None without a log. STATE_ROLLED_BACK when that happened before and nobody allowed it again.
+    None without log and mark. STATE_ROLLED_BACK when that happened before and nobody allowed it again.
     """
     license_id = found.license.license_id
     history = log.find(db, license_id)
     if history is None:
-        return None
+        return _after_loss(db, signer, found, moment)
     mark = marks.read(db.home, history.origin, signer.public)
     if mark is None:
         if history.marked and marks.kept() and log.is_signed(history, signer.public):
@@ -47,7 +47,21 @@ def catch_up(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) 
         return history
     if not marks.is_ahead(mark, history):
         return history
-    return succeed(db, signer, found, history, mark, _next_epoch(db, signer, found, history, mark, moment))
+    return succeed(db, signer, found, mark, _next_epoch(db, signer, found, history, mark, moment))
+
+
+def _after_loss(db: Connection, signer: PrivateKey, found: Rights, moment: Moment) -> Log | None:
+    """The log to begin where the database is gone and its mark is not; None without a mark.
+
+    The device kept its key: under the old log's name another history would begin. STATE_ROLLED_BACK.
+    """
+    license = found.license
+    if license.devices.binding != "none" and found.activation is None and license.provisional is None:
+        return None  # nothing may run
+    mark = marks.read(db.home, log_origin(license.license_id, device.name(signer), 0), signer.public)
+    if mark is None:
+        return None
+    return succeed(db, signer, found, mark, _next_epoch(db, signer, found, None, mark, moment))
 
 
 def catch_up_all(db: Connection, signer: PrivateKey, moment: Moment) -> dict[str, SealpackError]:
@@ -73,7 +87,7 @@ def begin_named(db: Connection, signer: PrivateKey, found: Rights, history: Log,
     if mark is None or not marks.is_ahead(mark, history):
         return False
     if not mark.closed and epoch > mark.epoch:
-        succeed(db, signer, found, history, mark, epoch)
+        succeed(db, signer, found, mark, epoch)
     return True
 
 
@@ -86,7 +100,7 @@ def is_due(state: State, signer: PrivateKey, license_id: str) -> bool:
     with state.read() as db:
         history = log.find(db, license_id)
     if history is None:
-        return False
+        return mark is not None
     return bool(history.marked and marks.kept()) if mark is None else marks.is_ahead(mark, history)
 
 
@@ -102,13 +116,13 @@ def require_allowed(db: sqlite3.Connection, found: Rights, moment: Moment) -> No
 
 
 def _next_epoch(
-    db: sqlite3.Connection, signer: PrivateKey, found: Rights, history: Log, mark: Mark, moment: Moment
+    db: sqlite3.Connection, signer: PrivateKey, found: Rights, history: Log | None, mark: Mark, moment: Moment
 ) -> int:
     """The epoch to begin; STATE_ROLLED_BACK when it is not allowed."""
     number = mark.epoch + 1
     given = found.activation.epoch if found.activation else 0
     if mark.closed and given <= mark.epoch:
-        license_id = history.license_id
+        license_id = found.license.license_id
         raise SealpackError(
             "DEVICE_CLOSED",
             f"this state is a backup: log {mark.epoch} of license {license_id} was closed on this device",
@@ -116,9 +130,10 @@ def _next_epoch(
         )
     long_ago = mark.restarted is not None and moment.times.soft - mark.restarted >= AGAIN_MS
     if number > allowed(db, found) and not long_ago:
+        ends = f"ends at receipt {history.size} of log {history.epoch}" if history else "has no receipts"
         raise SealpackError(
             "STATE_ROLLED_BACK",
-            f"this state is a backup: it ends at receipt {history.size} of log {history.epoch}, and this"
+            f"this state is a backup: it {ends}, and this"
             f" device had written {mark.checkpoint.size} of log {mark.epoch}; one backup per lease is gone on"
             " with unasked, and that one was used",
             remedy=f"restore the newest state, or ask the vendor for an epoch token for log {number} of"
@@ -145,12 +160,11 @@ def succeed(
     db: sqlite3.Connection,
     signer: PrivateKey,
     found: Rights,
-    history: Log,
     mark: Mark,
     epoch: int,
 ) -> Log:
     """Begin log `epoch` with what the mark says of the lost one."""
-    license_id = history.license_id
+    license_id = found.license.license_id
     _drop_holds(db, license_id)
     _raise_lapses(db, license_id, mark)
     _raise_clock(db, mark)
