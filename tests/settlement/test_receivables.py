@@ -38,6 +38,7 @@ from sealpack.settlement.audit import Actor
 from sealpack.settlement.payouts import Payout
 from sealpack.settlement.plan import Plan
 from sealpack.settlement.receivables import Standing
+from sealpack.settlement.reconcile import reconcile
 
 ME = Actor("clerk", T0)
 DAY = date(2026, 10, 20)
@@ -420,6 +421,16 @@ def test_a_transaction_that_does_not_balance_is_not_booked(books: Books) -> None
     )  # fmt: skip
     with pytest.raises(ValueError, match="balance"), books.database.write() as connection:
         ledger.book(connection, bad)
+
+
+def test_reconciling_tells_of_a_transaction_that_does_not_balance(books: Books) -> None:
+    opened(books)
+    assert reconcile(books.database, T0).problems == ()
+    with books.database.write() as connection:
+        connection.execute(sa.text("UPDATE postings SET amount = amount + 1 WHERE n = 0"))
+    assert reconcile(books.database, T0).problems == (
+        "document:INV-000001: the transaction does not balance",
+    )  # fmt: skip
 
 
 # --- the audit trail --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.records import Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import db, epochs, logs, registry
+from sealpack.settlement import db, epochs, ledger, logs, registry
 from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
 
@@ -58,6 +58,7 @@ def reconcile(database: db.Database, now: int) -> Reconciliation:
     problems: list[str] = []
     with database.read() as connection:
         problems += _damaged(connection)
+        problems += [f"{name}: the transaction does not balance" for name in ledger.unbalanced(connection)]
         for origin in connection.execute(sa.select(db.logs.c.origin).order_by(db.logs.c.origin)).scalars():
             try:
                 held += [log] if (log := logs.load(connection, origin)) else []
