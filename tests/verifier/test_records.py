@@ -239,6 +239,53 @@ def test_fast_writer_equals_the_canonical_one(value: Any) -> None:
     assert records._canonical(value) == canonical.dumps(value)
 
 
+BIG = [0, 1, 9, 10, 10**15 - 1, 10**15, 2**53 - 1, 2**53]
+PLAIN = {"b": 1, "k": "u", "meters": {"calls": 1, "items": 2, "ms": 31, "tok_in": 7, "tok_out": 12}, "n": 5,
+         "route": "r1", "status": "ok", "t": 1, "u": 60001, "v": 1, "w": -3, "wait_ms": 0}  # fmt: skip
+
+
+def slowly(line: bytes, monkeypatch: pytest.MonkeyPatch) -> Record | None:
+    """What the reader makes of a line without the short way for plain usage records; None when refused."""
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "_plain_usage", lambda line: None)
+        try:
+            return parse_record(line)
+        except SealpackError:
+            return None
+
+
+def spelled(**changed: Any) -> bytes:
+    return json.dumps(PLAIN | changed, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_plain_usage_is_read_the_short_way_as_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    meters = [
+        dict(zip(names, (3, 5, 7), strict=False)) for names in ((), ("ms",), ("calls", "tok_out"), ("x",))
+    ]
+    lines = [spelled(meters=m) for m in meters]
+    lines += [spelled(**{name: n}) for name in "bntuw" for n in (*BIG, *(-n for n in BIG))]
+    lines += [spelled(wait_ms=n) for n in BIG] + [spelled(meters={"ms": n}) for n in BIG]
+    lines += [spelled(status=status) for status in (*STATUSES, "lost", "", "o")]
+    lines += [spelled(route=route) for route in ("r", "R", "a" * 32, "a" * 33, "\u00e4")]
+    lines.append(spelled(cost_centre="a"))
+    short = [records._plain_usage(line) for line in lines]
+    assert 40 < sum(found is not None for found in short) < len(lines) - 20
+    for line, found in zip(lines, short, strict=True):
+        if found is not None:
+            assert Record(*found) == slowly(line, monkeypatch), line
+
+
+def test_no_changed_byte_makes_the_short_way_read_what_the_long_way_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = spelled()
+    for at in range(len(line)):
+        for byte in (b"", b"0", b"1", b"-", b",", b"}", b'"', b" ", b"\n", b"\xc3", b"k"):
+            for changed in (line[:at] + byte + line[at + 1 :], line[:at] + byte + line[at:]):
+                if (found := records._plain_usage(changed)) is not None:
+                    assert Record(*found) == slowly(changed, monkeypatch), changed
+
+
 def test_make_leaves_out_what_is_not_there() -> None:
     record = make(
         "u", **HEAD, route="r1", status="ok", meters={"calls": 1, "items": 0}, wait_ms=0, cost_centre=None

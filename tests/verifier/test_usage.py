@@ -198,11 +198,22 @@ def test_each_tally_that_differs_is_reported_once() -> None:
     assert report.accepted == 699
 
 
+def test_a_reader_that_does_not_follow_proves_the_same_blocks() -> None:
+    state = verify_usage(_cut(700, 300), DEVICE.public).state
+    assert state is not None and state.registers is not None
+    state.registers.charge("r1", "ok", {"calls": 1})  # a tally will differ
+    told = UsageReader(file_of(700, 300), DEVICE.public, state=state)
+    untold = UsageReader(file_of(700, 300), DEVICE.public, state=state, follow=False)
+    assert list(told) == list(untold) and untold.complete
+    assert (len(told.findings), untold.findings, untold.state) == (1, (), state)
+
+
 def test_blocks_tell_the_tree_in_front_of_them() -> None:
     tree = Frontier()
     for block in UsageReader(file_of(700), DEVICE.public):
         assert block.before == tree
         tree = tree.extend(map(leaf_hash, block.leaves))
+        assert block.after == tree
         assert (block.checkpoint.size, block.checkpoint.root) == (tree.size, tree.root)
         assert [record.position for record in block.records] == list(range(block.before.size, tree.size))
     assert tree.size == 700

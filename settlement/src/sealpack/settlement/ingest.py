@@ -177,7 +177,7 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int)
         identity = checks.identify(connection, header, trust)
         log = logs.load(connection, header.origin) or Log.of(identity.activation, identity.epoch)
         seen = epochs.stamps(connection, log.license_id, log.device_id)
-        reader = UsageReader(data, header.device_key)
+        reader = UsageReader(data, header.device_key, follow=False)
         waived = decisions.waived(connection, row.sha256)
         growth = _grow(connection, identity, log, reader, trust, now, waived)
     except Stopped as stop:

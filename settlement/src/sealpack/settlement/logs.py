@@ -146,7 +146,9 @@ class Growth:
                     self._repair(lowered)
             else:
                 self.times.last_ms = max(self.times.last_ms, record.time_ms)
-        self.frontier = self.frontier.extend(map(leaf_hash, block.leaves[known:]))
+        follows = block.before == self.frontier
+        new = block.leaves[known:]
+        self.frontier = block.after if follows else self.frontier.extend(map(leaf_hash, new))
         self.note = block.note
 
     def _repair(self, time_ms: int) -> None:

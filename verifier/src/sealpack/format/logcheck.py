@@ -87,16 +87,20 @@ class LogState:
 
 @dataclass(slots=True)
 class LogChecker:
-    """Follows a log from `state`, record by record.
-
-    `growth` sums the usage and lost records followed, whatever the tallies say; `findings` grows.
-    """
+    """Follows a log from `state`, record by record; `findings` grows."""
 
     state: LogState
-    growth: Registers = field(default_factory=Registers)
     findings: list[Finding] = field(default_factory=list)
+    _told: Registers = field(default_factory=Registers)  # the usage followed before the last tally
     # Usage since the registers were last known or, while they are not known, since the start.
     _since: Registers = field(default_factory=Registers)
+
+    @property
+    def growth(self) -> Registers:
+        """The sums of the usage and lost records followed, whatever the tallies say."""
+        grown = self._told.copy()
+        grown.merge(self._since)
+        return grown
 
     def follow(self, record: Record) -> None:
         """Check one record against the state and move the state past it."""
@@ -135,7 +139,6 @@ class LogChecker:
 
     def _count(self, record: Record, status: str) -> None:
         route, meters = record.body["route"], record.body["meters"]
-        self.growth.charge(route, status, meters)
         self._since.charge(route, status, meters)
         if self.state.routes is not None and route not in self.state.routes:
             self._found("RECEIPT_ROUTE", f"route {route} was never declared")
@@ -152,6 +155,7 @@ class LogChecker:
             if known is not None and counted != known:
                 self._found("RECEIPT_TALLY", "tally differs from the receipts before it")
         self.state.registers = tally
+        self._told.merge(self._since)
         self._since = Registers()
 
     def _follow_routes(self, routes: dict[str, Any]) -> None:
@@ -164,8 +168,7 @@ class LogChecker:
         """Return the state after the last record followed, with registers where they are known."""
         state = self.state.copy()
         if state.registers is not None:
-            for (route, status, meter), count in self._since.totals.items():
-                state.registers.charge(route, status, {meter: count})
+            state.registers.merge(self._since)
         return state
 
     def _found(self, code: str, message: str) -> None:

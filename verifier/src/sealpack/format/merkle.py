@@ -64,15 +64,17 @@ class Frontier:
 
     def extend(self, leaves: Iterable[bytes]) -> Frontier:
         """Return the frontier after these leaf *hashes*, in order."""
-        size, roots = self.size, list(self.roots)
-        for node in leaves:
-            carry = size
-            while carry & 1:
-                node = sha256(b"\x01" + roots.pop() + node).digest()
-                carry >>= 1
-            roots.append(node)
-            size += 1
-        return Frontier(size, tuple(roots))
+        nodes, roots = list(leaves), list(self.roots)
+        size, carry = self.size + len(nodes), self.size
+        left_over: list[bytes] = []  # of each level the node that has no right sibling yet
+        while nodes:  # a level at a time, from the leaves up
+            if carry & 1:
+                nodes.insert(0, roots.pop())
+            if len(nodes) & 1:
+                left_over.append(nodes.pop())
+            nodes = [sha256(b"\x01" + a + b).digest() for a, b in zip(nodes[::2], nodes[1::2], strict=True)]
+            carry >>= 1
+        return Frontier(size, (*roots, *reversed(left_over)))
 
     def to_hex(self) -> list[str]:
         """Return the subtree roots as documents write them; the size stands beside the list."""

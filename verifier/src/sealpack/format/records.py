@@ -98,6 +98,8 @@ def encode(record: Record) -> bytes:
 
 def parse_record(line: bytes) -> Record:
     """Read one line (without its newline). Raises RECEIPT_INVALID unless it is a canonical record."""
+    if (plain := _plain_usage(line)) is not None:
+        return Record(*plain)
     if len(line) > LIMITS.usage_line_bytes:
         raise SealpackError("RECEIPT_INVALID", f"record is {len(line)} bytes long")
     try:
@@ -111,6 +113,33 @@ def parse_record(line: bytes) -> Record:
     del value["v"]
     take = value.pop
     return Record(take("k"), take("n"), take("b"), take("t"), take("w"), take("u"), value)
+
+
+def _usage_pattern() -> re.Pattern[bytes]:
+    """What nearly every line of a log looks like: a canonical usage record without a cost centre.
+
+    A line that matches is one that the long way accepts, with the same values (tested): members and meters
+    in order, and of numbers only those of at most 15 digits, which are all below 2^53.
+    """
+    count, positive, signed = "0|[1-9][0-9]{0,14}", "[1-9][0-9]{0,14}", "0|-?[1-9][0-9]{0,14}"
+    # After a meter: the next one's name or the end.
+    meters = "".join(rf'(?:"{meter}":({positive})(?:,(?=")|(?=\}})))?' for meter in sorted(METERS))
+    return re.compile(
+        rf'\{{"b":({positive}),"k":"u","meters":\{{{meters}\}},"n":({count}),"route":"({ROUTE})",'
+        rf'"status":"({"|".join(sorted(STATUSES))})","t":({count}),"u":({count}),"v":1,"w":({signed}),'
+        rf'"wait_ms":({count})\}}'.encode()
+    )
+
+
+def _plain_usage(line: bytes) -> tuple[str, int, int, int, int, int, dict[str, Any]] | None:
+    """The members of a :class:`Record` for a line of :func:`_usage_pattern`; None for every other one."""
+    found = _match_usage(line)
+    if found is None:
+        return None
+    boot, *counts, position, route, status, time_ms, uptime_ms, skew_ms, wait_ms = found.groups()
+    meters = {meter: int(count) for meter, count in zip(_METERS, counts, strict=True) if count is not None}
+    body = {"meters": meters, "route": route.decode(), "status": status.decode(), "wait_ms": int(wait_ms)}
+    return USAGE, int(position), int(boot), int(time_ms), int(skew_ms), int(uptime_ms), body
 
 
 def _refuse_number(text: str) -> NoReturn:
@@ -226,6 +255,8 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     ROTATED: ({"device": _pem, "reason": _token}, {}),
     CLOSED: ({"reason": _token}, {}),
 }
+_METERS = sorted(METERS)
+_match_usage = _usage_pattern().fullmatch
 _MEMBERS = {kind: _HEAD | required | optional for kind, (required, optional) in _KINDS.items()}
 _REQUIRED = {kind: _HEAD.keys() | required.keys() for kind, (required, _) in _KINDS.items()}
 
@@ -275,6 +306,11 @@ class Registers:
             if count:
                 key = (route, status, meter)
                 totals[key] = totals.get(key, 0) + count
+
+    def merge(self, other: Registers) -> None:
+        """Count everything that other registers did."""
+        for key, count in other.totals.items():
+            self.totals[key] = self.totals.get(key, 0) + count
 
     def total(self, meter: str, *, route: str | None = None) -> int:
         """Return what was counted of `meter` in every status, on one route or on all."""

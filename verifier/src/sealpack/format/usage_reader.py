@@ -40,10 +40,11 @@ class VerifiedBlock:
     """Receipts under a valid checkpoint.
 
     `before` is the tree in front of the first leaf, so a reader that knows some of the leaves already
-    can compare trees at any size inside the block.
+    can compare trees at any size inside the block; `after` the one behind the last leaf.
     """
 
     before: Frontier
+    after: Frontier
     leaves: tuple[bytes, ...]
     records: tuple[Record, ...]
     checkpoint: Checkpoint
@@ -124,14 +125,20 @@ class UsageReader:
 
     `state` is what the reader knows of the log where the file begins; it is used when its position is
     the header's `from`, and is left unchanged. Without it the tree starts from the header's frontier,
-    a hint that the first checkpoint proves, and registers are unknown up to the first tally.
+    a hint that the first checkpoint proves, and registers are unknown up to the first tally. With `follow`
+    false the blocks are proved but not held against the rules of a log: for who does that itself.
 
     Raises USAGE_LIMIT, USAGE_TORN or USAGE_HEADER when there is no usable header, and USAGE_KEY when the
     file is not of `device_key`.
     """
 
     def __init__(
-        self, data: bytes, device_key: PublicKey | None = None, *, state: LogState | None = None
+        self,
+        data: bytes,
+        device_key: PublicKey | None = None,
+        *,
+        state: LogState | None = None,
+        follow: bool = True,
     ) -> None:
         if len(data) > LIMITS.usage_file_bytes:
             raise SealpackError("USAGE_LIMIT", f"usage file is {len(data)} bytes")
@@ -146,6 +153,7 @@ class UsageReader:
         self._digest = hashlib.sha256(first + b"\n")
         self._key = self.header.device_key
         self._checker = LogChecker(self._begin(state))
+        self._follows = follow
         self._findings: list[Finding] = []
         self.frontier = self.header.frontier
         self.torn = False
@@ -191,10 +199,11 @@ class UsageReader:
         parsed = tuple(self._parse(before.size + offset, leaf) for offset, leaf in enumerate(leaves))
         self._rotate(note, parsed)
         self._check_genesis(parsed[0])
-        for record in parsed:
-            self._checker.follow(record)
+        if self._follows:
+            for record in parsed:
+                self._checker.follow(record)
         self.frontier, self.last_checkpoint = after, checkpoint
-        return VerifiedBlock(before, tuple(leaves), parsed, checkpoint, note)
+        return VerifiedBlock(before, after, tuple(leaves), parsed, checkpoint, note)
 
     def _compare(self, checkpoint: Checkpoint, tree: Frontier, *, empty: bool) -> None:
         if empty:
