@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from support.postgres import Server
 
 # onnxruntime reads this when it is first imported; its wheels ship telemetry switched on.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -20,6 +25,20 @@ for name in (
 # High-water marks lie in the user's own state directory otherwise.
 MARKS = tempfile.TemporaryDirectory(prefix="sealpack-marks-")
 os.environ["SEALPACK_MARKS"] = MARKS.name
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server; the test is skipped where none is installed."""
+    pytest.importorskip("psycopg")
+    from support.postgres import Server, binaries
+
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    made = Server.make(programs)
+    yield made
+    made.remove()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

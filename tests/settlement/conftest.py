@@ -12,18 +12,6 @@ from support.books import Books
 KINDS = ("sqlite", "postgresql")
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[postgres.Server]:
-    """A PostgreSQL server; the test is skipped where none is installed."""
-    programs = postgres.binaries()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg")
-    made = postgres.Server.make(programs)
-    yield made
-    made.remove()
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of `books` runs on both databases, but for those that look into SQLite's file."""
     if "books" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite_only"):

@@ -106,7 +106,7 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
     query = sa.select(files.sha256).where(undecided).order_by(*order)
     if origin is not None:
-        query = query.where(files.origin.startswith(_family(origin), autoescape=True))
+        query = query.where(files.origin.startswith(family(origin), autoescape=True))
     with database.read() as connection:
         return connection.execute(query).scalars().all()
 
@@ -134,10 +134,10 @@ def _decide(database: db.Database, digest: str, now: int) -> Outcome:
 def _concerns(judged: _Judgement) -> tuple[str, ...]:
     """What writing a judgement looks at and changes: the file, and all logs of the device."""
     log = judged.log
-    return (judged.outcome.sha256,) if log is None else (judged.outcome.sha256, _family(log.origin))
+    return (judged.outcome.sha256,) if log is None else (judged.outcome.sha256, family(log.origin))
 
 
-def _family(origin: str) -> str:
+def family(origin: str) -> str:
     """What the names of all logs of a device under a license begin with."""
     return origin.rpartition("/")[0] + "/"
 

@@ -14,11 +14,16 @@ from sealpack.verifier.cli import support
 
 @click.command(short_help="Take in usage files, each exactly once.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True,
+    help="So many processes; the files of one device stay together.",
+)  # fmt: skip
 @click.option("--acks", type=click.Path(file_okay=False), help="Leave acknowledgements here; needs --key.")
 @common.signer_options(required=False)
 @support.format_option
 def ingest(
     files: tuple[str, ...],
+    workers: int,
     acks: str | None,
     key: str | None,
     witness: str | None,
@@ -34,12 +39,12 @@ def ingest(
     paths = [support.existing(name) for name in files]
     with common.open_database() as database:
         from sealpack.settlement import ack
-        from sealpack.settlement import ingest as engine
         from sealpack.settlement.outcomes import final
+        from sealpack.settlement.workers import ingest_files
 
         signers = common.signers(key, witness, passphrase_file) if key else None
         now = support.now()
-        outcomes = final(o for path in paths for o in engine.ingest_file(database, path, now))
+        outcomes = final(ingest_files(common.address(), paths, now, workers))
         origins = [o.origin for o in outcomes if o.origin]
         replies = ack.replies(database, signers, origins, now) if signers else []
     if acks:
