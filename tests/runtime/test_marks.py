@@ -356,7 +356,12 @@ def test_everything_deleted_is_a_new_device(site: Site) -> None:
     site.ready()
     call(site)
     shutil.rmtree(site.state_dir)
-    refused("STATE_MISSING", lambda: home.open_home(site.state_dir, create=False))
+    missing = refused("STATE_MISSING", lambda: home.open_home(site.state_dir, create=False))
+    assert "`sealpack trust pin trust.json` first" in missing.remedy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "frozen", lambda: True)  # which has its roots
+        missing = refused("STATE_MISSING", lambda: home.open_home(site.state_dir, create=False))
+    assert "`sealpack install BUNDLE` first" in missing.remedy
     site.pin()
     site.install("tiny")
     refused("LIC_MISSING", lambda: call(site))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, io_error
+from sealpack.runtime import machine
 
 ENVIRONMENT = "SEALPACK_STATE"
 MARKS_ENVIRONMENT = "SEALPACK_MARKS"
@@ -123,10 +124,11 @@ def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True
     home = Home(Path(path) if path is not None else default_path())
     if not home.path.exists() and not home.path.is_symlink():
         if not create:
+            first = "install BUNDLE" if machine.frozen() else "trust pin trust.json"
             raise SealpackError(
                 "STATE_MISSING",
                 f"there is no state in {home.path}",
-                remedy="run `sealpack trust pin trust.json` first, or name the right directory with --state",
+                remedy=f"run `sealpack {first}` first, or name the right directory with --state",
             )
         _make(home.path)
     _check(home.path)
