@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from support import world
@@ -28,7 +28,19 @@ from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, License, Quota, Rate
 from sealpack.format.repair import Repair
-from sealpack.runtime import closing, device, lapses, ledger, log, machine, marks, owners, receipts, rights
+from sealpack.runtime import (
+    closing,
+    device,
+    lapses,
+    ledger,
+    log,
+    machine,
+    marks,
+    owners,
+    receipts,
+    rights,
+    timekeeper,
+)
 from sealpack.runtime.admission import Build, Facts
 from sealpack.runtime.api import Runtime
 from sealpack.runtime.clock import Reading, Times
@@ -340,7 +352,7 @@ def test_a_full_disk_and_then_a_kill_cost_what_had_begun_not_the_whole_block(
     for _ in range(2 + 8):
         books.call()
     store = log.Writer.finish
-    monkeypatch.setattr(log.Writer, "finish", lambda writer: store(writer) and _full())
+    monkeypatch.setattr(log.Writer, "finish", _then_full(store))
     for _ in range(2):
         refused("STORE_FULL", books.ledger.flush)
     monkeypatch.undo()
@@ -351,7 +363,17 @@ def test_a_full_disk_and_then_a_kill_cost_what_had_begun_not_the_whole_block(
     assert written(state) == [("ok", 1)] * 2 + [("lost", 8)] + [("ok", 1)]
 
 
-def _full() -> None:
+def _then_full(store: Callable[[log.Writer], log.Log]) -> Callable[[log.Writer], log.Log]:
+    """Store the records, and find no room for what comes after."""
+
+    def finish(writer: log.Writer) -> log.Log:
+        store(writer)
+        _full()
+
+    return finish
+
+
+def _full() -> NoReturn:
     raise OSError(errno.ENOSPC, "no space left on device")
 
 
@@ -380,13 +402,13 @@ def test_a_call_that_an_interrupt_kept_from_beginning_costs_nothing(
 ) -> None:
     """It was held, durably, when the signal handler raised: nobody ever got the ticket."""
     books = Books(state, free())
-    observe = ledger.timekeeper.observe
+    observe = timekeeper.observe
 
     def interrupt(db: Connection) -> Moment:
         afterwards(db, "signal", _interrupted)
         return observe(db)
 
-    monkeypatch.setattr(ledger.timekeeper, "observe", interrupt)
+    monkeypatch.setattr(timekeeper, "observe", interrupt)
     with pytest.raises(KeyboardInterrupt):
         books.reserve()
     monkeypatch.undo()
@@ -425,7 +447,7 @@ def test_two_threads_on_a_full_disk_lose_no_receipt(state: State, monkeypatch: p
     one = books.reserve()
     assert one.ahead
     store = log.Writer.finish
-    monkeypatch.setattr(log.Writer, "finish", lambda writer: store(writer) and _full())
+    monkeypatch.setattr(log.Writer, "finish", _then_full(store))
     books.ledger._running.add(one.want)  # as of a second call that runs beside it out of one hold
     books.ledger._ahead.begun = {m: 2 * n for m, n in books.ledger._ahead.begun.items()}  # type: ignore[union-attr]
     for _ in range(2):
