@@ -152,6 +152,19 @@ def bench_encrypted(args: argparse.Namespace, folder: Path) -> None:
             row(f"encrypted {kind} {args.mib} MiB, {figure}, vs not mapped", ours, peer, suffix=suffix)
 
 
+def bench_ingest(args: argparse.Namespace, folder: Path) -> None:
+    """A fleet's month taken in with every check and invoiced; wall and processor seconds per database."""
+    from bench_ingest import measure
+
+    receipts, runs = measure(folder, args.receipts, args.workers)
+    head = f"ingest {receipts:,} receipts, {args.workers} workers"
+    print(f"{head:<44}{'wall s':>8}{'cpu s':>8}{'server':>8}{'per cpu s':>11}{'invoice s':>11}")
+    for name, run in runs.items():
+        rate = receipts / (run.ours + run.server)
+        spent = f"{run.wall:>8.1f}{run.ours:>8.1f}{run.server:>8.1f}"
+        print(f"  {name:<42}{spent}{rate:>11,.0f}{run.invoice:>11.2f}")
+
+
 def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
     """Start-up of the frozen executables against the same command in Python."""
     if args.frozen is None:
@@ -173,6 +186,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "books": bench_books,
     "start": bench_start,
     "encrypted": bench_encrypted,
+    "ingest": bench_ingest,
     "frozen": bench_frozen,
 }
 
@@ -181,6 +195,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--mib", type=int, default=512, help="size of the large bundle")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--receipts", type=int, default=200_000, help="of `ingest`")
+    parser.add_argument("--workers", type=int, default=2, help="of `ingest`")
     parser.add_argument("--frozen", type=Path, help="folder with the frozen executables")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; default all")
     args = parser.parse_args()
