@@ -30,7 +30,7 @@ RATED = ("invoice", "late", "correction")  # what adds up to the rated truth; a 
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
+class Sum:
     """Everything that was issued for one period, as printing compares it."""
 
     documents: tuple[Document, ...]
@@ -112,13 +112,13 @@ def correct(
         ]
 
 
-def _changes(connection: sa.Connection, license: License) -> list[tuple[_Sum, Correction]]:
+def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Correction]]:
     """Per period that changed, what was issued and what is to be added; periods in order.
 
     Parties are settled over the license as a whole: where usage of one month moves the yearly tiers of the
     platform's part in later ones, the last document of this call carries that.
     """
-    found: list[tuple[_Sum, Correction]] = []
+    found: list[tuple[Sum, Correction]] = []
     owed: dict[str, int] = {}
     rated: dict[tuple[str, Tax | None], dict[date, PeriodResult]] = {}
     for held in _invoiced(connection, license.license_id):
@@ -138,13 +138,13 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[_Sum, Co
     return found
 
 
-def _invoiced(connection: sa.Connection, license_id: str) -> list[_Sum]:
+def _invoiced(connection: sa.Connection, license_id: str) -> list[Sum]:
     """What was issued per period, the invoice itself first."""
     columns = db.invoices.c
     periods: dict[str, list[Document]] = {}
     for document in issuing.documents(connection, columns.license_id == license_id, columns.kind.in_(RATED)):
         periods.setdefault(document.period, []).append(document)
-    return [_Sum(tuple(periods[period])) for period in sorted(periods)]
+    return [Sum(tuple(periods[period])) for period in sorted(periods)]
 
 
 def _rate_again(
@@ -184,7 +184,7 @@ def _plan_of(connection: sa.Connection, original: Document) -> Plan:
 def _issue(
     connection: sa.Connection,
     license: License,
-    held: _Sum,
+    held: Sum,
     change: Correction,
     issued: date | None,
     draft: bool,
@@ -211,6 +211,6 @@ def _issue(
     return issuing.issue(connection, license, kind, make, actor)
 
 
-def _most_open(held: _Sum) -> str:
+def _most_open(held: Sum) -> str:
     """The invoice of the period a credit note is for: the largest, the earliest of these."""
     return max((d for d in held.documents if d.kind != "correction"), key=lambda d: d.issued.total).name

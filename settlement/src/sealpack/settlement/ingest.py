@@ -301,7 +301,7 @@ def _apply(connection: sa.Connection, judged: _Judgement, now: int) -> None:
     if judged.new_activation is not None:
         registry.put_activation(connection, judged.new_activation, registry.load_trust(connection))
     if judged.log is not None and judged.growth is not None and outcome.accepted:
-        _store(connection, outcome, judged.log, judged.growth)
+        store(connection, outcome, judged.log, judged.growth)
 
 
 def _note_case(connection: sa.Connection, judged: _Judgement, now: int) -> None:
@@ -323,7 +323,7 @@ def _note_case(connection: sa.Connection, judged: _Judgement, now: int) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["code", "sha256"], set_=again))
 
 
-def _store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth) -> None:
+def store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth) -> None:
     """Move the log forward: its row, the segment, the rotations, the roll-ups."""
     moved = replace(
         log, frontier=growth.frontier, state=growth.checker.end(), note=growth.note,

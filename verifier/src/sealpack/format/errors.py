@@ -154,6 +154,7 @@ CODES: dict[str, ErrorSpec] = {
     "AMOUNT_INVALID": _use("amount not possible", "give an amount within the limit named"),
     "PAYMENT_KNOWN": _use("booked before", "see `sealpack settle invoices`; give another --ref if it is new"),
     "CASE_INVALID": _use("case cannot be decided so", "see `sealpack settle cases`"),
+    "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
     "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
     # --- not authentic or not intact ------------------------------------------------------------
     "JSON_INVALID": _bad("not canonical JSON", _NEW_COPY),
@@ -208,6 +209,7 @@ CODES: dict[str, ErrorSpec] = {
     "TRUST_CONFLICT": _bad("same version, other content", "ask the vendor which one is right"),
     "TRUST_UNPINNED": _no("no trust root pinned", "run `sealpack trust pin trust.json`"),
     "VAULT_INVALID": _bad("vault cannot be opened", "check the vault file and its passphrase"),
+    "PACK_INVALID": _bad("dispute pack not valid", "ask for it again; `sealpack verify` says what failed"),
     "RECORD_INVALID": _bad("build record cannot be opened", "check the record and its passphrase"),
     "WATERMARK_UNSUITABLE": _use("model cannot carry a mark", "see specs/watermark.md"),
     "LIC_UNREADABLE": _bad("license file cannot be read", _ASK_VENDOR),

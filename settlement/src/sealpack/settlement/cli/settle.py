@@ -27,6 +27,10 @@ _VERBS = {
     "audit": "audit:audit",
     "cases": "cases:cases",
     "case": "cases:case",
+    "serve": "serve:serve",
+    "token": "token:token",
+    "evidence": "evidence:evidence",
+    "check-evidence": "evidence:check_evidence",
 }
 
 

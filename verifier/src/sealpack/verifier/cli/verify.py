@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "sarif", "html", "svr")
 MAX_KEY_FILE = 64 * 1024
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2000}")
+_PACK_AT, _PACK_NAME = 30, b"evidence.json"  # of a zip file's first entry, the name
 _MARK = re.compile(r"^(PASS|FAIL|  ok|  FAIL|  warning)\b", re.MULTILINE)
 _COLOURS = {"PASS": "green", "ok": "green", "FAIL": "red", "warning": "yellow"}
 
@@ -87,6 +88,8 @@ def verify(
     """
     from sealpack.verifier.checks import verify_bundle
 
+    if _is_evidence_pack(bundle):
+        return _verify_pack(bundle, trust_file, fmt)
     if (trust_file is None) == (key_file is None):
         raise SealpackError("USAGE", "give one of --trust FILE or --key FILE")
     if mldsa_file and key_file is None:
@@ -116,6 +119,32 @@ def verify(
     if not report.ok:
         support.note(_refusal(report))
     return report.exit_status
+
+
+def _is_evidence_pack(path: str) -> bool:
+    """A dispute pack is a zip file that begins with its manifest (specs/evidence-pack.md)."""
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        head = file.read(_PACK_AT + len(_PACK_NAME))
+    return head.startswith(b"PK\x03\x04") and head[_PACK_AT:] == _PACK_NAME
+
+
+def _verify_pack(path: str, trust_file: str | None, fmt: str) -> int:
+    """Hand a dispute pack to the part that settles: only that can rate usage again."""
+    if trust_file is None or fmt not in ("text", "json"):
+        raise SealpackError("USAGE", "a dispute pack is verified with --trust FILE, as text or json")
+    context = click.get_current_context()
+    root = context.find_root().command
+    settle = root.get_command(context, "settle") if isinstance(root, click.Group) else None
+    if not isinstance(settle, click.Group):
+        raise SealpackError(
+            "EXTRA_MISSING", "a dispute pack needs settlement", remedy="pip install 'sealpack[settlement]'"
+        )
+    check = settle.get_command(context, "check-evidence")
+    assert check is not None
+    status: int = context.invoke(check, file=path, trust_file=trust_file, fmt=fmt)
+    return status
 
 
 def _refusal(report: Report) -> str:
