@@ -106,7 +106,9 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
     query = sa.select(files.sha256).where(undecided).order_by(*order)
     if origin is not None:
-        query = query.where(files.origin.startswith(family(origin), autoescape=True))
+        # A range, for which the index serves: to look at every row is to read past every file's bytes.
+        start = family(origin)
+        query = query.where(files.origin >= start, files.origin < start[:-1] + chr(ord(start[-1]) + 1))
     with database.read() as connection:
         return connection.execute(query).scalars().all()
 
