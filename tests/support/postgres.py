@@ -61,7 +61,13 @@ class Server:
         who = _unprivileged()
         if who:
             os.chown(folder, who["user"], who["group"])
-        server._run("initdb", "-D", "data", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-N")
+        try:
+            server._run(
+                "initdb", "-D", "data", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-N"
+            )
+        except RuntimeError:
+            shutil.rmtree(folder)
+            raise
         server.start()
         return server
 
