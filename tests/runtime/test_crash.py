@@ -19,7 +19,7 @@ from support.site import INPUT, Site, make_license
 import sealpack.runtime
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Quota
-from sealpack.runtime import api, ledger, receipts
+from sealpack.runtime import api, holds, receipts
 from sealpack.runtime.home import Home, file_system, open_home
 from sealpack.runtime.state import State
 
@@ -95,7 +95,7 @@ def test_kill_during_a_stream_bills_what_was_made_durable(
     process = child(site, code)
     assert [line(process) for _ in range(10)] == ["token"] * 10
     kill(process)
-    monkeypatch.setattr(ledger, "PROGRESS_TOKENS", 4)
+    monkeypatch.setattr(holds, "PROGRESS_TOKENS", 4)
     with sealpack.runtime.open("acme/tiny", state=site.state_dir) as runtime:
         runtime.infer(INPUT)
     assert statuses(site) == ["aborted", "ok"]

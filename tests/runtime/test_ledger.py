@@ -21,11 +21,12 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, License, Quota
 from sealpack.format.records import Record
 from sealpack.format.trust import Revocations
-from sealpack.runtime import device, ledger, log, machine, receipts, timekeeper
+from sealpack.runtime import device, holds, ledger, log, machine, receipts, timekeeper
 from sealpack.runtime.admission import Build, Facts
 from sealpack.runtime.clock import Reading, Times
 from sealpack.runtime.engines.base import Usage
-from sealpack.runtime.ledger import PROGRESS_TOKENS, Ledger, Ticket
+from sealpack.runtime.holds import PROGRESS_TOKENS
+from sealpack.runtime.ledger import Ledger, Ticket
 from sealpack.runtime.owners import Owner
 from sealpack.runtime.state import State
 
@@ -80,7 +81,7 @@ class Process:
         """Settle what dead processes left."""
         key = device.key(self.state.home)
         with self.state.write() as db:
-            ledger.sweep(db, self.state.home, key, timekeeper.observe(db), self.owner.name)
+            holds.sweep(db, self.state.home, key, timekeeper.observe(db), self.owner.name)
 
     def die(self) -> list[Call]:
         """What stays open behind it."""

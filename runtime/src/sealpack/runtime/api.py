@@ -32,9 +32,9 @@ from sealpack.runtime import (
     closing,
     device,
     epochs,
+    holds,
     imports,
     lapses,
-    ledger,
     log,
     rights,
     site_codes,
@@ -45,8 +45,9 @@ from sealpack.runtime import (
 from sealpack.runtime.admission import Build, Facts, Verdict, Warning
 from sealpack.runtime.engines import choose
 from sealpack.runtime.engines.base import Call, Description, Embed, Generate, Infer, Options, Session, Usage
+from sealpack.runtime.holds import PROGRESS_TOKENS, Receipt
 from sealpack.runtime.home import open_home
-from sealpack.runtime.ledger import MAX_BLOCK, PROGRESS_TOKENS, Ledger, Receipt, Ticket
+from sealpack.runtime.ledger import MAX_BLOCK, Ledger, Ticket
 from sealpack.runtime.log import Log
 from sealpack.runtime.owners import Owner
 from sealpack.runtime.rights import Rights
@@ -160,8 +161,8 @@ class Runtime:
             self._fingerprint = rights.fingerprint(db, license_id)
             found = log.find(db, license_id)
             if found is not None:
-                ledger.check(db, found, self._key.public)
-            ledger.tidy(db, self._state.home)
+                holds.check(db, found, self._key.public)
+            holds.tidy(db, self._state.home)
         self.standing = self._stand()
 
     def _choose(self, bundle: OpenBundle, license: str | None) -> Rights:

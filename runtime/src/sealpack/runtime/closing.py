@@ -18,7 +18,7 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.values import METERS
-from sealpack.runtime import anchors, device, epochs, ledger, log, receipts, rights, timekeeper
+from sealpack.runtime import anchors, device, epochs, holds, log, receipts, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.receipts import Exported
 from sealpack.runtime.state import State
@@ -71,7 +71,7 @@ def close(state: State, license_id: str) -> Closed:
             return Closed(proof, Deactivation.open(proof), before=True)
         moment = timekeeper.observe(db)
         epochs.catch_up(db, signer, found, moment)
-        ledger.sweep(db, state.home, signer, moment)
+        holds.sweep(db, state.home, signer, moment)
         _require_idle(db, license_id)
         ended = log.find(db, license_id)
         assert ended is not None, "an activation and its log are made in one transaction"

@@ -13,7 +13,6 @@ together: an answer may then precede its receipt, and what is lost with them is 
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -24,29 +23,25 @@ from functools import partial
 
 from sealpack.format import records
 from sealpack.format.errors import SealpackError
-from sealpack.format.keys import PrivateKey, PublicKey
+from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Rate
-from sealpack.format.values import METERS
-from sealpack.runtime import admission, log, owners, timekeeper
+from sealpack.runtime import admission, holds, log, timekeeper
 from sealpack.runtime.admission import Facts, Load, Verdict
 from sealpack.runtime.clock import Times
 from sealpack.runtime.engines.base import Usage
-from sealpack.runtime.home import Home
+from sealpack.runtime.holds import Meters, Receipt
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.owners import HELD, Owner
 from sealpack.runtime.rates import Gate
 from sealpack.runtime.state import State, afterwards
 from sealpack.runtime.timekeeper import Moment
 
-PROGRESS_TOKENS = 64  # a stream makes its progress durable this often
 MAX_BLOCK = 1000  # calls held at once, at most
 RISK_PERCENT = 1  # of what is left may be held at once
 BUSY_SECONDS = 1.0  # calls closer than this follow each other: the next is held ahead
 FLUSH_SECONDS = 0.1  # how long a receipt may wait for others
 RETRY_SECONDS = 5.0  # after which it is tried again to write what could not be written
 _DAY_MS = 86_400_000
-
-Meters = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +53,6 @@ class Ticket:
     want: Meters
     place: int | None = None  # among the calls that run at once
     ahead: bool = False  # begun out of what was held ahead
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What was written for a call: its index in the log, status and meters.
-
-    `position` is None while the receipt waits to be written with others.
-    """
-
-    origin: str
-    position: int | None
-    status: str
-    meters: Meters
 
 
 # Gives the facts of a call inside the transaction; used, load and times are filled in by the ledger.
@@ -261,7 +243,7 @@ class Ledger:
         try:
             with self._state.write() as db:
                 moment = timekeeper.observe(db)
-                sweep(db, self._state.home, self._key, moment, self._owner.name)
+                holds.sweep(db, self._state.home, self._key, moment, self._owner.name)
                 self._sweep_own(db, moment)
                 if not keep:
                     self._write(db, moment, None)
@@ -278,7 +260,9 @@ class Ledger:
                     self._deny(db, found, moment, error)
                 else:
                     periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
-                    number = self._hold(db, found, periods, moment, want, name, kind.streaming)
+                    number = holds.make(
+                        db, found, self._owner.name, periods, moment, want, name, streaming=kind.streaming
+                    )
         except BaseException:
             self._gate.leave(place)
             if number is not None:
@@ -299,11 +283,11 @@ class Ledger:
         for (number,) in db.execute(query, (self._owner.name,)).fetchall():
             if number in self._open:
                 continue
-            row = _reservation(db, number)
+            row = holds.read(db, number)
             if number in self._unused:
-                _give_back(db, row)
+                holds.give_back(db, row)
             else:
-                _abort(db, row, self._key, moment)
+                holds.abort(db, row, self._key, moment)
 
     def _complete(self, db: sqlite3.Connection, facts: Facts, found: Log, moment: Moment) -> Facts:
         """Add the time and the counters of this very moment."""
@@ -315,39 +299,6 @@ class Ledger:
             )
             used |= {(period, meter): total for meter, total in rows}
         return replace(facts, times=moment.times, used=used)
-
-    def _hold(
-        self,
-        db: sqlite3.Connection,
-        found: Log,
-        periods: tuple[str, ...],
-        moment: Moment,
-        want: Meters,
-        route: str,
-        streaming: bool,
-        generation: int = 0,
-    ) -> int:
-        """Add a hold to the counters; returns its number."""
-        _add(db, found.license_id, periods, reserved=want)
-        # A first wall far ahead may be undone, and must not leave a term that begins in the far future.
-        if found.started is None or moment.times.soft < found.started:
-            log.note_start(db, found, moment.times.soft)
-        cursor = db.execute(
-            "INSERT INTO reservations(log, license_id, owner, route, periods, calls, tok_in, tok_out, items,"
-            " progress, progress_ms, streaming, ahead, boot_id) VALUES(?,?,?,?,?,?,?,?,?,0,0,?,?,?)",
-            (
-                found.log,
-                found.license_id,
-                self._owner.name,
-                route,
-                json.dumps(periods),
-                *(want[meter] for meter in HELD),
-                int(streaming),
-                generation,
-                moment.boot_id,
-            ),
-        )
-        return int(cursor.lastrowid or 0)
 
     def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
         """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
@@ -412,8 +363,8 @@ class Ledger:
     ) -> Receipt:
         with self._state.write() as db:
             moment = timekeeper.observe(db)
-            row = _reservation(db, ticket.id)
-            receipt = _close(db, row, self._key, moment, status, meters, wait_ms, cost_centre)
+            row = holds.read(db, ticket.id)
+            receipt = holds.close(db, row, self._key, moment, status, meters, wait_ms, cost_centre)
             renewed = (
                 self._renew(db, log.by_id(db, row.log), moment, row.route) if self._ahead is None else None
             )
@@ -461,7 +412,7 @@ class Ledger:
         ahead = self._ahead
         if ahead is None:
             return None, None
-        row = _reservation(db, ahead.id)
+        row = holds.read(db, ahead.id)
         found = log.by_id(db, row.log)
         position = None
         used: dict[str, int] = {}
@@ -475,7 +426,7 @@ class Ledger:
                     used[meter] = used.get(meter, 0) + count
             writer.finish()
         let_go = {meter: -held for meter, held in row.held.items()}
-        _add(db, row.license_id, row.periods, reserved=let_go, used=used)
+        holds.add(db, row.license_id, row.periods, reserved=let_go, used=used)
         db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
         return position, renew(db, found, moment, row.route) if renew else None
 
@@ -508,7 +459,17 @@ class Ledger:
         held = {meter: running.want[meter] + calls * self._want[meter] for meter in HELD}
         periods = admission.periods(moment.times.soft, facts.build.bundle_digest)
         generation = self._generation + 1
-        number = self._hold(db, found, periods, moment, held, route, kind.streaming, generation)
+        number = holds.make(
+            db,
+            found,
+            self._owner.name,
+            periods,
+            moment,
+            held,
+            route,
+            streaming=kind.streaming,
+            generation=generation,
+        )
         # Announced before it is committed, in the other slot: whichever is durable finds its own.
         self._owner.begin(generation, running.want)
         until = (moment.times.soft // _DAY_MS + 1) * _DAY_MS
@@ -564,7 +525,7 @@ class Ledger:
                 self._begin(self._ahead, ticket.want, -1)
                 return
             with self._state.write() as db:
-                _give_back(db, _reservation(db, ticket.id))
+                holds.give_back(db, holds.read(db, ticket.id))
 
     def close(self) -> None:
         """Write what waits and give back what is held. The owner's file stays where that fails."""
@@ -615,185 +576,8 @@ class _Flusher(threading.Thread):
         self.join()
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    id: int
-    log: int
-    license_id: str
-    owner: str
-    route: str
-    periods: tuple[str, ...]
-    held: Meters
-    progress: int
-    progress_ms: int
-    streaming: bool
-    ahead: int
-    boot_id: str
-
-
-def _reservation(db: sqlite3.Connection, number: int) -> _Held:
-    row = db.execute(
-        "SELECT id, log, license_id, owner, route, periods, progress, progress_ms, streaming, ahead, boot_id,"
-        " calls, tok_in, tok_out, items"
-        " FROM reservations WHERE id=?",
-        (number,),
-    ).fetchone()
-    if row is None:
-        raise SealpackError("STATE_TAMPERED", f"reservation {number} is gone")
-    number, log_number, license_id, owner, route, periods, progress, progress_ms, streaming = row[:9]
-    return _Held(
-        number,
-        log_number,
-        license_id,
-        owner,
-        route,
-        tuple(json.loads(periods)),
-        dict(zip(HELD, row[11:], strict=True)),
-        progress,
-        progress_ms,
-        bool(streaming),
-        *row[9:11],
-    )
-
-
-def sweep(db: sqlite3.Connection, home: Home, key: PrivateKey, moment: Moment, own: str = "") -> None:
-    """Settle what processes that are gone left open; `own` is the caller's owner name."""
-    query = "SELECT owner, max(boot_id) FROM reservations WHERE owner<>? GROUP BY owner"
-    for owner, boot_id in db.execute(query, (own,)).fetchall():
-        # Nobody lives through a boot, whoever locks the file now.
-        if boot_id in ("", moment.boot_id) and owners.alive(home, owner):
-            continue
-        for (number,) in db.execute("SELECT id FROM reservations WHERE owner=?", (owner,)).fetchall():
-            row = _reservation(db, number)
-            try:
-                if row.ahead:
-                    _abort_ahead(db, home, row, key, moment)
-                else:
-                    _abort(db, row, key, moment)
-            except SealpackError as error:
-                if error.code != "STATE_ROLLED_BACK":
-                    raise
-                # Of a backup: it goes when its license does on, and stands in no other one's way till then.
-        afterwards(db, f"bury {owner}", partial(owners.bury, home, owner))
-
-
-def tidy(db: sqlite3.Connection, home: Home) -> None:
-    """Remove the files of owners that are gone and left nothing open."""
-    owing = {name for (name,) in db.execute("SELECT DISTINCT owner FROM reservations")}
-    for name in owners.names(home):
-        if name not in owing:
-            owners.bury(home, name)
-
-
-def _give_back(db: sqlite3.Connection, row: _Held) -> None:
-    """End a hold for which nothing was computed."""
-    _add(db, row.license_id, row.periods, reserved={meter: -held for meter, held in row.held.items()})
-    db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
-
-
-def _abort(
-    db: sqlite3.Connection, row: _Held, key: PrivateKey, moment: Moment, begun: Meters | None = None
-) -> None:
-    """Settle a call that ended without a receipt, at its hold or at what is known to have `begun`."""
-    held = dict(begun or row.held)
-    if row.streaming:
-        held["tok_out"] = min(held["tok_out"], row.progress + PROGRESS_TOKENS)
-        held["ms"] = row.progress_ms
-    _close(db, row, key, moment, "aborted", held, 0, None)
-
-
-def _abort_ahead(db: sqlite3.Connection, home: Home, row: _Held, key: PrivateKey, moment: Moment) -> None:
-    """Settle a hold for calls to come. What its owner had begun is billed; if nobody can say, all of it.
-
-    A process that is killed leaves its word in its file. After a power cut, the file may be older than
-    what it should tell.
-    """
-    begun = owners.begun(home, row.owner, row.ahead) if row.boot_id == moment.boot_id else None
-    if begun is not None and begun["calls"] == 0:
-        _give_back(db, row)
-    elif begun is not None and row.held["calls"] == 1:
-        _abort(db, row, key, moment, begun)
-    else:
-        _close(db, row, key, moment, records.LOST_STATUS, begun or row.held, 0, None)
-
-
-def _close(
-    db: sqlite3.Connection,
-    row: _Held,
-    key: PrivateKey,
-    moment: Moment,
-    status: str,
-    meters: Meters,
-    wait_ms: int,
-    cost_centre: str | None,
-) -> Receipt:
-    found = log.by_id(db, row.log)
-    writer = Writer(db, found, key, moment)
-    if status == records.LOST_STATUS:
-        position = writer.lost(row.route, meters)
-    else:
-        position = writer.usage(row.route, status, meters, wait_ms, cost_centre)
-    let_go = {meter: -held for meter, held in row.held.items()}
-    _add(db, row.license_id, row.periods, reserved=let_go, used=meters)
-    db.execute("DELETE FROM reservations WHERE id=?", (row.id,))
-    writer.finish()
-    return Receipt(found.origin, position, status, meters)
-
-
-def check(db: sqlite3.Connection, found: Log, key: PublicKey) -> None:
-    """STATE_TAMPERED unless log, registers and counters agree with each other and with what was signed.
-
-    Each kind of period (day, month, build, term) counts every call once, so all have the registers' sums
-    and what was carried over from logs that were lost.
-    """
-    log.check(db, found, key)
-    totals = db.execute(
-        "SELECT meter, sum(total) FROM (SELECT meter, total FROM registers JOIN logs USING(log) WHERE"
-        " license_id=?1 UNION ALL SELECT meter, total FROM carried WHERE license_id=?1) GROUP BY meter",
-        (found.license_id,),
-    )
-    expected = {meter: [used, 0] for meter, used in totals}
-    for meter in HELD:
-        query = f"SELECT total({meter}) FROM reservations WHERE license_id=?"
-        (held,) = db.execute(query, (found.license_id,)).fetchone()
-        expected.setdefault(meter, [0, 0])[1] = int(held)
-    counted = db.execute(
-        "SELECT substr(period, 1, instr(period || ':', ':') - 1) AS kind, meter, sum(used), sum(reserved)"
-        " FROM counters WHERE license_id=? GROUP BY kind, meter",
-        (found.license_id,),
-    )
-    sums = {(kind, meter): [used, held] for kind, meter, used, held in counted if used or held}
-    kinds = admission.PERIOD_KINDS
-    if sums != {(k, meter): both for meter, both in expected.items() if any(both) for k in kinds}:
-        raise SealpackError("STATE_TAMPERED", f"the counters of {found.license_id} differ from its receipts")
-
-
 def _require_log(db: sqlite3.Connection, license_id: str) -> Log:
     found = log.find(db, license_id)
     if found is None:
         raise SealpackError("NOT_ACTIVATED", f"license {license_id} has no usage log on this machine")
     return found
-
-
-def _add(
-    db: sqlite3.Connection,
-    license_id: str,
-    periods: tuple[str, ...],
-    *,
-    reserved: Meters,
-    used: Meters | None = None,
-) -> None:
-    """Change the counters of every period; a CHECK stops what would fall below zero."""
-    for meter in METERS:
-        hold, use = reserved.get(meter, 0), (used or {}).get(meter, 0)
-        if not hold and not use:
-            continue
-        for period in periods:
-            changed = db.execute(
-                "UPDATE counters SET used=used+?, reserved=reserved+?"
-                " WHERE license_id=? AND period=? AND meter=?",
-                (use, hold, license_id, period, meter),
-            )
-            if changed.rowcount == 0:
-                row = (license_id, period, meter, use, hold)
-                db.execute("INSERT INTO counters VALUES(?,?,?,?,?)", row)

@@ -29,7 +29,7 @@ from sealpack.format.records import Registers, parse_record
 from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
 from sealpack.format.usage_reader import UsageReport, verify_usage
 from sealpack.format.values import METERS, readable
-from sealpack.runtime import anchors, device, epochs, ledger, log, machine, rights, timekeeper
+from sealpack.runtime import anchors, device, epochs, holds, log, machine, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
 from sealpack.runtime.state import State
 from sealpack.runtime.words import day
@@ -108,7 +108,7 @@ def export(
     with state.write() as db:
         moment = timekeeper.observe(db)
         stopped = epochs.catch_up_all(db, signer, moment)
-        ledger.sweep(db, state.home, signer, moment)
+        holds.sweep(db, state.home, signer, moment)
     written: list[Exported] = []
     for entry in pending(state, license_id):
         if entry.license.license_id in stopped:
@@ -297,7 +297,7 @@ def verify_log(state: State, number: int) -> list[dict[str, Any]]:
     signer = device.key(state.home)
     with state.read() as db:
         found = log.by_id(db, number)
-        ledger.check(db, found, signer.public)
+        holds.check(db, found, signer.public)
         checker, tree = LogChecker(LogState.fresh()), Frontier()
         for line in log.leaves(db, number, 0, found.size):
             tree = tree.append(leaf_hash(line))
