@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealpack.builder.cli import license_epoch, license_help, license_sub, license_words
+from sealpack.builder.cli import license_epoch, license_help, license_seats, license_sub, license_words
+from sealpack.builder.cli import license_project as shared
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import io_error
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.builder.config import Config
     from sealpack.builder.license_files import LicensedBundle
-    from sealpack.builder.licensing import Issued, Issuer, Offer
-    from sealpack.format.documents import Parcel
-    from sealpack.format.license import License
-    from sealpack.format.trust import Trust
+    from sealpack.builder.licensing import Issued, Offer
 
 _FILE = click.Path(dir_okay=False)
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
-_REGISTRY = "licenses/registry.jsonl"
 
 
 @click.group(short_help="Issue, list and show licenses.")
@@ -33,24 +28,8 @@ def license() -> None:
     """Issue, list and show licenses."""
 
 
-def _project_options(command: Any) -> Any:
-    for option in (
-        click.option("--trust", "trust_path", type=_FILE, help="Trust file [default: the project's]."),
-        click.option("--registry", type=_FILE, help=f"Registry [default: {_REGISTRY} of the project]."),
-        click.option(
-            "--project",
-            "folder",
-            type=click.Path(file_okay=False),
-            default=".",
-            help="Project folder [default: here].",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @license.command(short_help="Issue a license, or activate a device under one.")
-@_project_options
+@shared.project_options
 @click.option(
     "--preset", help="open_source, free_dev, academic, pro, commercial, enterprise, or a profile of yours."
 )
@@ -148,13 +127,13 @@ def issue(fmt: str, **options: Any) -> None:
     from sealpack.verifier.cli import codes
 
     now = support.now()
-    place = _place(options)
+    place = shared.place(options)
     issuer = place.issuer(options)
     read = [license_files.read_bundle(support.existing(p), issuer.trust) for p in options["bundles"]]
     lines = license_files.read_registry(place.registry)
     site_code, opened = None, None
     if options["existing"]:
-        issued = _existing(Path(options["existing"]), issuer.trust)
+        issued = shared.existing(Path(options["existing"]), issuer.trust)
     else:
         offer = _offer(options, place.config, read, now)
         _check_new(offer.license_id, lines)
@@ -180,108 +159,9 @@ def issue(fmt: str, **options: Any) -> None:
     out = Path(options["out"]) if options["out"] else place.default_out(issued)
     line = issued.line(tuple(bundle.fact for bundle in read))
     parcel = issued.parcel(issuer.trust)
-    pictures = _Pictures.of(parcel, options["qr_folder"], out, options["force"])
+    pictures = shared.Pictures.of(parcel, options["qr_folder"], out, options["force"])
     license_files.deliver(out, parcel, place.registry, line, overwrite=options["force"])
     _report(issued, out, place.registry, pictures.write(), site_code, bool(records), fmt)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pictures:
-    """The codes of a license file: made before the license is out, written after it."""
-
-    path: Path
-    texts: tuple[str, ...]
-    force: bool
-
-    @classmethod
-    def of(cls, parcel: Parcel, folder: str | None, out: Path, force: bool) -> _Pictures:
-        """None without a folder; else everything that can be known to fail fails here."""
-        from sealpack.format import qr
-        from sealpack.verifier.cli import codes
-
-        if folder is None:
-            return cls(out, (), force)
-        codes.require_segno("builder")
-        made = cls(Path(folder) / f"{out.stem}.png", qr.frames(parcel.to_bytes()), force)
-        codes.targets(made.path, len(made.texts), force=force)
-        return made
-
-    def write(self) -> list[Path]:
-        """The files written."""
-        from sealpack.verifier.cli import codes
-
-        if not self.texts:
-            return []
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise io_error(error, self.path.parent, "write") from None
-        return codes.save(self.path, self.texts, force=self.force)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where things stand: the project's folder, its configuration if it has one, its registry."""
-
-    folder: Path
-    config: Config | None
-    registry: Path
-    trust: Trust
-
-    def issuer(self, options: dict[str, Any]) -> Issuer:
-        """The license key with its trust."""
-        from sealpack.builder.keyfiles import load_mldsa, load_signer
-        from sealpack.builder.licensing import Issuer
-
-        own = self.config.keys if self.config else None
-        key = options["key_path"] or (own.license if own else None)
-        if key is None:
-            raise SealpackError("USAGE", "no license key: give --key, or keys.license in sealpack.toml")
-        given = options["passphrase_file"] or (own.passphrase_file if own else None)
-        passphrase = Path(given) if given else None
-        signer = load_signer(key, passphrase)
-        second = Path(options["mldsa_path"]) if options["mldsa_path"] else None
-        entry = self.trust.keyring.entries.get(signer.keyid)
-        return Issuer(signer, self.trust, load_mldsa(second, key, entry, passphrase))
-
-    def default_out(self, issued: Issued) -> Path:
-        """Beside the registry, named after the license and, for a further device, the device."""
-        name = issued.license.license_id
-        if issued.device_id and (self.registry.parent / f"{name}.license").exists():
-            name = f"{name}-{issued.device_id}"
-        return self.registry.parent / f"{name}.license"
-
-
-def _place(options: dict[str, Any]) -> _Place:
-    from sealpack.builder import config as configs
-
-    folder = Path(options["folder"])
-    path = folder / configs.CONFIG_NAME
-    config = configs.load(path) if path.exists() else None
-    trust = options["trust_path"] or (config.trust if config else None)
-    if trust is None:
-        raise SealpackError("USAGE", f"no trust file: give --trust, or run this in a project folder ({path})")
-    registry = Path(options["registry"]) if options["registry"] else folder / _REGISTRY
-    return _Place(folder, config, registry, support.load_trust(trust))
-
-
-def _existing(path: Path, trust: Trust) -> Issued:
-    from sealpack.builder.licensing import Issued
-    from sealpack.format.license import open_license
-
-    envelope = _license_envelope(path)
-    return Issued(open_license(envelope, trust), envelope)
-
-
-def _license_envelope(path: Path) -> Any:
-    from sealpack.format.documents import Parcel
-    from sealpack.format.files import read_bounded
-    from sealpack.format.limits import LIMITS
-
-    found = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path)).of_kind("license")
-    if len(found) != 1:
-        raise SealpackError("LIC_UNREADABLE", f"{path} holds {len(found)} licenses, not one")
-    return found[0]
 
 
 def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBundle], now: int) -> Offer:
@@ -307,13 +187,13 @@ def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBu
         terms=_terms(config, read),
         starts=licensing.day_start(first.date(), tz) if first else None,
         ends=ends,
-        term_s=_days(options["term_days"]),
-        grace_s=_days(options["grace_days"]),
+        term_s=shared.days(options["term_days"]),
+        grace_s=shared.days(options["grace_days"]),
         quota=tuple(licensing.parse_quota(text, base) for text in options["quotas"]),
         allowance=tuple(map(licensing.parse_allowance, options["allowances"])),
         binding=options["binding"],
         devices=options["devices"],
-        plan=_plan(options["plan"]),
+        plan=shared.plan_of(options["plan"]),
         environment="test" if options["test"] else "live",
         enforcement="advisory" if options["advisory"] else "enforce",
         support=options["support_contact"] or (config.bundle.support if config else None),
@@ -324,13 +204,9 @@ def _offer(options: dict[str, Any], config: Config | None, read: list[LicensedBu
         limits=Rate(*(options[name] for name in ("qps", "burst", "inflight", "processes"))),
         vm=options["vm"],
         container=options["container"],
-        settle_s=_days(options["lease_days"]),
+        settle_s=shared.days(options["lease_days"]),
         on_stale=options["on_stale"],
     )
-
-
-def _days(days: int | None) -> int | None:
-    return None if days is None else days * 86400
 
 
 def _license_id(options: dict[str, Any], read: list[LicensedBundle], now: int) -> str:
@@ -387,17 +263,6 @@ def _terms(config: Config | None, read: list[LicensedBundle]) -> Any:
     return configured(config)
 
 
-def _plan(text: str | None) -> Any:
-    from sealpack.format.license import PlanRef
-
-    if text is None:
-        return None
-    name, _, version = text.rpartition("/")
-    if not name or not version.isdigit() or int(version) < 1:
-        raise SealpackError("USAGE", f"plan {text!r} is not like edge-pro/1")
-    return PlanRef(name, int(version))
-
-
 def _report(
     issued: Issued,
     out: Path,
@@ -407,7 +272,7 @@ def _report(
     opens_builds: bool,
     fmt: str,
 ) -> None:
-    summary = _summary(issued.license)
+    summary = shared.summary_of(issued.license)
     result = summary | {
         "schema": "sealpack/license-result/v1",
         "path": str(out),
@@ -416,7 +281,7 @@ def _report(
         "holds_hardware": issued.holds_hardware,
         "pictures": [str(path) for path in pictures],
     }
-    lines = [*(f"wrote     {path}" for path in (out, *pictures)), *_lines(summary)]
+    lines = [*(f"wrote     {path}" for path in (out, *pictures)), *shared.lines_of(summary)]
     if issued.device_id:
         lines.append(f"device    {issued.device_id} activated, first lease included")
         if not issued.holds_hardware:
@@ -433,49 +298,8 @@ def _report(
     support.emit(result, "\n".join(lines), fmt)
 
 
-def _summary(license: License) -> dict[str, Any]:
-    return {"schema": "sealpack/license-summary/v1", "digest": license.digest, **license.to_dict()}
-
-
-def _lines(summary: dict[str, Any]) -> list[str]:
-    customer, devices = summary["customer"], summary["devices"]
-    bundles = ", ".join(
-        b["id"] + (f"@{b['bundle_digest'][:16]}" if "bundle_digest" in b else "") for b in summary["bundles"]
-    )
-    quotas = ", ".join(
-        f"{q['meter']} {q['cap']}/{q['window']} {q['on_exceed']} per {q['scope']}" for q in summary["quota"]
-    )
-    mode = "" if summary["environment"] == "live" else ", test"
-    return [
-        f"license   {summary['license_id']} ({summary['tier']}{mode})",
-        f"customer  {customer['name']} ({customer['id']})",
-        f"bundles   {bundles}",
-        f"valid     {_term(summary)}",
-        f"devices   {devices.get('max', 'any number')}, bound by {devices['binding']}",
-        f"quota     {quotas or 'none'}",
-        *_unpriced(summary),
-    ]
-
-
-def _unpriced(summary: dict[str, Any]) -> list[str]:
-    """Said once, before the first invoice is empty."""
-    free = summary["billing"] == "one_time" or summary["environment"] == "test" or "plan" in summary
-    return [] if free else ["plan      none: usage is settled, and nothing is invoiced (--plan NAME/VERSION)"]
-
-
-def _term(summary: dict[str, Any]) -> str:
-    start = _day(summary["nbf"])
-    if "term_s" in summary:
-        return f"from {start}, {summary['term_s'] // 86400} days from the first start"
-    return f"from {start} until {_day(summary['exp'])}" if "exp" in summary else f"from {start}, no end"
-
-
-def _day(seconds: int) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 @license.command("list", short_help="List the licenses of the registry.")
-@_project_options
+@shared.project_options
 @support.format_option
 def list_(fmt: str, **options: Any) -> None:
     """List every license in the project's registry, checked against the trust file.
@@ -484,9 +308,9 @@ def list_(fmt: str, **options: Any) -> None:
     """
     from sealpack.builder import license_files, licensing
 
-    place = _place(options)
+    place = shared.place(options)
     rows = [
-        _summary(one.license) | {"active_devices": list(one.devices), "revoked": one.revoked}
+        shared.summary_of(one.license) | {"active_devices": list(one.devices), "revoked": one.revoked}
         for one in licensing.registered(license_files.read_registry(place.registry), place.trust)
     ]
     text = [f"{'license':<32} {'customer':<24} {'preset':<12} {'ends':<22} devices"]
@@ -496,7 +320,7 @@ def list_(fmt: str, **options: Any) -> None:
 
 
 def _row(row: dict[str, Any]) -> str:
-    ends = _day(row["exp"]) if "exp" in row else ("by first start" if "term_s" in row else "never")
+    ends = shared.day(row["exp"]) if "exp" in row else ("by first start" if "term_s" in row else "never")
     seats = f"{len(row['active_devices'])}/{row['devices'].get('max', 'any')}"
     note = {None: "", "key": "  its key was revoked", "license": "  revoked"}[row["revoked"]]
     start = f"{row['license_id']:<32} {row['customer']['name']:<24.24} {row['tier']:<12} {ends:<22}"
@@ -505,22 +329,19 @@ def _row(row: dict[str, Any]) -> str:
 
 @license.command(short_help="Print a license file.")
 @click.argument("path", type=_FILE)
-@_project_options
+@shared.project_options
 @support.format_option
 def show(path: str, fmt: str, **options: Any) -> None:
     """Print what the license file PATH says, after checking it against the trust file."""
     from sealpack.format.license import open_license
 
-    place = _place(options)
-    summary = _summary(open_license(_license_envelope(support.existing(path)), place.trust))
-    support.emit(summary, "\n".join(_lines(summary)), fmt)
+    place = shared.place(options)
+    summary = shared.summary_of(open_license(shared.envelope_of(support.existing(path)), place.trust))
+    support.emit(summary, "\n".join(shared.lines_of(summary)), fmt)
 
 
-license_words.register(license, _project_options)
+license_words.register(license, shared.project_options)
 license_sub.register(license)
-license_help.register(license, _project_options, _place)
-license_epoch.register(license, _project_options, _place)
-
-from sealpack.builder.cli import license_seats  # noqa: E402  (it uses what stands above)
-
+license_help.register(license, shared.project_options, shared.place)
+license_epoch.register(license, shared.project_options, shared.place)
 license_seats.register(license)

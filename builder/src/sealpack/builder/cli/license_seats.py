@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealpack.builder.cli import license as base
+from sealpack.builder.cli import license_project as shared
 from sealpack.builder.cli.trust_change import revoke as trust_revoke
 from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
@@ -37,7 +37,7 @@ def _issuer_options(command: Any) -> Any:
         support.passphrase_option,
         click.option("--mldsa-key", "mldsa_path", type=_FILE, help="ML-DSA-65 key that signs too."),
         click.option("--key", "key_path", type=_FILE, help="License key [default: the project's]."),
-        base._project_options,
+        shared.project_options,
     ):
         command = option(command)
     return command
@@ -51,7 +51,7 @@ _ack_option = click.option(
 @click.command(short_help="Register a closed device's proof: its seat is free.")
 @click.argument("proof", type=_FILE)
 @_ack_option
-@base._project_options
+@shared.project_options
 @support.format_option
 def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
     """Take the file that `sealpack activate close` wrote, and free the device's seat.
@@ -62,7 +62,7 @@ def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
     """
     from sealpack.builder import license_files
 
-    place = base._place(options)
+    place = shared.place(options)
     said, line = _release(place, proof, ack, license_files.read_registry(place.registry))
     license_files.register(place.registry, line)
     lines = [_released(said), f"registry  {place.registry}"]
@@ -91,12 +91,12 @@ def transfer(fmt: str, **options: Any) -> None:
     from sealpack.builder.cli import build_records
     from sealpack.verifier.cli import codes
 
-    now, place = support.now(), base._place(options)
+    now, place = support.now(), shared.place(options)
     issuer = place.issuer(options)
     known = license_files.read_registry(place.registry)
     said, freed = _release(place, options["proof"], options["ack"], known)
     if options["existing"]:
-        issued = base._existing(Path(options["existing"]), issuer.trust)
+        issued = shared.existing(Path(options["existing"]), issuer.trust)
     else:
         issued = licensing.newest(known, said.license_id, issuer.trust)
     if issued.license.license_id != said.license_id:
@@ -145,7 +145,7 @@ def renew(license_id: str, fmt: str, **options: Any) -> None:
     """
     from sealpack.builder import license_files, licensing
 
-    now, place = support.now(), base._place(options)
+    now, place = support.now(), shared.place(options)
     issuer = place.issuer(options)
     known = license_files.read_registry(place.registry)
     old = licensing.newest(known, license_id, issuer.trust).license
@@ -158,9 +158,9 @@ def renew(license_id: str, fmt: str, **options: Any) -> None:
         out, parcel, place.registry, *(one.line() for one in made), overwrite=options["force"]
     )
     devices = [one.device_id for one in made if one.device_id]
-    summary = base._summary(license)
+    summary = shared.summary_of(license)
     result = summary | {"schema": "sealpack/license-renewed/v1", "path": str(out), "active_devices": devices}
-    lines = [f"wrote     {out}", *base._lines(summary), f"number    {license.seq}"]
+    lines = [f"wrote     {out}", *shared.lines_of(summary), f"number    {license.seq}"]
     lines += [f"device    {name} goes on" for name in devices]
     support.emit(result, "\n".join([*lines, f"registry  {place.registry}"]), fmt)
 
@@ -176,9 +176,9 @@ def _changed(old: License, config: Config | None, now: int, options: dict[str, A
         tz = licensing.zone(options["tz"])
         given |= {"exp": licensing.day_end(options["last_day"].date(), tz), "term_s": None}
     if options["term_days"]:
-        given |= {"term_s": base._days(options["term_days"]), "exp": None}
+        given |= {"term_s": shared.days(options["term_days"]), "exp": None}
     if options["grace_days"] is not None:
-        given["grace_s"] = base._days(options["grace_days"])
+        given["grace_s"] = shared.days(options["grace_days"])
     if options["quotas"]:
         tier = profiles.find(old.tier, profiles.known(config.license.profiles if config else {}))
         given["quota"] = tuple(licensing.parse_quota(text, tier) for text in options["quotas"])
@@ -188,7 +188,7 @@ def _changed(old: License, config: Config | None, now: int, options: dict[str, A
     if options["devices"]:
         given["devices"] = replace(old.devices, max=options["devices"])
     if options["plan"]:
-        given["plan"] = base._plan(options["plan"])
+        given["plan"] = shared.plan_of(options["plan"])
     for name, option in (("order_ref", "order_ref"), ("support", "support_contact")):
         if options[option]:
             given[name] = options[option]
@@ -200,13 +200,13 @@ def _changed(old: License, config: Config | None, now: int, options: dict[str, A
 @click.command(short_help="Say which device a confirmation code is of.")
 @click.argument("license_id", metavar="LICENSE")
 @click.argument("code")
-@base._project_options
+@shared.project_options
 @support.format_option
 def confirm(license_id: str, code: str, fmt: str, **options: Any) -> None:
     """Check the CODE that `sealpack activate install` showed, and note in the registry whose it is."""
     from sealpack.builder import license_files, licensing
 
-    now, place = support.now(), base._place(options)
+    now, place = support.now(), shared.place(options)
     known = license_files.read_registry(place.registry)
     seat, line = licensing.confirm(license_id, code, place.trust, known, now=now)
     if seat.confirmed is None:
@@ -260,7 +260,7 @@ def revoke(
 
 
 def answer_batch(
-    place: base._Place,
+    place: shared.Place,
     issuer: Issuer,
     issued: Issued,
     records: Sequence[BuildRecord],
@@ -287,7 +287,7 @@ def answer_batch(
     lines = [one.line(facts) for one in made]
     parcel = licensing.parcel_of(made, issuer.trust)
     license_files.deliver(out, parcel, place.registry, *lines, overwrite=options["force"])
-    summary = base._summary(issued.license)
+    summary = shared.summary_of(issued.license)
     devices = [one.device_id for one in made]
     result = summary | {
         "schema": "sealpack/license-batch/v1",
@@ -295,7 +295,11 @@ def answer_batch(
         "registry": str(place.registry),
         "devices_activated": devices,
     }
-    told = [f"wrote     {out}", *base._lines(summary), *(f"device    {name} activated" for name in devices)]
+    told = [
+        f"wrote     {out}",
+        *shared.lines_of(summary),
+        *(f"device    {name} activated" for name in devices),
+    ]
     support.emit(result, "\n".join([*told, f"registry  {place.registry}"]), fmt)
 
 
@@ -306,7 +310,7 @@ def register(group: click.Group) -> None:
 
 
 def _release(
-    place: base._Place, proof: str, ack: str | None, known: Sequence[RegistryLine]
+    place: shared.Place, proof: str, ack: str | None, known: Sequence[RegistryLine]
 ) -> tuple[Deactivation, RegistryLine]:
     from sealpack.builder import licensing, sublicensing
 
@@ -333,7 +337,7 @@ def _only(parcel: Parcel, kind: str, path: str) -> Envelope:
     return found[0]
 
 
-def _proof_result(said: Deactivation, place: base._Place) -> dict[str, Any]:
+def _proof_result(said: Deactivation, place: shared.Place) -> dict[str, Any]:
     return {
         "schema": "sealpack/license-released/v1",
         "license_id": said.license_id,

@@ -33,12 +33,12 @@ def terms(license: str, lang: str, out: str | None, force: bool, fmt: str, **opt
     It says who may do what, until when, what happens past each limit, what the vendor sees and never sees,
     and whom to call.
     """
-    from sealpack.builder.cli.license import _place
+    from sealpack.builder.cli.license_project import place
     from sealpack.verifier import license_words as words
 
     support.refuse_existing(out, force)
-    place = _place(options)
-    found = _license(license, place.registry, place.trust)
+    project = place(options)
+    found = _license(license, project.registry, project.trust)
     pages = {"text": words.to_text, "html": words.to_html, "md": words.to_markdown}
     page = pages[fmt](found) if fmt in pages else support.json_text(words.to_dict(found))
     support.write_result(support.for_screen(page) if out is None and fmt == "text" else page, out, force)
@@ -47,12 +47,12 @@ def terms(license: str, lang: str, out: str | None, force: bool, fmt: str, **opt
 def _license(name: str, registry: Path, trust: Trust) -> License:
     """The license in a file, else the newest one of the registry with that id; LIC_MISSING."""
     from sealpack.builder import license_files, licensing
-    from sealpack.builder.cli.license import _license_envelope
+    from sealpack.builder.cli.license_project import envelope_of
     from sealpack.format.license import open_license
 
     path = Path(name)
     if path.exists():
-        return open_license(_license_envelope(path), trust)
+        return open_license(envelope_of(path), trust)
     lines = license_files.read_registry(registry)
     found = [r.license for r in licensing.registered(lines, trust) if r.license.license_id == name]
     if not found:
