@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import INPUT, T0, Site, make_license
 
-from adversarial.tools import child, line, open_runtime, refused, say, statuses
+from adversarial.tools import child, line, open_runtime, say, statuses
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import BundleGrant, Devices, License, Quota, Rate

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import T0, Site, make_license, seal_license
 
-from adversarial.tools import WRONG_ROLE, Exhibit, dump, exhibits, members, offer, refused, staged, take
+from adversarial.tools import WRONG_ROLE, Exhibit, dump, exhibits, members, offer, staged, take
 from sealpack.format import canonical, documents, dsse
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import INPUT, T0, Site, make_license
 
-from adversarial.tools import members, open_runtime, refused, statuses
+from adversarial.tools import members, open_runtime, statuses
 from sealpack.format import documents
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import T0, Site, make_license
 from support.world import BundleSpec
 
-from adversarial.tools import dump, members, refused
+from adversarial.tools import dump, members
 from sealpack.format import canonical, documents
 from sealpack.format.documents import Parcel
 from sealpack.format.keys import PrivateKey

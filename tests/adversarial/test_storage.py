@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.acts import refused
 from support.site import INPUT, Site, make_license
 
-from adversarial.tools import child, dump, line, open_runtime, refused, say, statuses
+from adversarial.tools import child, dump, line, open_runtime, say, statuses
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Quota
 from sealpack.runtime import home, state

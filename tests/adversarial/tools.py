@@ -40,14 +40,6 @@ def open_runtime(site: Site, name: str = "tiny", **options: Any) -> Runtime:
     return sealpack.runtime.open(f"acme/{name}", state=site.state_dir, threads=1, **options)
 
 
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    """What `act` is refused with, which must be `code`."""
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
-
-
 def dump(site: Site, *, clock: bool = True) -> str:
     """Everything the database says, as SQL; without the clock where time goes on meanwhile."""
     with site.state() as state, state.read() as db:

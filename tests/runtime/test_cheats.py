@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -35,13 +35,6 @@ DAY_MS = 86_400_000
 
 def open_runtime(site: Site, name: str = "tiny", **options: Any) -> Runtime:
     return sealpack.runtime.open(f"acme/{name}", state=site.state_dir, threads=1, **options)
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def usage(site: Site) -> list[tuple[str, int]]:

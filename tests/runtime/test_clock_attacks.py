@@ -8,13 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 from support import world
+from support.acts import events, refused
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -69,23 +69,11 @@ def open_runtime(site: Site, name: str = "tiny") -> Runtime:
     return sealpack.runtime.open(f"acme/{name}", state=site.state_dir, threads=1)
 
 
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
-
-
 def stored(site: Site) -> ClockState:
     with site.state() as opened, opened.read() as db:
         found = timekeeper.load(db)
     assert found is not None
     return found
-
-
-def events(site: Site) -> list[str]:
-    with site.state() as opened, opened.read() as db:
-        return [r.body["event"] for r in receipts.recent(db, 1, 1000) if r.kind == "c"]
 
 
 # --- dates -------------------------------------------------------------------------------------------

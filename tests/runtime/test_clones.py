@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import world
+from support.acts import refused
 from support.books import SIGNERS, Books
 from support.site import INPUT, Site, make_license
 
@@ -19,7 +19,6 @@ from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.epoch_token import EpochToken
-from sealpack.format.errors import SealpackError
 from sealpack.format.registry import BundleFact, RegistryLine
 from sealpack.runtime import clones, log, receipts, rights, sync
 from sealpack.settlement import ack, billing, epochs, ingest
@@ -57,13 +56,6 @@ def use(site: Site, calls: int = 1) -> None:
     with sealpack.runtime.open("acme/tiny", state=site.state_dir, threads=1) as runtime:
         for _ in range(calls):
             runtime.infer(INPUT)
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def settle(books: Books, site: Site) -> list[str]:

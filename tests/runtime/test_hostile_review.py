@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 from support import world
+from support.acts import backup, call, refused, restore
 from support.site import INPUT, T0, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -59,36 +60,9 @@ def open_runtime(site: Site, **options: Any) -> Runtime:
     return sealpack.runtime.open("acme/tiny", state=site.state_dir, threads=1, **options)
 
 
-def call(site: Site, times: int = 1) -> None:
-    with open_runtime(site) as runtime:
-        for _ in range(times):
-            runtime.infer(INPUT)
-
-
 def call_of(site: Site, license_id: str) -> None:
     with open_runtime(site, license=license_id) as runtime:
         runtime.infer(INPUT)
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
-
-
-def backup(site: Site, name: str = "backup") -> Path:
-    path = site.folder / name
-    shutil.copytree(site.state_dir, path, ignore=shutil.ignore_patterns("*.lock"))
-    return path
-
-
-def restore(site: Site, copy: Path) -> None:
-    """Put the database of a copy back; the marks stay where they are."""
-    for name in ("state.db", "state.db-wal", "state.db-shm"):
-        (site.state_dir / name).unlink(missing_ok=True)
-        if (copy / name).exists():
-            shutil.copy(copy / name, site.state_dir / name)
 
 
 def logs(site: Site) -> list[log.Log]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from support import world
-from support.site import INPUT, T0, Site, make_license, seal_license
+from support.acts import call
+from support.site import T0, Site, make_license, seal_license
 
-import sealpack.runtime
 from sealpack.format import canonical, documents
 from sealpack.format.activation import Ceiling, Lease
 from sealpack.format.documents import Parcel
@@ -34,12 +34,6 @@ def code_of(site: Site, *parcels: Parcel) -> str:
         after = "\n".join(db.iterdump())
     assert after == before, "a refused import left something behind"
     return caught.value.code
-
-
-def call(site: Site, times: int = 1) -> None:
-    with sealpack.runtime.open("acme/tiny", state=site.state_dir, threads=1) as runtime:
-        for _ in range(times):
-            runtime.infer(INPUT)
 
 
 def root_at(site: Site, size: int) -> str:

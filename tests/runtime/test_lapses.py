@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from support import world
+from support.acts import events, refused
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -73,18 +73,6 @@ def call(site: Site) -> tuple[str, ...]:
     """One call by a runtime of its own; the codes of its warnings."""
     with open_runtime(site) as runtime:
         return tuple(w.code for w in runtime.infer(INPUT).warnings)
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
-
-
-def events(site: Site) -> list[str]:
-    with site.state() as opened, opened.read() as db:
-        return [r.body["event"] for r in receipts.recent(db, 1, 1000) if r.kind == "c"]
 
 
 def shown(site: Site) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
 import pytest
 from support import world
+from support.acts import refused
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -15,7 +15,6 @@ from sealpack.format import documents
 from sealpack.format.activation import ActivationRequest
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
-from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey, Signer
 from sealpack.format.license import ClockRules
 from sealpack.format.repair import Repair
@@ -45,13 +44,6 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     made = Clocks()
     monkeypatch.setattr(machine, "reading", made.read)
     return made
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def repair_for(request: ActivationRequest, key: Signer = world.LICENSER, **members: Any) -> Envelope:

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import world
+from support.acts import backup, call, events, refused, restore
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -27,34 +27,6 @@ from sealpack.runtime.clock import Reading
 TERM = (Quota("calls", "term", "device", 10, None, "deny"),)
 
 
-def call(site: Site, times: int = 1) -> None:
-    with sealpack.runtime.open("acme/tiny", state=site.state_dir) as runtime:
-        for _ in range(times):
-            runtime.infer(INPUT)
-
-
-def refused(code: str, act: Callable[[], object]) -> SealpackError:
-    with pytest.raises(SealpackError) as caught:
-        act()
-    assert caught.value.code == code, caught.value
-    return caught.value
-
-
-def backup(site: Site, name: str = "backup") -> Path:
-    """A copy of the database as it stands."""
-    path = site.folder / name
-    shutil.copytree(site.state_dir, path, ignore=shutil.ignore_patterns("*.lock"))
-    return path
-
-
-def restore(site: Site, copy: Path) -> None:
-    """Put the database of a copy back; the marks stay where they are."""
-    for name in ("state.db", "state.db-wal", "state.db-shm"):
-        (site.state_dir / name).unlink(missing_ok=True)
-        if (copy / name).exists():
-            shutil.copy(copy / name, site.state_dir / name)
-
-
 def sidecar(site: Site) -> Path:
     return Path(os.environ["SEALPACK_MARKS"]) / device.name(device.key(site.home))
 
@@ -67,10 +39,6 @@ def logs(site: Site) -> list[log.Log]:
 def found_in(site: Site, number: int) -> list[Record]:
     with site.state() as state, state.read() as db:
         return list(receipts.recent(db, number, 100_000))
-
-
-def events(site: Site, number: int = 1) -> list[str]:
-    return [r.body["event"] for r in found_in(site, number) if r.kind == "c"]
 
 
 def sound(site: Site) -> None:
