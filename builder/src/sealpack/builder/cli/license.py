@@ -342,6 +342,6 @@ def show(path: str, fmt: str, **options: Any) -> None:
 
 license_words.register(license, shared.project_options)
 license_sub.register(license)
-license_help.register(license, shared.project_options, shared.place)
-license_epoch.register(license, shared.project_options, shared.place)
+license.add_command(license_help.repair)
+license.add_command(license_epoch.epoch_token)
 license_seats.register(license)

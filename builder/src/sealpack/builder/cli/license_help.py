@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sealpack.builder.cli import license_project as shared
 from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from sealpack.format.activation import ActivationRequest
     from sealpack.format.license import License
     from sealpack.format.trust import Trust
-
-Decorator = Callable[[Any], Any]
 
 
 def issue_options(command: Any) -> Any:
@@ -73,66 +72,58 @@ def finish(
     return drafted, code, records
 
 
-def register(license: click.Group, project_options: Decorator, place_of: Callable[[Any], Any]) -> None:
-    """Add the verb to `sealpack license`."""
+@click.command(short_help="Help a device after an accident: clock, hardware, log.")
+@click.option(
+    "--request",
+    "requests",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    multiple=True,
+    required=True,
+    help="The device's new activation request: its file, scanned texts or pictures of its codes.",
+)
+@click.option("--license-id", help="Under which license [default: the one the request names].")
+@click.option("--now", "clock", is_flag=True, help="Tell the device that it is now: its clock was ahead.")
+@click.option("--fingerprint", is_flag=True, help="Accept the hardware that the request tells.")
+@click.option("--epoch", type=click.IntRange(min=0), help="Let the device open this log.")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, help="File to write.")
+@shared.issuer_options
+def repair(fmt: str, **options: Any) -> None:
+    """Write a repair for the device that made the request: it counts there, once.
 
-    @license.command(short_help="Help a device after an accident: clock, hardware, log.")
-    @project_options
-    @click.option(
-        "--request",
-        "requests",
-        type=click.Path(dir_okay=False, allow_dash=True),
-        multiple=True,
-        required=True,
-        help="The device's new activation request: its file, scanned texts or pictures of its codes.",
+    The device imports it like a license file: `sealpack activate install FILE`. The request is used up
+    by it.
+    """
+    from sealpack.builder import license_files, repairs
+    from sealpack.format.documents import Parcel
+    from sealpack.format.files import atomic_write
+    from sealpack.verifier.cli import codes
+
+    now, out = support.now(), Path(options["out"])
+    support.refuse_existing(str(out), options["force"])
+    place = shared.place(options)
+    issuer = place.issuer(options)
+    request = license_files.read_request(*codes.read_document(options["requests"]))
+    license = _registered(place.registry, issuer.trust, request, options["license_id"])
+    envelope = repairs.repair(
+        license,
+        issuer,
+        request,
+        now,
+        now=now if options["clock"] else None,
+        epoch=options["epoch"],
+        fingerprint=options["fingerprint"],
     )
-    @click.option("--license-id", help="Under which license [default: the one the request names].")
-    @click.option("--now", "clock", is_flag=True, help="Tell the device that it is now: its clock was ahead.")
-    @click.option("--fingerprint", is_flag=True, help="Accept the hardware that the request tells.")
-    @click.option("--epoch", type=click.IntRange(min=0), help="Let the device open this log.")
-    @click.option("--key", "key_path", type=click.Path(dir_okay=False), help="License key.")
-    @click.option("--mldsa-key", "mldsa_path", type=click.Path(dir_okay=False), help="ML-DSA-65 key.")
-    @support.passphrase_option
-    @click.option("--out", type=click.Path(dir_okay=False), required=True, help="File to write.")
-    @click.option("--force", is_flag=True, help="Replace an existing output.")
-    @support.format_option
-    def repair(fmt: str, **options: Any) -> None:
-        """Write a repair for the device that made the request: it counts there, once.
-
-        The device imports it like a license file: `sealpack activate install FILE`. The request is used up
-        by it.
-        """
-        from sealpack.builder import license_files, repairs
-        from sealpack.format.documents import Parcel
-        from sealpack.format.files import atomic_write
-        from sealpack.verifier.cli import codes
-
-        now, out = support.now(), Path(options["out"])
-        support.refuse_existing(str(out), options["force"])
-        place = place_of(options)
-        issuer = place.issuer(options)
-        request = license_files.read_request(*codes.read_document(options["requests"]))
-        license = _registered(place.registry, issuer.trust, request, options["license_id"])
-        envelope = repairs.repair(
-            license,
-            issuer,
-            request,
-            now,
-            now=now if options["clock"] else None,
-            epoch=options["epoch"],
-            fingerprint=options["fingerprint"],
-        )
-        parcel = Parcel((*issuer.trust.chain, envelope))
-        atomic_write(out, parcel.to_bytes(), replace=options["force"])
-        result = {
-            "schema": "sealpack/repair-result/v1",
-            "path": str(out),
-            "license_id": license.license_id,
-            "device_id": request.device_id,
-        }
-        lines = [f"wrote     {out}", f"device    {request.device_id} under {license.license_id}"]
-        lines.append("next      the customer runs `sealpack activate install` with it")
-        support.emit(result, "\n".join(lines), fmt)
+    parcel = Parcel((*issuer.trust.chain, envelope))
+    atomic_write(out, parcel.to_bytes(), replace=options["force"])
+    result = {
+        "schema": "sealpack/repair-result/v1",
+        "path": str(out),
+        "license_id": license.license_id,
+        "device_id": request.device_id,
+    }
+    lines = [f"wrote     {out}", f"device    {request.device_id} under {license.license_id}"]
+    lines.append("next      the customer runs `sealpack activate install` with it")
+    support.emit(result, "\n".join(lines), fmt)
 
 
 def _registered(registry: Path, trust: Trust, request: ActivationRequest, wanted: str | None) -> License:

@@ -40,6 +40,20 @@ def project_options(command: Any) -> Any:
     return command
 
 
+def issuer_options(command: Any) -> Any:
+    """The project, and the keys that sign."""
+    for option in (
+        support.format_option,
+        click.option("--force", is_flag=True, help="Replace an existing output."),
+        support.passphrase_option,
+        click.option("--mldsa-key", "mldsa_path", type=FILE, help="ML-DSA-65 key that signs too."),
+        click.option("--key", "key_path", type=FILE, help="License key [default: the project's]."),
+        project_options,
+    ):
+        command = option(command)
+    return command
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """The codes of a license file: made before the license is out, written after it."""

@@ -29,20 +29,6 @@ _FILE = click.Path(dir_okay=False)
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
-def _issuer_options(command: Any) -> Any:
-    """The project, and the keys that sign."""
-    for option in (
-        support.format_option,
-        click.option("--force", is_flag=True, help="Replace an existing output."),
-        support.passphrase_option,
-        click.option("--mldsa-key", "mldsa_path", type=_FILE, help="ML-DSA-65 key that signs too."),
-        click.option("--key", "key_path", type=_FILE, help="License key [default: the project's]."),
-        shared.project_options,
-    ):
-        command = option(command)
-    return command
-
-
 _ack_option = click.option(
     "--ack", type=_FILE, help="Settlement's acknowledgement of the closed log, up to its end."
 )
@@ -84,7 +70,7 @@ def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
 @click.option("--seal-passphrase-file", type=_FILE, help="File whose first line opens the build records.")
 @_ack_option
 @click.option("--out", type=_FILE, help="Output [default: licenses/<license id>-<device>.license].")
-@_issuer_options
+@shared.issuer_options
 def transfer(fmt: str, **options: Any) -> None:
     """Register the proof of one device and answer the request of another, both or neither."""
     from sealpack.builder import license_files, licensing
@@ -136,7 +122,7 @@ def transfer(fmt: str, **options: Any) -> None:
 @click.option("--order-ref", help="The customer's order.")
 @click.option("--support", "support_contact", help="Whom the customer calls.")
 @click.option("--out", type=_FILE, help="Output [default: licenses/<license id>-<number>.license].")
-@_issuer_options
+@shared.issuer_options
 def renew(license_id: str, fmt: str, **options: Any) -> None:
     """Issue LICENSE again under the next number: what is not given stays as it was.
 
