@@ -43,12 +43,16 @@ _ACTIVE = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Business:
-    """A party of an invoice as it is printed: legal name, address lines, tax id, contact."""
+    """A party of an invoice as it is printed: legal name, address lines, tax id, contact.
+
+    `country` (ISO 3166-1 alpha-2) is not printed: address lines say it; exports need the code.
+    """
 
     name: str
     address: tuple[str, ...] = ()
     tax_id: str = ""
     email: str = ""
+    country: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +284,7 @@ def _iso(day: date | None) -> str:
 
 
 def _business(party: Business) -> dict[str, Any]:
-    optional = {"tax_id": party.tax_id, "email": party.email}
+    optional = {"tax_id": party.tax_id, "email": party.email, "country": party.country}
     return {
         "name": party.name,
         "address": list(party.address),

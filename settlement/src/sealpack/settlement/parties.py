@@ -23,6 +23,7 @@ CUSTOMERS_SCHEMA = "sealpack/customers/v1"
 SELLER_SCHEMA = "sealpack/seller/v1"
 PAYMENT_DAYS = 30
 _PREFIX = r"[A-Z0-9][A-Z0-9-]{0,15}"
+_COUNTRY = r"([A-Z]{2})?"
 _NAME = r"(?s).*\S.*"  # not blank
 _CODE = "REGISTRY_INVALID"
 
@@ -71,6 +72,7 @@ class Customer:
     purchase_order: str = ""
     tax: TaxRule | None = None
     payment_days: int | None = None
+    country: str = ""  # ISO 3166-1 alpha-2
 
     @classmethod
     def parse(cls, f: Fields) -> Customer:
@@ -85,12 +87,13 @@ class Customer:
             f.text("purchase_order", max_len=100, default=""),
             TaxRule.parse(tax) if tax is not None else None,
             f.integer("payment_days", hi=3650, default=None),
+            f.text("country", pattern=_COUNTRY, default=""),
         )
 
     @property
     def business(self) -> Business:
         """As printed."""
-        return Business(self.legal_name, self.address, self.tax_id, self.email)
+        return Business(self.legal_name, self.address, self.tax_id, self.email, self.country)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Seller:
     payment: str = ""
     payment_days: int = PAYMENT_DAYS
     prefix: str = "INV"
+    country: str = ""  # ISO 3166-1 alpha-2
 
     @classmethod
     def parse(cls, f: Fields) -> Seller:
@@ -118,12 +122,13 @@ class Seller:
             f.text("payment", max_len=500, default=""),
             f.integer("payment_days", hi=3650, default=PAYMENT_DAYS),
             f.text("prefix", pattern=_PREFIX, default="INV"),
+            f.text("country", pattern=_COUNTRY, default=""),
         )
 
     @property
     def business(self) -> Business:
         """As printed."""
-        return Business(self.legal_name, self.address, self.tax_id, self.email)
+        return Business(self.legal_name, self.address, self.tax_id, self.email, self.country)
 
 
 def put_customers(connection: sa.Connection, value: Any, what: str) -> str:

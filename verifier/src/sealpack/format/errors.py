@@ -155,6 +155,8 @@ CODES: dict[str, ErrorSpec] = {
     "PAYMENT_KNOWN": _use("booked before", "see `sealpack settle invoices`; give another --ref if it is new"),
     "CASE_INVALID": _use("case cannot be decided so", "see `sealpack settle cases`"),
     "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
+    "EXPORT_REFUSED": _use("cannot be expressed in that form", "use the document's JSON, CSV or HTML"),
+    "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
     "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
     # --- not authentic or not intact ------------------------------------------------------------
     "JSON_INVALID": _bad("not canonical JSON", _NEW_COPY),

@@ -29,6 +29,7 @@ _VERBS = {
     "case": "cases:case",
     "serve": "serve:serve",
     "token": "token:token",
+    "export": "export:export",
     "evidence": "evidence:evidence",
     "check-evidence": "evidence:check_evidence",
 }
