@@ -37,7 +37,7 @@ def visit(state: State, folder: Path) -> Visit:
     found = Visit()
     for path in _candidates(folder):
         try:
-            _merge(found.taken, imports.take(state, [_parcel(path)]))
+            merge(found.taken, imports.take(state, [_parcel(path)]))
         except SealpackError as error:
             if error.code in ("LIC_SUPERSEDED", "DEVICE_CLOSED"):  # last visit's file, still on the stick
                 found.taken.known += 1
@@ -75,7 +75,8 @@ def _parcel(path: Path) -> Parcel:
     return Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), path.name)
 
 
-def _merge(total: Taken, more: Taken) -> None:
+def merge(total: Taken, more: Taken) -> None:
+    """Add what was taken over to what was before."""
     total.licenses += more.licenses
     total.activations += more.activations
     total.leases += more.leases

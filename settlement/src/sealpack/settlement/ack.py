@@ -79,6 +79,28 @@ def replies(database: db.Database, signers: Signers, origins: Iterable[str], now
         return [_reply(connection, log, trust, signers, labels, now) for log in known]
 
 
+def newest(database: db.Database, origins: Iterable[str]) -> list[Reply]:
+    """The newest acknowledgement of each log as it was made; none is made here."""
+    columns = db.acks.c
+    with database.read() as connection:
+        labels = _labels(connection)
+        found = []
+        for origin in dict.fromkeys(_known(connection, origin) for origin in origins):
+            row = connection.execute(
+                sa.select(db.acks).where(columns.origin == origin).order_by(columns.ack_seq.desc()).limit(1)
+            ).first()
+            log = logs.load(connection, origin) if origin else None
+            license = registry.load_license(connection, log.license_id) if log else None
+            if row is not None and log is not None and license is not None:
+                found.append(_carry(log, license, labels, row.ack_seq, row.envelope))
+    return found
+
+
+def _carry(log: Log, license: License, labels: Labels, ack_seq: int, data: bytes) -> Reply:
+    parcel = Parcel((Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
+    return Reply(f"{_name(log, license, labels)}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
+
+
 def _known(connection: sa.Connection, origin: str) -> str | None:
     """The log of that name; while nothing of it is held, the newest one of its device."""
     family = origin.rpartition("/")[0] + "/"
@@ -181,8 +203,7 @@ def _reply(
         row = {"origin": log.origin, "ack_seq": ack_seq, "digest": envelope.digest, "basis": basis,
                "envelope": data}  # fmt: skip
         connection.execute(sa.insert(db.acks).values(row))
-    parcel = Parcel((Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE),))
-    return Reply(f"{_name(log, license, labels)}-{ack_seq}.ack", log.origin, ack_seq, parcel.to_bytes())
+    return _carry(log, license, labels, ack_seq, data)
 
 
 def _carried(trust: Trust) -> tuple[Envelope, ...]:

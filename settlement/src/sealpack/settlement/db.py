@@ -268,6 +268,18 @@ audit = _table(
     _text("previous"),
     _text("digest", unique=True),
 )
+# Who may use the service: of a token only its digest is kept.
+tokens = _table(
+    "tokens",
+    _text("id", primary_key=True),
+    _text("name", unique=True),
+    _text("role"),
+    _text("scope"),  # customer:ID | license:ID | party:NAME | nothing
+    _text("digest"),
+    _int("created_at"),
+    _int("expires_at", nullable=True),
+    _int("revoked_at", nullable=True),
+)
 
 
 def put(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -66,9 +66,14 @@ def kind_of(path: Path) -> str:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise io_error(error, path, "read") from None
-    if path.name.endswith(_SUFFIX) or _USAGE in _unpacked(head):
+    if is_usage(head, path.name):
         return "usage"
     return "documents" if any(mark in head for mark in _REGISTRY) else ""
+
+
+def is_usage(data: bytes, name: str) -> bool:
+    """Whether a file with this beginning, or this name, is taken for usage."""
+    return name.endswith(_SUFFIX) or _USAGE in _unpacked(data[:_HEAD_BYTES])
 
 
 def _unpacked(head: bytes) -> bytes:

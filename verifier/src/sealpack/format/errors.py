@@ -111,6 +111,7 @@ _ACTIVATE = "run `sealpack activate request --out FILE` and send the file to the
 _INSTALL = "install your license file: `sealpack activate install FILE`; without one, " + _ACTIVATE
 _NEW_BUNDLE = "ask the vendor for the newer bundle, then `sealpack install BUNDLE`"
 _SETTLE = "run `sealpack sync DIR`, send the files to the vendor, and sync again with the reply"
+_CARRY = "nothing was lost: try again later, or carry the files with `sealpack sync DIR`"
 
 CODES: dict[str, ErrorSpec] = {
     # --- could not do the job -----------------------------------------------------------------
@@ -129,6 +130,8 @@ CODES: dict[str, ErrorSpec] = {
     "ENGINE_FAILED": _io(500, "the model engine failed", "run `sealpack selftest`"),
     "KEY_TOKEN_FAILED": _io(503, "key token failed", "plug the token in, then try again"),
     "KEY_TOKEN_FAULTY": _io(500, "key token is faulty", "do not use this token; nothing was written"),
+    "PUSH_UNREACHABLE": _io(503, "settlement service not reached", _CARRY),
+    "PUSH_ANSWER": _io(502, "not a settlement service's answer", "check the address; " + _CARRY),
     # --- usage --------------------------------------------------------------------------------
     "EXTRA_MISSING": _use("part not installed", "install the extra that the message names"),
     "USAGE": _use("not a valid call", "see --help"),
@@ -151,12 +154,11 @@ CODES: dict[str, ErrorSpec] = {
     "USAGE_TABLE_INVALID": _use("usage table not valid", "correct the row named"),
     "REGISTRY_INVALID": _use("registry file not valid", "correct the record named"),
     "INVOICE_UNKNOWN": _use("no such invoice", "list them with `sealpack settle invoices`"),
+    "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
+    "EXPORT_REFUSED": _use("cannot be expressed in that form", "use the document's JSON, CSV or HTML"),
     "AMOUNT_INVALID": _use("amount not possible", "give an amount within the limit named"),
     "PAYMENT_KNOWN": _use("booked before", "see `sealpack settle invoices`; give another --ref if it is new"),
     "CASE_INVALID": _use("case cannot be decided so", "see `sealpack settle cases`"),
-    "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
-    "EXPORT_REFUSED": _use("cannot be expressed in that form", "use the document's JSON, CSV or HTML"),
-    "LOG_UNKNOWN": _use("no such device log", "see `sealpack settle reconcile`"),
     "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
     # --- not authentic or not intact ------------------------------------------------------------
     "JSON_INVALID": _bad("not canonical JSON", _NEW_COPY),
@@ -208,10 +210,10 @@ CODES: dict[str, ErrorSpec] = {
     "TRUST_THRESHOLD": _bad("not enough root signatures", "get the trust file again"),
     "TRUST_ROLLBACK": _bad("older than what is already trusted", "use the newer file"),
     "AUDIT_BROKEN": _bad("books were changed outside settlement", "restore them from a backup and compare"),
+    "PACK_INVALID": _bad("dispute pack not valid", "ask for it again; `sealpack verify` says what failed"),
     "TRUST_CONFLICT": _bad("same version, other content", "ask the vendor which one is right"),
     "TRUST_UNPINNED": _no("no trust root pinned", "run `sealpack trust pin trust.json`"),
     "VAULT_INVALID": _bad("vault cannot be opened", "check the vault file and its passphrase"),
-    "PACK_INVALID": _bad("dispute pack not valid", "ask for it again; `sealpack verify` says what failed"),
     "RECORD_INVALID": _bad("build record cannot be opened", "check the record and its passphrase"),
     "WATERMARK_UNSUITABLE": _use("model cannot carry a mark", "see specs/watermark.md"),
     "LIC_UNREADABLE": _bad("license file cannot be read", _ASK_VENDOR),
@@ -312,5 +314,11 @@ CODES: dict[str, ErrorSpec] = {
     "CONCURRENCY_LIMIT": _no("too many calls at once", "try again in a moment", 429),
     "PROCESS_LIMIT": _no("too many processes", "stop one of them", 429),
     "REQUEST_TOO_LARGE": _no("request too large", "send a smaller request", 413),
+    "TOKEN_INVALID": _no("token not accepted", "get a token: `sealpack settle token new`", 401),
+    "ROLE_DENIED": _no("not allowed with this token", "use a token of a role that may do this"),
+    "NOT_FOUND": _no("nothing is there", "see /openapi.json for what there is", 404),
+    "UPLOAD_INVALID": _no("not a usage file", "send a usage file (.usage.gz), or a zip of them", 415),
+    "UPLOAD_SLOW": _no("upload too slow", "send it again over a better line, in smaller files", 408),
+    "PUSH_REFUSED": _no("settlement service refused", "ask the vendor; " + _CARRY),
     "FEATURE_NOT_LICENSED": _no("feature not licensed", _ASK_VENDOR),
 }

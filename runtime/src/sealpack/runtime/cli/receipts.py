@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sealpack.runtime.cli.common import license_option, open_state, state_option
+from sealpack.runtime.cli.common import license_option, open_state, state_option, trust_lines, trust_rows
 from sealpack.runtime.words import day, plural
 from sealpack.verifier.cli import support
 
@@ -127,6 +127,64 @@ def export(folder: str, license_id: str | None, state_dir: str | None, fmt: str)
     result = {"schema": "sealpack/exported/v1", "files": [exported_row(f) for f in files]}
     lines = [f"{f.path}: receipts {f.start} to {f.end}" for f in files]
     support.emit(result, "\n".join(lines) or "nothing to export: everything is acknowledged", fmt)
+
+
+@receipts.command(short_help="Bring usage to the settlement service, and its replies home.")
+@click.argument("url")
+@click.option(
+    "--token-file", type=click.Path(dir_okay=False), help="First line: the token that the vendor gave."
+)
+@click.option("--ca", type=click.Path(dir_okay=False), help="Certificates of your own authority (PEM).")
+@click.option("--proxy", metavar="URL", help="HTTP proxy; none of the environment is used.")
+@click.option("--insecure-http", is_flag=True, help="Let usage and token travel where others can read them.")
+@state_option
+@support.format_option
+def push(
+    url: str, token_file: str | None, ca: str | None, proxy: str | None, insecure_http: bool,
+    state_dir: str | None, fmt: str,
+) -> int:  # fmt: skip
+    """Upload what is pending to the settlement service at URL, and import its replies.
+
+    Nothing but usage files is sent. After a break call it again: nothing is lost or counted twice.
+    Exit status 5 when a file was held or refused.
+    """
+    from sealpack.runtime.push import Line
+    from sealpack.runtime.push import push as run
+
+    token = support.passphrase(token_file, prompt="Token", option="--token-file") if token_file else None
+    line = Line(
+        url, token.decode("utf-8", "replace") if token else None, support.existing(ca) if ca else None, proxy,
+        insecure_http,
+    )  # fmt: skip
+    with open_state(state_dir) as state:
+        done = run(state, line)
+    result = {
+        "schema": "sealpack/pushed/v1",
+        "files": [
+            {
+                **exported_row(p.file),
+                "path": p.file.path.name,
+                "code": p.code,
+                "meaning": p.meaning,
+                "sent": p.sent,
+            }
+            for p in done.pushed
+        ],
+        "acknowledgements": done.taken.acknowledgements,
+        "leases": done.taken.leases,
+        "trust": trust_rows(done.taken),
+        "refused": {name: error.to_dict() for name, error in done.refused.items()},
+    }
+    lines = [
+        f"{p.code:<4}  receipts {p.file.start} to {p.file.end} of {p.file.origin}: {p.meaning}"
+        for p in done.pushed
+    ] or ["nothing to send: everything is acknowledged"]
+    lines.append(f"imported {plural(done.taken.count, 'document')} ({done.taken.known} known)")
+    lines += trust_lines(done.taken)
+    for name, error in done.refused.items():
+        support.note(f"sealpack: {name}: {error}; next: {error.remedy}")
+    support.emit(result, "\n".join(lines), fmt)
+    return 5 if done.refused or not all(p.is_accepted for p in done.pushed) else 0
 
 
 def exported_row(file: Any) -> dict[str, Any]:

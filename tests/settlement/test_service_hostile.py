@@ -1,0 +1,399 @@
+"""The HTTP service against those who mean it harm: sizes, bombs, names, speed, many at once; how it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.books import NOW, SIGNERS, Books, settlement_pem
+from support.device import Device
+from support.service import make_token, running
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+import requests
+from openapi_spec_validator import validate
+from starlette.testclient import TestClient
+
+from sealpack.format.errors import SealpackError
+from sealpack.settlement import db, ingest
+from sealpack.settlement.service import openapi, server
+from sealpack.settlement.service.app import Service, make_app
+from sealpack.settlement.service.limits import Limits, Meter
+from sealpack.settlement.service.server import Address
+from sealpack.verifier.cli.main import make_cli, run
+
+SMALL = Limits(
+    file_bytes=20_000, zip_bytes=100_000, zip_entries=5, zip_unpacked_bytes=60_000, idle_s=0.5,
+    head_start_s=1.0, bytes_per_s=100_000,
+)  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Books]:
+    """Books in a file: what is asked here does not depend on the kind of database."""
+    made = Books.open(tmp_path)
+    yield made
+    made.database.close()
+
+
+def call(service: Service, data: Any, status: int, role: str = "device") -> dict[str, Any]:
+    """Upload in this process; the problem or the answer."""
+    token = make_token(service.database, role)
+    client = TestClient(make_app(service), raise_server_exceptions=False)
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = client.post("/v1/files", content=data, params={"name": "a.usage.gz"}, headers=headers)
+    assert answer.status_code == status, answer.text
+    with service.database.write() as connection:
+        connection.execute(db.tokens.delete())
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def zip_of(files: list[tuple[str, bytes]], **options: Any) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return body.getvalue()
+
+
+# --- zips -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (zip_of([("a.usage.gz", bytes(50_000)), ("b.usage.gz", bytes(50_000))]), 413, "REQUEST_TOO_LARGE"),
+        (zip_of([(f"{n}.usage.gz", b"") for n in range(6)]), 413, "REQUEST_TOO_LARGE"),
+        (zip_of([(f"{n:0200}", b"") for n in range(40)]), 413, "REQUEST_TOO_LARGE"),  # its directory
+        (b"PK\x03\x04" + bytes(30), 415, "UPLOAD_INVALID"),
+        (b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 1, 1, 4000, 9999, 0), 415, "UPLOAD_INVALID"),
+        (b"PK\x03\x04" + b"PK\x06\x07" + bytes(16) + b"PK\x05\x06" + bytes(18), 415, "UPLOAD_INVALID"),
+    ],
+)  # fmt: skip
+def test_zips_that_are_refused_as_a_whole(own: Books, body: bytes, status: int, code: str) -> None:
+    own.learn(Device())
+    service = Service(own.database, limits=SMALL, clock=lambda: NOW)
+    assert call(service, body, status)["code"] == code
+    assert own.rows(db.files) == []
+
+
+def test_a_zip_whose_entries_are_no_good(own: Books) -> None:
+    """Each is told of, the good one is taken, and nothing is written where a name points to."""
+    device = Device().use(2)
+    own.learn(device)
+    body = bytearray(zip_of([("/etc/a.usage.gz", bytes(30_000)), ("b.usage.gz", b"x" * 500)]))
+    at = body.rindex(b"PK\x01\x02")
+    body[at + 8] |= 1  # the second says that it is encrypted
+    limits = Limits(file_bytes=20_000)
+    told = call(Service(own.database, limits=limits, clock=lambda: NOW), bytes(body), 200)
+    assert [(f["file"], f["code"]) for f in told["files"]] == [("a.usage.gz", "R305"), ("b.usage.gz", "R301")]
+    broken = bytearray(zip_of([("a.usage.gz", device.export())]))
+    broken[60] ^= 255
+    told = call(Service(own.database, clock=lambda: NOW), bytes(broken), 200)
+    assert told["files"][0]["code"] == "R301" and own.rows(db.files) == []
+    strange = zip_of([("..", b"x"), ("\x1b[2J.usage.gz", device.export())])
+    told = call(Service(own.database, clock=lambda: NOW), strange, 200)
+    assert told["files"][0]["file"] == "\\x1b[2J.usage.gz" and told["left"] == [".."]
+
+
+# --- sizes and speed ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"<!doctype html><p>hello", b"", b"\x1f\x8bno gzip", b"{}\n"])
+def test_what_is_no_usage_is_refused_and_not_kept(own: Books, data: bytes) -> None:
+    client = TestClient(make_app(Service(own.database, clock=lambda: NOW)))
+    headers = {"Authorization": f"Bearer {make_token(own.database, 'admin')}"}
+    answer = client.post("/v1/files", content=data, params={"name": "a"}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "UPLOAD_INVALID")
+    assert own.rows(db.files) == []
+
+
+def test_more_than_the_limit_is_cut_off(own: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of 1 GiB without a stated length: refused at the limit, then closed, nothing left on disk."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spool))
+    token = make_token(own.database, "device")
+    sent = 0
+
+    def stream() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(1024):
+            sent += 1 << 20
+            yield bytes(1 << 20)
+
+    with running(Service(own.database, clock=lambda: NOW)) as url:
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            answer = requests.post(f"{url}/v1/files", data=stream(), headers=headers, timeout=60)
+            assert (answer.status_code, answer.json()["code"]) == (413, "REQUEST_TOO_LARGE")
+        except requests.ConnectionError:  # closed while it was still sending
+            pass
+        assert 64 << 20 < sent < 128 << 20
+        said = {**headers, "Content-Length": str(1 << 40)}
+        with socket.create_connection(url_address(url)) as connection:
+            head = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+            connection.sendall(f"POST /v1/files HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+            assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+    assert list(spool.iterdir()) == [] and own.rows(db.files) == []
+
+
+def url_address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the other side closes; not for ever."""
+    connection.settimeout(20)
+    found = b""
+    while data := connection.recv(65536):
+        found += data
+    return found
+
+
+def test_slow_callers_are_let_go(own: Books) -> None:
+    """A head that trickles, a body that stops, a body that trickles."""
+    token = make_token(own.database, "device")
+    with running(Service(own.database, limits=SMALL, clock=lambda: NOW)) as url:
+        began = time.monotonic()
+        with socket.create_connection(url_address(url)) as idle:
+            assert read_all(idle) == b""
+        with socket.create_connection(url_address(url)) as connection:
+            connection.sendall(b"GET /v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            found = b""
+            while b'"live"' not in found:
+                found += connection.recv(4096)
+            connection.sendall(b"GET /v1")
+            assert read_all(connection) == b""  # the rest of the second head never came
+        head = f"Host: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 9000"
+        post = f"POST /v1/files HTTP/1.1\r\n{head}\r\n\r\n"
+        with socket.create_connection(url_address(url)) as connection:
+            connection.sendall(post.encode() + b"x")
+            answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"UPLOAD_SLOW" in answer
+        with socket.create_connection(url_address(url)) as connection:
+            connection.sendall(post.encode())
+            stop = threading.Event()
+
+            def trickle() -> None:
+                while not stop.wait(0.1):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        return
+
+            thread = threading.Thread(target=trickle)
+            thread.start()
+            try:
+                answer = read_all(connection)
+            except ConnectionResetError:  # closed while bytes of ours were on their way
+                answer = b"HTTP/1.1 408 "
+            stop.set()
+            thread.join()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 15
+        assert requests.get(f"{url}/v1/health/ready", timeout=5).json() == {"status": "ready"}
+
+
+def test_a_caller_that_hangs_up_leaves_nothing(own: Books) -> None:
+    token = make_token(own.database, "device")
+    service = Service(own.database, clock=lambda: NOW)
+    with running(service) as url:
+        with socket.create_connection(url_address(url)) as connection:
+            connection.sendall(
+                f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                "Content-Length: 9000\r\n\r\nabc".encode()
+            )
+        deadline = time.monotonic() + 10
+        while service.uploading and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert service.uploading == 0
+    assert own.rows(db.files) == []
+
+
+def test_calls_are_counted_per_token() -> None:
+    now = [0.0]
+    meter = Meter(Limits(calls_per_s=2.0, burst=3), clock=lambda: now[0])
+    for _ in range(3):
+        meter.count("a")
+    with pytest.raises(SealpackError) as refused:
+        meter.count("a")
+    assert refused.value.to_problem()["status"] == 429 and refused.value.to_problem()["retry_after"] >= 1
+    meter.count("b")
+    now[0] = 0.5
+    meter.count("a")
+    with pytest.raises(SealpackError, match="RATE_LIMITED"):
+        meter.count("a")
+    for number in range(10_001):
+        meter.count(f"other {number}")
+    assert len(meter._left) == 10_000
+
+
+def test_too_many_calls_and_too_many_uploads(own: Books) -> None:
+    service = Service(own.database, limits=Limits(burst=1, calls_per_s=0.001), clock=lambda: NOW)
+    client = TestClient(make_app(service))
+    headers = {"Authorization": f"Bearer {make_token(own.database, 'finance')}"}
+    assert client.get("/v1/cases", headers=headers).status_code == 200
+    refused = client.get("/v1/cases", headers=headers)
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) > 1
+    busy = Service(own.database, clock=lambda: NOW)
+    busy.uploading = 16
+    assert call(busy, b"x", 429)["code"] == "CONCURRENCY_LIMIT"
+
+
+# --- faults -------------------------------------------------------------------------------------------
+
+
+def test_faults_of_ours_tell_nothing(own: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    own.learn(Device())
+    monkeypatch.setattr(ingest, "ingest", broken)
+    problem = call(Service(own.database, clock=lambda: NOW), Device().export(), 500)
+    assert problem["code"] == "INTERNAL" and "secret" not in json.dumps(problem)
+
+
+def test_a_database_that_is_full_is_told_and_may_be_tried_again(
+    own: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SealpackError("STORE_FULL", "settlement database: database or disk is full")
+
+    monkeypatch.setattr(ingest, "ingest", full)
+    problem = call(Service(own.database, clock=lambda: NOW), Device().export(), 507)
+    assert (problem["code"], problem["retry_after"]) == ("STORE_FULL", 60)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/v2/files"), ("DELETE", "/v1/files"), ("GET", "/v1/files/../cases/x"),
+     ("GET", "/docs"), ("PATCH", "/v1/health/live"), ("GET", "/v1/%1b[2J")],
+)  # fmt: skip
+def test_what_there_is_not(own: Books, method: str, path: str) -> None:
+    answer = TestClient(make_app(Service(own.database))).request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_description_is_valid_and_open(own: Books) -> None:
+    answer = TestClient(make_app(Service(own.database))).get("/openapi.json")
+    assert answer.json() == openapi.document()
+    validate(answer.json())
+
+
+# --- running ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "settlement.example"])
+def test_an_open_address_needs_tls_or_a_proxy(host: str) -> None:
+    with pytest.raises(SealpackError, match="USAGE"):
+        Address(host, 0).check()
+    Address(host, 0, behind_proxy=True).check()
+    Address(host, 0, "cert.pem", "key.pem").check()
+
+
+def test_addresses_of_this_machine() -> None:
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
+        Address(host, 0).check()
+    with pytest.raises(SealpackError, match="--tls-cert and --tls-key"):
+        Address("::1", 0, "cert.pem").check()
+
+
+def test_a_taken_port_and_a_certificate_that_is_none(own: Books, tmp_path: Path) -> None:
+    service = Service(own.database)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SealpackError, match="IO_ERROR"):
+        server.serve(service, Address("127.0.0.1", taken.getsockname()[1]))
+    (tmp_path / "x.pem").write_text("nothing")
+    with pytest.raises(SealpackError, match="IO_ERROR"):
+        server.serve(service, Address("::1", 0, str(tmp_path / "x.pem"), str(tmp_path / "x.pem")))
+
+
+def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """token new, list, revoke; serve until it is told to stop."""
+    database = str(tmp_path / "settlement.db")
+
+    def settle(*words: str, status: int = 0) -> str:
+        got = run(make_cli(), ["settle", "--db", database, *words])
+        out, err = capsys.readouterr()
+        assert got == status, out + err
+        return str(out)
+
+    text = settle(
+        "token", "new", "ward 3", "--role", "device", "--customer", "hospital", "--days", "9"
+    ).strip()
+    assert text.startswith("sealpack_")
+    settle("token", "new", "x", "--role", "device", "--customer", "a", "--license", "b", status=2)
+    settle("token", "new", "office", "--role", "finance")
+    assert text not in (listed := settle("token", "list")) and "customer:hospital" in listed
+    settle("token", "revoke", "office")
+    rows = json.loads(settle("token", "list", "--format", "json"))["tokens"]
+    assert [(row["name"], row["state"]) for row in rows] == [("office", "revoked"), ("ward 3", "valid")]
+    settle("serve", "--host", "0.0.0.0", status=2)
+
+    own = Books.open(tmp_path).learn(Device())
+    own.database.close()
+    words = ["settle", "--db", database, "serve", "--port", "0", "--key", str(settlement_pem(tmp_path))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sealpack.verifier", *words], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        said = ""
+        while "listening on" not in said:
+            said = process.stderr.readline()
+            assert said, process.wait()
+        url = said.split()[-1]
+        headers = {"Authorization": f"Bearer {text}"}
+        answer = requests.post(f"{url}/v1/files", data=Device().use(1).export(), headers=headers, timeout=30)
+        assert answer.json()["files"][0]["code"] == "OK"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130)
+        assert text not in process.stderr.read()
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def test_many_upload_the_same_and_other_files_at_once(own: Books) -> None:
+    """Each file is settled exactly once, whoever else is uploading it."""
+    devices = [Device(number=number).use(number) for number in range(1, 5)]
+    own.learn(*devices)
+    token = make_token(own.database, "device")
+    answers: list[tuple[str, Any]] = []
+
+    def push(url: str, data: bytes) -> None:
+        for _ in range(2):
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = requests.post(f"{url}/v1/files", data=data, headers=headers, timeout=60)
+            answers.append((answer.json()["files"][0]["sha256"], answer.json()))
+
+    with running(Service(own.database, SIGNERS, Limits(burst=1000), clock=lambda: NOW)) as url:
+        threads = [threading.Thread(target=push, args=(url, d.export())) for d in devices for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(answers) == 24 and len({json.dumps(found) for _, found in answers}) == 4
+    assert [own.log(device).size for device in devices] == [device.size for device in devices]
+    uploads = [row for row in own.rows(db.audit) if '"upload"' in row["what"]]
+    assert len(uploads) == 4
