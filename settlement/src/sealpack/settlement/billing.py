@@ -222,7 +222,7 @@ def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, 
 
     What a log carries over beyond the receipts of those before it counts as lost when it began.
     """
-    live = ~sa.tuple_(db.rollups.c.origin, db.rollups.c.route).in_(_test_routes(connection, license_id))
+    live = ~sa.tuple_(db.rollups.c.origin, db.rollups.c.route).in_(test_routes(connection, license_id))
     rows = connection.execute(
         sa.select(
             db.rollups.c.quarter_ms, db.rollups.c.status, db.rollups.c.meter, sa.func.sum(db.rollups.c.amount)
@@ -253,7 +253,7 @@ def used_below(database: db.Database, license_id: str, month: date) -> dict[str,
     return found
 
 
-def _test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
+def test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
     """(origin, route) of usage under a test document: a later live one does not make it billable."""
     versions = registry.load_license_versions(connection, license_id)
     tests = {version.seq for version in versions if version.environment == "test"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,3 +94,40 @@ def ubl(numbers: tuple[str, ...], period: str | None, customer: str | None, out:
         except SealpackError as error:
             refused[document.name] = f"{error.message}; {error.remedy}"
     return _write(out, files, refused, fmt)
+
+
+@export.command(short_help="FOCUS 1.0 cost and usage (CSV).")
+@_which
+def focus(numbers: tuple[str, ...], period: str | None, customer: str | None, out: str, fmt: str) -> int:
+    """Write the lines of NUMBERS, or of all documents of a month, as one FOCUS 1.0 dataset, focus.csv."""
+    found = _load(numbers, period, customer)
+    with common.open_database() as database:
+        from sealpack.settlement.exports import focus as writer
+
+        with database.read() as connection:
+            data = writer.to_csv(connection, found)
+    return _write(out, {"focus.csv": data} if found else {}, {}, fmt)
+
+
+@export.command(short_help="Settled usage by day, license, device, model.")
+@click.option("--period", required=True, metavar="YYYY-MM", help="The month.")
+@click.option("--customer", help="Only this customer (id).")
+@click.option(
+    "--by", default="day,customer,license,device,model,status,billed", show_default=True,
+    help="What to tell apart; the rest is summed.",
+)  # fmt: skip
+@support.formats("text", "json", "csv")
+def usage(period: str, customer: str | None, by: str, fmt: str) -> None:
+    """Print what was used in a month, in base units, from the roll-ups that invoices are made from."""
+    _check_month(period)
+    first = date.fromisoformat(f"{period}-01")
+    with common.open_database() as database:
+        from sealpack.settlement.exports import usage as writer
+
+        names = by.split(",")
+        if unknown := [name for name in names if name not in writer.KEYS]:
+            raise SealpackError("USAGE", f"--by {unknown[0]!r} is none of {', '.join(writer.KEYS)}")
+        last = date(first.year + first.month // 12, first.month % 12 + 1, 1) - timedelta(days=1)
+        with database.read() as connection:
+            found = writer.report(connection, first, last, by=names, customer=customer)
+    common.emit_table("sealpack/settle-usage/v1", "usage", found.columns, found.rows, fmt)

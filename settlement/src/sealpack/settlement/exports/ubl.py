@@ -100,7 +100,8 @@ class _Document:
 
     def _party(self, parent: ET.Element, party: dict[str, Any], role: str) -> None:
         place, vat = _group(parent, "Party"), _vat_id(party)
-        first, second, *rest = [*party["address"], "", ""]
+        lines: list[str] = [*party["address"], "", ""]
+        first, second, *rest = lines
         address = _group(place, "PostalAddress")
         _text(address, "StreetName", first)
         _text(address, "AdditionalStreetName", second)
