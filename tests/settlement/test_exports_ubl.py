@@ -14,36 +14,23 @@ from typing import Any
 import pytest
 from support.books import NOW, Books
 from support.device import Device
-from support.rating_plans import make_plan, per_unit, recurring, tokens
+from support.einvoices import APRIL, BUYER, IBAN, SELLER, STANDARD, document
+from support.rating_plans import make_plan, per_unit, tokens
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import billing, receivables
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.exports import en16931, ubl
-from sealpack.settlement.invoice import Business, Header, credit_note, invoice, to_dict
+from sealpack.settlement.invoice import Business, Header, credit_note, to_dict
 from sealpack.settlement.plan import Tax
 from sealpack.settlement.printing import correction
-from sealpack.settlement.rating import Span, rate
+from sealpack.settlement.rating import rate
 from sealpack.verifier.cli.main import make_cli, run
 
 CAC, CBC = (
     f"{{urn:oasis:names:specification:ubl:schema:xsd:{name}-2}}"
     for name in ("CommonAggregateComponents", "CommonBasicComponents")
 )
-APRIL = Span(date(2026, 4, 1), date(2026, 4, 30))
-SELLER = Business("Acme GmbH", ("Ring 1", "10115 Berlin"), "DE123456789", "ar@acme.example", "DE")
-BUYER = Business("Nordwind <& Söhne>", ("Kai 2", "Hinterhaus", "75001 Paris"), "FR12345678901", "", "FR")
-IBAN = "DE89 3704 0044 0532 0130 00"
-
-
-def document(
-    *, tax: Tax | None = None, currency: str = "EUR", seller: Business = SELLER, buyer: Business = BUYER,
-    amount: str = "99.01", usage: int = 12_345, **header: Any,
-) -> dict[str, Any]:  # fmt: skip
-    plan = make_plan(recurring(amount, when="arrears"), per_unit("0.07"), head={"currency": currency})
-    (result,) = rate(plan, tokens(usage), APRIL, tax=tax)
-    facts = {"number": "INV-7", "issued": date(2026, 5, 3), "due": date(2026, 6, 2)} | header
-    return to_dict(invoice(result, Header(seller=seller, customer=buyer, license_id="L-1", **facts)))
 
 
 def texts(data: bytes, path: str) -> list[str]:
@@ -55,9 +42,6 @@ def texts(data: bytes, path: str) -> list[str]:
 
 def rules(data: bytes) -> set[str]:
     return {finding.rule for finding in en16931.check(data)}
-
-
-STANDARD = Tax("S", Fraction(19, 100), "")
 
 
 def test_an_invoice() -> None:
