@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import http.server
-import ipaddress
 import json
 import ssl
 import threading
@@ -17,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from support import world
 from support.site import INPUT, Site, make_license, seal_license
+from support.tls import make_certificate
 
 pytest.importorskip("requests")
 
@@ -49,6 +45,11 @@ def use(site: Site, calls: int = 2) -> None:
     with sealpack.runtime.open("acme/tiny", state=site.state_dir) as runtime:
         for _ in range(calls):
             runtime.infer(INPUT)
+
+
+def use_as(site: Site, license_id: str) -> None:
+    with sealpack.runtime.open("acme/tiny", state=site.state_dir, license=license_id) as runtime:
+        runtime.infer(INPUT)
 
 
 def problem(code: str, **facts: Any) -> Answer:
@@ -220,6 +221,23 @@ def test_a_proxy_is_used_when_it_is_named(site: Site) -> None:
     assert server.seen[0][1].startswith("http://settlement.invalid/v1/files/")
 
 
+def test_a_license_that_is_stopped_stops_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.activate(make_license(license_id="L-2"))
+    use_as(site, "L-2")
+    export = receipts.export
+
+    def stopped(state: Any, folder: Path, *, license_id: str, **more: Any) -> list[receipts.Exported]:
+        if license_id == "L-1":
+            raise SealpackError("STATE_ROLLED_BACK", "set back too often")
+        return export(state, folder, license_id=license_id, **more)
+
+    monkeypatch.setattr(receipts, "export", stopped)
+    with serving(Server()) as server:
+        done = pushed(site, server)
+    assert [p.file.license_id for p in done.pushed] == ["L-2"]
+    assert {name: error.code for name, error in done.refused.items()} == {"L-1": "STATE_ROLLED_BACK"}
+
+
 # --- bad lines --------------------------------------------------------------------------------------
 
 
@@ -372,36 +390,11 @@ def test_a_certificate_nobody_vouches_for(site: Site, tls: tuple[Path, str]) -> 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A server with a certificate of its own making."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sealpack test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "own.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    both = tmp_path / "both.pem"
-    both.write_bytes(
-        path.read_bytes()
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
+    context.load_cert_chain(certificate, key)
     with serving(Server(), context) as server:
-        yield path, server.url
+        yield certificate, server.url
 
 
 def test_the_verb(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

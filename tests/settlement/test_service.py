@@ -7,11 +7,13 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pytest
 from support.books import NOW, SIGNERS, Books
 from support.device import Device
+from support.rating_plans import make_plan, recurring
 from support.service import make_token
 
 pytest.importorskip("starlette")
@@ -23,7 +25,7 @@ from starlette.testclient import TestClient
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import audit, db
+from sealpack.settlement import audit, billing, db
 from sealpack.settlement.service import openapi, tokens
 from sealpack.settlement.service.app import CALLS, Service, make_app
 
@@ -325,3 +327,40 @@ def test_pages_that_cannot_be(books: Books, client: Client, name: str) -> None:
     for limit in ("0", "501", "-1", "1.5", "\u0663", "9" * 5000, "x"):
         client.get(f"/v1/{name}", "admin", 400, params={"limit": limit})
     client.get(f"/v1/{name}", "admin", params={"limit": "500"})
+
+
+def test_a_creator_sees_its_own_statement_and_finance_all(books: Books, client: Client) -> None:
+    shares = {
+        "scope": ["base"],
+        "pool": [{"party": "platform", "bps": 3000}, {"party": "creator:acme", "bps": 4500},
+                 {"party": "creator:b", "rest": True}],
+    }  # fmt: skip
+    books.learn(worked(), plan=make_plan(recurring("100.01", when="arrears"), shares=shares))
+    for month in (9, 10):
+        billing.bill(books.database, "L-1", date(2026, month, 1), date(2026, month + 1, 1))
+    seen = client.get("/v1/statements")["items"]
+    assert [one["party"] for one in seen] == ["creator:acme", "creator:b"]
+    assert client.get("/v1/statements", "creator")["items"] == seen[:1]
+    jsonschema.validate(client.get("/v1/statements"), _resolved("Statements"))
+    client._tokens["creator"] = make_token(books.database, "creator", "party:creator:c")
+    assert client.get("/v1/statements", "creator")["items"] == []
+    first = client.get("/v1/invoices", params={"limit": 1})
+    second = client.get("/v1/invoices", params={"after": first["next"]})
+    for page in (first, second):
+        jsonschema.validate(page, _resolved("InvoicePage"))
+    assert [(one["total"], one["currency"]) for one in first["items"] + second["items"]] == [
+        ("100.01", "USD")
+    ] * 2
+    assert "next" not in second
+
+
+def test_pages_of_cases(books: Books, client: Client) -> None:
+    devices = [worked(number) for number in range(1, 4)]
+    books.learn(*devices)
+    for device in devices:
+        size = device.size
+        client.post(device.use(1).export(size))
+    first = client.get("/v1/cases", params={"limit": 2})
+    second = client.get("/v1/cases", params={"limit": 2, "after": first["next"]})
+    assert [case["number"] for case in first["items"] + second["items"]] == [1, 2, 3]
+    assert "next" not in second

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 from support.books import NOW, SIGNERS, Books, settlement_pem
 from support.device import Device
 from support.service import make_token, running
+from support.tls import make_certificate
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -31,7 +34,8 @@ from starlette.testclient import TestClient
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import db, ingest
-from sealpack.settlement.service import openapi, server
+from sealpack.settlement.outcomes import Outcome
+from sealpack.settlement.service import openapi, server, uploads
 from sealpack.settlement.service.app import Service, make_app
 from sealpack.settlement.service.limits import Limits, Meter
 from sealpack.settlement.service.server import Address
@@ -64,9 +68,9 @@ def call(service: Service, data: Any, status: int, role: str = "device") -> dict
     return found
 
 
-def zip_of(files: list[tuple[str, bytes]], **options: Any) -> bytes:
+def zip_of(files: list[tuple[str, bytes]], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
     body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+    with zipfile.ZipFile(body, "w", packing) as archive:
         for name, data in files:
             archive.writestr(name, data)
     return body.getvalue()
@@ -110,6 +114,24 @@ def test_a_zip_whose_entries_are_no_good(own: Books) -> None:
     strange = zip_of([("..", b"x"), ("\x1b[2J.usage.gz", device.export())])
     told = call(Service(own.database, clock=lambda: NOW), strange, 200)
     assert told["files"][0]["file"] == "\\x1b[2J.usage.gz" and told["left"] == [".."]
+
+
+def test_an_entry_that_unpacks_to_more_than_it_says(tmp_path: Path) -> None:
+    """Half a GiB of zeros that claims to be 100 bytes is never in memory."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(512)) + packer.flush()
+    body = bytearray(zip_of([("a.usage.gz", packed)], packing=zipfile.ZIP_STORED))
+    at = body.rindex(b"PK\x01\x02")
+    for where in (8, at + 10):
+        struct.pack_into("<H", body, where, zipfile.ZIP_DEFLATED)
+    for where in (22, at + 24):
+        struct.pack_into("<L", body, where, 100)
+    tracemalloc.start()
+    ((name, found),) = uploads._entries(io.BytesIO(body), "x.zip", Limits())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found, Outcome) and (name, found.code) == ("a.usage.gz", "R301")
+    assert peak < 10 << 20
 
 
 # --- sizes and speed ----------------------------------------------------------------------------------
@@ -324,6 +346,14 @@ def test_a_taken_port_and_a_certificate_that_is_none(own: Books, tmp_path: Path)
     (tmp_path / "x.pem").write_text("nothing")
     with pytest.raises(SealpackError, match="IO_ERROR"):
         server.serve(service, Address("::1", 0, str(tmp_path / "x.pem"), str(tmp_path / "x.pem")))
+
+
+def test_over_tls(own: Books, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    address = Address("127.0.0.1", 0, str(certificate), str(key))
+    with running(Service(own.database), address) as url:
+        assert url.startswith("https:")
+        assert requests.get(f"{url}/v1/health/live", verify=str(certificate), timeout=10).status_code == 200
 
 
 def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

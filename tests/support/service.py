@@ -27,9 +27,10 @@ def make_token(database: db.Database, role: str, scope: str | None = None, days:
 
 
 @contextmanager
-def running(service: Service) -> Iterator[str]:
+def running(service: Service, address: Address | None = None) -> Iterator[str]:
     """The address of a server in a thread."""
-    server = uvicorn.Server(configure(service, Address("127.0.0.1", 0)))
+    address = address or Address("127.0.0.1", 0)
+    server = uvicorn.Server(configure(service, address))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -38,7 +39,7 @@ def running(service: Service) -> Iterator[str]:
         time.sleep(0.01)
     try:
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' if address.certificate else ''}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

@@ -117,7 +117,7 @@ def push(state: State, line: Line, *, sleep: Callable[[float], None] = time.slee
     line.check()
     done = Done()
     with _Service(line, sleep) as service, tempfile.TemporaryDirectory(prefix="sealpack-push-") as folder:
-        for file in receipts.export(state, Path(folder), reason="sync", all_logs=False):
+        for file in _export(state, Path(folder), done):
             try:
                 done.pushed.append(_upload(service, file))
             except SealpackError as error:
@@ -127,6 +127,22 @@ def push(state: State, line: Line, *, sleep: Callable[[float], None] = time.slee
         for origin in _origins(state, done.pushed):
             _fetch(service, state, origin, done)
     return done
+
+
+def _export(state: State, folder: Path, done: Done) -> list[Exported]:
+    """Usage files of every license; one whose log nobody may go on with stops no other one's."""
+    names = dict.fromkeys(
+        e.license.license_id for e in receipts.pending(state) if e.license.receipts == "required"
+    )
+    files = []
+    for name in names:
+        try:
+            files += receipts.export(state, folder, license_id=name, reason="sync", all_logs=False)
+        except SealpackError as error:
+            if error.code not in ("STATE_ROLLED_BACK", "DEVICE_CLOSED"):
+                raise
+            done.refused[name] = error
+    return files
 
 
 def _origins(state: State, pushed: Iterable[Pushed]) -> list[str]:
