@@ -73,6 +73,22 @@ def _runs_in(connection: sa.Connection, license_id: str, month: date) -> bool:
     return True
 
 
+def running(connection: sa.Connection, month: date) -> list[tuple[License, Plan, Period]]:
+    """Every live license that runs in that month, with its plan and the period; PLAN_INVALID."""
+    found = []
+    for name in _billable(connection, None):
+        license = _license(connection, name)
+        try:
+            plan, period = _plan_for(connection, license, month)
+            _check_runs(connection, license, plan, period)
+        except SealpackError as error:
+            if error.code not in ("USAGE", "REGISTRY_INVALID"):
+                raise
+            continue
+        found.append((license, plan, period))
+    return found
+
+
 def bill(
     database: db.Database,
     license_id: str,

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write, io_error
+from sealpack.format.files import atomic_write, io_error, read_bounded
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
     from sealpack.settlement.exports.documents import Stored
+    from sealpack.settlement.exports.stripe import Names
 
 F = TypeVar("F", bound=Callable[..., Any])
+_MAX_MAP = 1 << 24
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
@@ -131,3 +133,101 @@ def usage(period: str, customer: str | None, by: str, fmt: str) -> None:
         with database.read() as connection:
             found = writer.report(connection, first, last, by=names, customer=customer)
     common.emit_table("sealpack/settle-usage/v1", "usage", found.columns, found.rows, fmt)
+
+
+_map_option = click.option(
+    "--map", "map_file", type=click.Path(dir_okay=False), required=True,
+    help="What Stripe calls customers and accounts (JSON).",
+)  # fmt: skip
+
+
+def _names(map_file: str) -> Names:
+    from sealpack.settlement.exports import stripe
+
+    return stripe.Names.read(read_bounded(map_file, _MAX_MAP), map_file)
+
+
+@export.command("stripe-items", short_help="Stripe invoice items (NDJSON).")
+@_map_option
+@_which
+def stripe_items(
+    numbers: tuple[str, ...], period: str | None, customer: str | None, map_file: str, out: str, fmt: str
+) -> int:
+    """Write NUMBERS, or all of a month, as parameters of Stripe invoice items, invoice_items.ndjson.
+
+    A document with an amount that Stripe cannot express is refused as a whole; exit status 5.
+    """
+    found, names = _load(numbers, period, customer), _names(map_file)
+    from sealpack.settlement.exports import stripe
+
+    items: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    for document in found:
+        try:
+            items += stripe.invoice_items(document, names)
+        except SealpackError as error:
+            refused[document.name] = f"{error.message}; {error.remedy}"
+    return _write(out, {"invoice_items.ndjson": stripe.ndjson(items)} if items else {}, refused, fmt)
+
+
+@export.command("stripe-events", short_help="Stripe meter events of the last 35 days.")
+@_map_option
+@click.option("--period", required=True, metavar="YYYY-MM", help="The month.")
+@common.out_option
+@support.format_option
+def stripe_events(map_file: str, period: str, out: str, fmt: str) -> int:
+    """Write the billable usage of a month as Stripe meter events, meter_events.ndjson.
+
+    Stripe takes none of 35 days or more ago: a license with such usage is refused as a whole, and is billed
+    by invoice items. Exit status 5.
+    """
+    _check_month(period)
+    names, now = _names(map_file), support.now()
+    items: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    with common.open_database() as database:
+        from sealpack.settlement import billing
+        from sealpack.settlement.exports import stripe
+
+        month = date.fromisoformat(f"{period}-01")
+        with database.read() as connection:
+            for license, plan, span in billing.running(connection, month):
+                try:
+                    events, left = stripe.meter_events(connection, license, plan, span, names, now)
+                except SealpackError as error:
+                    refused[license.license_id] = f"{error.message}; {error.remedy}"
+                    continue
+                if left:
+                    total = left + len(events)
+                    refused[license.license_id] = f"{left} of {total} events are not of the last 35 days"
+                else:
+                    items += events
+    return _write(out, {"meter_events.ndjson": stripe.ndjson(items)} if items else {}, refused, fmt)
+
+
+@export.command("stripe-transfers", short_help="Stripe Connect transfers of what parties are due.")
+@_map_option
+@common.out_option
+@support.format_option
+def stripe_transfers(map_file: str, out: str, fmt: str) -> int:
+    """Write what parties are due now as Stripe Connect transfers, transfers.ndjson.
+
+    Book them with `settle payouts --pay` when they were made. Exit status 5 when a party's is refused.
+    """
+    names = _names(map_file)
+    items: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    with common.open_database() as database:
+        from sealpack.settlement import payouts
+        from sealpack.settlement.exports import stripe
+
+        with database.read() as connection:
+            due = payouts.payouts(connection)
+    for payout in due:
+        try:
+            made = stripe.transfer(payout, names)
+        except SealpackError as error:
+            refused[f"{payout.party} {payout.currency}"] = f"{error.message}; {error.remedy}"
+            continue
+        items += [made] if made else []
+    return _write(out, {"transfers.ndjson": stripe.ndjson(items)} if items else {}, refused, fmt)
