@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from support import world
 
-from fuzz.target import Target, mutate_json, vectors
+from fuzz.target import VECTORS, Target, mutate_json, vectors
 from sealpack.format import canonical, documents, dsse, statement
+from sealpack.format.activation import Activation, ActivationRequest, Lease, device_id
+from sealpack.format.deactivation import Deactivation
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
+from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License, open_license
 from sealpack.format.manifest import Manifest
+from sealpack.format.meet import narrower
+from sealpack.format.repair import Repair
 from sealpack.format.statement import Statement
+from sealpack.format.sublicense import grant, open_sublicense
 from sealpack.format.terms import Terms
 from sealpack.format.trust import Trust
 
 TRUST = world.make_trust()
+DEVICE = PrivateKey.from_seed(b"sealpack test vector device key!")
+DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-of-a-lic-")
+PARENT = open_license(
+    Envelope.from_bytes((VECTORS / "sublicense/good-narrower/parent.json").read_bytes()), TRUST
+)
+SIGNERS = {"activation-request": DEVICE, "deactivation": DEVICE}
+OPEN: dict[str, Callable[[Envelope], Any]] = {
+    "activation-request": ActivationRequest.open,
+    "activation": lambda envelope: Activation.open(envelope, TRUST),
+    "lease": lambda envelope: Lease.open(envelope, TRUST),
+    "deactivation": Deactivation.open,
+    "repair": lambda envelope: Repair.open(envelope, TRUST),
+    "epoch-token": lambda envelope: EpochToken.open(envelope, TRUST),
+}
 
 
 def sealed(kind: str, payload: bytes, *keys: PrivateKey) -> Envelope:
@@ -69,6 +89,35 @@ def run_license(data: bytes) -> None:
     again = documents.seal("license", license.to_dict(), world.LICENSER)
     assert open_license(again, TRUST) == license
     license.covers("acme/tiny", "1.2", "00" * 32)
+
+
+def run_issued(data: bytes) -> None:
+    """The input is the payload of what travels beside a license; signed by whom it must be, it opens.
+
+    What it says is the same when written again, and a request's or a proof's device is that of its key.
+    """
+    kind = _kind(data)
+    made = OPEN[kind](sealed(kind, data, SIGNERS.get(kind, world.LICENSER)))
+    again = documents.seal(kind, made.to_dict(), SIGNERS.get(kind, world.LICENSER))
+    assert OPEN[kind](again) == made
+    assert kind not in ("activation-request", "deactivation") or made.device_id == device_id(DEVICE.public)
+
+
+def _kind(data: bytes) -> str:
+    value = canonical.loads(data)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    for kind in OPEN:
+        if schema == documents.schema_id(kind):
+            return kind
+    raise SealpackError("DOC_TYPE", "another schema")
+
+
+def run_sublicense(data: bytes) -> None:
+    """The input is a payload; signed by the delegate it opens below its parent, and never goes beyond it."""
+    chain = open_sublicense(sealed("sublicense", data, DELEGATE), TRUST, PARENT)
+    again = documents.seal("sublicense", chain.sublicense.to_dict(), DELEGATE)
+    assert open_sublicense(again, TRUST, PARENT).license == chain.license
+    assert narrower(chain.license, grant(PARENT))
 
 
 def run_manifest(data: bytes) -> None:
@@ -206,6 +255,8 @@ TARGETS = (
     Target("signature", run_signature, seeds_signature, mutate_json),
     Target("statement", run_statement, seeds_statement, mutate_json),
     Target("license", run_license, lambda: payloads_of("license/*/license.json"), mutate_json),
+    Target("issued", run_issued, lambda: payloads_of("activation/*/document.json"), mutate_json),
+    Target("sublicense", run_sublicense, lambda: payloads_of("sublicense/*/sublicense.json"), mutate_json),
     Target("manifest", run_manifest, seeds_manifest, mutate_json),
     Target("terms", run_terms, lambda: vectors("terms/*/terms.json"), mutate_json),
     Target("trust", run_trust, seeds_trust, mutate_json, max_len=16384),

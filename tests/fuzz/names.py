@@ -1,6 +1,7 @@
 """The targets' names, without importing what they test (the fuzzer instruments that import)."""
 
 NAMES = (
-    "canonical", "dsse", "parcel", "signature", "statement", "license", "manifest", "terms", "trust",
-    "trust-update", "container", "sbom", "usage", "records", "note", "gguf", "onnx", "protobuf",
+    "canonical", "dsse", "parcel", "signature", "statement", "license", "issued", "sublicense", "manifest",
+    "terms", "trust", "trust-update", "container", "sbom", "usage", "records", "note", "gguf", "onnx",
+    "protobuf",
 )  # fmt: skip
