@@ -170,6 +170,13 @@ def test_what_its_author_made_up_is_found(books: Books) -> None:
     assert failure(altered(data, name, license="L-2")) == ("invoice", f"{name} is another document")
     assert failure(altered(data, name, plan=value["plan"] | {"version": 2}))[1].endswith("another price plan")
     assert failure(altered(data, name, evidence=[]))[1].startswith("the invoice rests on other receipts")
+    about = {"documents": [{"name": name, "kind": "credit"}]}
+    assert failure(restated(data, **about))[1] == f"{name} is no document of kind credit"
+    assert "another currency" in failure(altered(data, name, currency="EUR"))[1]
+    assert failure(altered(data, name, period_end="2026-09-29"))[1] == "the invoice is of no whole period"
+    given = [{"license": "L-1", "device": device.id, "first_at": world.T0 - 86_400}]
+    told = checked(restated(data, activated=given)).checks[3].detail
+    assert told.endswith("; 1 older activations are settlement's word")
     alias = usage.replace("/", "__").replace(".", "_")
     assert failure(repacked(data, **{alias: stranger.export()}))[0] == "receipts"
     assert "its files give 30 receipts" in failure(repacked(data, **{alias: device.export(0, 30)}))[1]
@@ -185,6 +192,15 @@ def test_what_its_author_made_up_is_found(books: Books) -> None:
     assert failure(restated(data, logs=[]))[1] == "it holds usage of a log that it does not state"
     assert failure(restated(data, usage=[]))[0] == "receipts"
     assert failure(restated(data, usage=1))[1].startswith("the pack is malformed")
+
+
+def test_a_plan_that_no_license_names(books: Books) -> None:
+    """The vendor rates under a dearer plan of its own making."""
+    data = packed(books, invoiced(books, Device().work(5)))
+    dear = make_plan(per_unit("9"), per=1, head={"id": "dear"})
+    said = {"id": "dear", "version": 1, "digest": dear.digest}
+    changed = repacked(altered(data, "INV-000001", plan=said, tz=dear.tz), plan_json=dear.document)
+    assert failure(changed) == ("invoice", "no license names price plan dear version 1")
 
 
 def test_another_vendors_trust(books: Books) -> None:

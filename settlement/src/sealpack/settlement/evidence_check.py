@@ -101,6 +101,14 @@ def check(data: bytes, trust: Trust) -> PackReport:
     return PackReport(about, digest, tuple(done))
 
 
+def _kind_of(document: Issued) -> str:
+    """What the document itself says it is. Goodwill has one line of its own, and only ever gives back."""
+    if document.kind == "credit_note":
+        goodwill = [(line.charge, line.kind) for line in document.lines] == [("credit", "credit")]
+        return "credit" if goodwill and document.net <= 0 else "correction"
+    return "late" if document.corrects else "invoice"
+
+
 def _checked(name: str, run: Callable[[], str]) -> Check:
     try:
         return Check(name, True, run())
@@ -191,9 +199,10 @@ class _Replay:
                 raise _bad(f"{said['origin']}: its files give {size} receipts, or another root than stated")
         if self.logs.keys() != {said["origin"] for said in self.manifest["logs"]}:
             raise _bad("it holds usage of a log that it does not state")
-        self._date_activations()
+        older = self._date_activations()
+        told = f"; {older} older activations are settlement's word" if older else ""
         total = sum(log.size for log in self.logs.values())
-        return f"{total} receipts in {len(self.logs)} logs, under checkpoints that the devices signed"
+        return f"{total} receipts in {len(self.logs)} logs, under checkpoints that the devices signed{told}"
 
     def _store_file(self, name: str) -> None:
         data = self.files[name]
@@ -225,13 +234,15 @@ class _Replay:
         assert moved is not None  # it was stored just now
         self.logs[origin] = moved
 
-    def _date_activations(self) -> None:
-        """First activations that are older than those at hand are settlement's word."""
-        table = db.activations
+    def _date_activations(self) -> int:
+        """First activations that are older than those at hand are settlement's word; how many."""
+        table, count = db.activations, 0
         for said in self.manifest["activated"]:
             mine = (table.c.license_id == said["license"], table.c.device_id == said["device"])
             older = (*mine, table.c.first_at > said["first_at"])
-            self.connection.execute(sa.update(table).where(*older).values(first_at=said["first_at"]))
+            moved = sa.update(table).where(*older).values(first_at=said["first_at"])
+            count += self.connection.execute(moved).rowcount
+        return count
 
     def _check_acknowledgements(self) -> str:
         """What settlement acknowledged is a prefix of these logs, or of what came after."""
@@ -273,9 +284,16 @@ class _Replay:
                 raise _bad(f"{said['name']} is another document")
             if read.plan != (plan.id, plan.version, plan.digest):
                 raise _bad(f"{said['name']} names another price plan")
+            if (value["currency"], value["tz"]) != (plan.currency, plan.tz):
+                raise _bad(f"{said['name']} is in another currency or zone than its plan")
+            if said["kind"] != _kind_of(read):
+                raise _bad(f"{said['name']} is no document of kind {said['kind']}")
             sums = (sum(line.amount for line in read.lines), read.net + sum(t.amount for t in read.taxes))
             if sums != (read.net, read.total) or any(tax.base != read.net for tax in read.taxes):
                 raise _bad(f"{said['name']} does not add up")
+        versions = registry.load_license_versions(self.connection, self.manifest["license"])
+        if all(v.plan is None or (v.plan.id, v.plan.version) != (plan.id, plan.version) for v in versions):
+            raise _bad(f"no license names price plan {plan.id} version {plan.version}")
         stated = {(log["origin"], log["size"], log["root"]) for log in self.manifest["logs"]}
         if {(e["origin"], e["end"], e["root"]) for e in self._this["evidence"]} != stated:
             raise _bad("the invoice rests on other receipts than those in the pack")
@@ -291,6 +309,8 @@ class _Replay:
         if license is None:
             raise _bad("the license is not in the pack")
         period = Period.containing(date.fromisoformat(self._this["period_start"]), plan.tz)
+        if (str(period.first), str(period.last)) != (self._this["period_start"], self._this["period_end"]):
+            raise _bad("the invoice is of no whole period")
         return billing.printed_periods(self.connection, license, plan, period, tax)[-1]
 
     def _check_quantities(self) -> str:
