@@ -10,16 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import db
+from sealpack.settlement import tables
 
 FIRST = "0" * 64  # what the first entry is chained to
+
+
+class Readable(Protocol):
+    """A database (:class:`sealpack.settlement.db.Database`) as far as it is read here."""
+
+    def read(self) -> AbstractContextManager[sa.Connection]:
+        """One consistent snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +72,24 @@ def _digest(seq: int, at: int, who: str, what: dict[str, Any], previous: str) ->
 def note(connection: sa.Connection, actor: Actor, verb: str, **facts: Any) -> str:
     """Append an entry in the running transaction; its digest."""
     last = connection.execute(
-        sa.select(db.audit.c.seq, db.audit.c.digest).order_by(db.audit.c.seq.desc()).limit(1)
+        sa.select(tables.audit.c.seq, tables.audit.c.digest).order_by(tables.audit.c.seq.desc()).limit(1)
     ).first()
     seq, previous = (last.seq + 1, last.digest) if last else (1, FIRST)
     what = {"verb": verb, **{key: value for key, value in facts.items() if value not in (None, "")}}
     digest = _digest(seq, actor.at, actor.who, what, previous)
     row = {"seq": seq, "at": actor.at, "who": actor.who, "what": canonical.dumps(what).decode(),
            "previous": previous, "digest": digest}  # fmt: skip
-    connection.execute(sa.insert(db.audit).values(row))
+    connection.execute(sa.insert(tables.audit).values(row))
     return digest
 
 
 def entries(connection: sa.Connection) -> Iterator[Entry]:
     """All of them, the oldest first."""
-    for row in connection.execute(sa.select(db.audit).order_by(db.audit.c.seq)):
+    for row in connection.execute(sa.select(tables.audit).order_by(tables.audit.c.seq)):
         yield Entry(row.seq, row.at, row.who, json.loads(row.what), row.previous, row.digest)
 
 
-def verify(database: db.Database, head: str | None = None) -> tuple[int, str]:
+def verify(database: Readable, head: str | None = None) -> tuple[int, str]:
     """Follow the chain from its beginning and compare what it names with the tables.
 
     Returns the number of entries and the newest digest. AUDIT_BROKEN names the first entry, document or
@@ -115,15 +123,15 @@ def _named(what: dict[str, Any]) -> dict[str, str]:
 
 
 def _found(connection: sa.Connection) -> Iterator[tuple[str, str]]:
-    for row in connection.execute(sa.select(db.invoices.c.name, db.invoices.c.json)):
+    for row in connection.execute(sa.select(tables.invoices.c.name, tables.invoices.c.json)):
         yield f"document {row.name}", sha256(row.json)
-    for row in connection.execute(sa.select(db.transactions)).all():
+    for row in connection.execute(sa.select(tables.transactions)).all():
         yield f"transaction {row.id}", transaction_digest(connection, row)
 
 
 def transaction_digest(connection: sa.Connection, row: Any) -> str:
     """The digest of a stored transaction with its postings."""
-    columns = db.postings.c
+    columns = tables.postings.c
     lines = connection.execute(
         sa.select(columns.account, columns.party, columns.document, columns.amount)
         .where(columns.seq == row.seq)

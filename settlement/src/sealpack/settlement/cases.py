@@ -122,8 +122,9 @@ def _load(connection: sa.Connection) -> list[Case] | None:
     case, said = db.cases.c, db.decisions.c
     rows = connection.execute(
         sa.select(
-            said.number, case.code, db.files.c.name.label("file"), case.sha256, case.origin, case.detail, case.opened_at,
-            case.closed_at, said.verdict, said.reason, said.who, said.at.label("decided_at"), case.ours, case.theirs,
+            said.number, case.code, db.files.c.name.label("file"), case.sha256, case.origin, case.detail,
+            case.opened_at, case.closed_at, said.verdict, said.reason, said.who, said.at.label("decided_at"),
+            case.ours, case.theirs,
         )
         .join(db.decisions, (said.code == case.code) & (said.sha256 == case.sha256))
         .join(db.files, db.files.c.sha256 == case.sha256)

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -21,265 +20,90 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import postgres
 from sealpack.settlement.postgres import Conflict as Conflict
+from sealpack.settlement.tables import (
+    about as about,
+)
+from sealpack.settlement.tables import (
+    acks as acks,
+)
+from sealpack.settlement.tables import (
+    activations as activations,
+)
+from sealpack.settlement.tables import (
+    audit as audit,
+)
+from sealpack.settlement.tables import (
+    bundles as bundles,
+)
+from sealpack.settlement.tables import (
+    cases as cases,
+)
+from sealpack.settlement.tables import (
+    customers as customers,
+)
+from sealpack.settlement.tables import (
+    deactivations as deactivations,
+)
+from sealpack.settlement.tables import (
+    decisions as decisions,
+)
+from sealpack.settlement.tables import (
+    epoch_tokens as epoch_tokens,
+)
+from sealpack.settlement.tables import (
+    files as files,
+)
+from sealpack.settlement.tables import (
+    invoices as invoices,
+)
+from sealpack.settlement.tables import (
+    license_versions as license_versions,
+)
+from sealpack.settlement.tables import (
+    licenses as licenses,
+)
+from sealpack.settlement.tables import (
+    logs as logs,
+)
+from sealpack.settlement.tables import (
+    metadata as metadata,
+)
+from sealpack.settlement.tables import (
+    plans as plans,
+)
+from sealpack.settlement.tables import (
+    postings as postings,
+)
+from sealpack.settlement.tables import (
+    rollups as rollups,
+)
+from sealpack.settlement.tables import (
+    rotations as rotations,
+)
+from sealpack.settlement.tables import (
+    segments as segments,
+)
+from sealpack.settlement.tables import (
+    sellers as sellers,
+)
+from sealpack.settlement.tables import (
+    sublicenses as sublicenses,
+)
+from sealpack.settlement.tables import (
+    successions as successions,
+)
+from sealpack.settlement.tables import (
+    tokens as tokens,
+)
+from sealpack.settlement.tables import (
+    transactions as transactions,
+)
+from sealpack.settlement.tables import (
+    trust as trust,
+)
 
 SCHEMA_VERSION = 3  # what an older one lacks, upgrade.py adds
 WAIT_S = 60  # for another process that writes
-metadata = sa.MetaData()
-_INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
-_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # in the order of its bytes either way
-
-
-def _table(name: str, *columns: Any) -> sa.Table:
-    return sa.Table(name, metadata, *columns, sqlite_strict=True)
-
-
-def _text(name: str, *more: Any, **options: Any) -> sa.Column[str]:
-    return sa.Column(name, _TEXT, *more, nullable=options.pop("nullable", False), **options)
-
-
-def _int(name: str, *more: Any, **options: Any) -> sa.Column[int]:
-    """A whole number, never below zero."""
-    check = sa.CheckConstraint(f'"{name}" >= 0')
-    return sa.Column(name, _INTEGER, *more, check, nullable=options.pop("nullable", False), **options)
-
-
-def _amount(name: str) -> sa.Column[int]:
-    """Minor units of the row's currency, of either sign."""
-    return sa.Column(name, _INTEGER, nullable=False)
-
-
-def _blob(name: str, **options: Any) -> sa.Column[bytes]:
-    return sa.Column(name, sa.LargeBinary, nullable=options.pop("nullable", False), **options)
-
-
-about = _table("about", _int("schema_version"))
-trust = _table("trust", _text("anchor", primary_key=True), _blob("data"))
-customers = _table("customers", _text("id", primary_key=True), _blob("document"))
-plans = _table(
-    "plans",
-    _text("id", primary_key=True),
-    _int("version", primary_key=True),
-    _text("digest"),
-    _blob("document"),
-)
-licenses = _table(
-    "licenses",
-    _text("license_id", primary_key=True),
-    _int("seq"),
-    _text("digest"),
-    _text("customer_id"),
-    _blob("envelope"),
-)
-# Every license document ever seen: a log's genesis may name an older one.
-license_versions = _table(
-    "license_versions", _text("digest", primary_key=True), _text("license_id"), _int("seq"), _blob("envelope")
-)
-# Which of these ids are sub-licenses, and of what.
-sublicenses = _table(
-    "sublicenses",
-    _text("license_id", sa.ForeignKey("licenses.license_id"), primary_key=True),
-    _text("parent_id", index=True),
-)
-bundles = _table(
-    "bundles", _text("digest", primary_key=True), _text("bundle_id"), _text("version"), _text("name")
-)
-activations = _table(
-    "activations",
-    _text("license_id", primary_key=True),
-    _text("device_id", primary_key=True),
-    _text("digest"),
-    _int("first_at"),  # the earliest activation of this device
-    _int("issued_at"),  # the newest one, which is in `envelope`
-    _text("device_label"),
-    _blob("envelope"),
-)
-# Raw uploads by digest, kept before anything is decided about them: `code` is absent until then.
-files = _table(
-    "files",
-    _text("sha256", primary_key=True),
-    _text("name"),
-    _int("received_at"),
-    _blob("data"),
-    _text("code", nullable=True),
-    _text("detail", nullable=True),
-    _int("accepted", nullable=True),
-    _text("origin", nullable=True, index=True),
-    _text("license_id", nullable=True),
-    _int("first", nullable=True),
-    _int("last", nullable=True),
-)
-logs = _table(
-    "logs",
-    _text("origin", primary_key=True),
-    _text("license_id", sa.ForeignKey("licenses.license_id")),
-    _text("device_id"),
-    _int("epoch"),
-    _int("size"),
-    _text("root"),
-    _blob("frontier"),
-    _blob("state"),
-    _blob("note"),
-    _int("last_ms"),
-    _int("frozen"),
-)
-segments = _table(
-    "segments",
-    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
-    _int("first", primary_key=True),
-    _int("last"),
-    _text("sha256", sa.ForeignKey("files.sha256")),
-)
-# Device keys that accepted receipts handed the log over to, and where.
-rotations = _table(
-    "rotations",
-    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
-    _int("position", primary_key=True),
-    _text("device_key"),
-)
-rollups = _table(
-    "rollups",
-    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
-    _text("route", primary_key=True),
-    _int("quarter_ms", primary_key=True),
-    _text("status", primary_key=True),
-    _text("meter", primary_key=True),
-    _int("amount"),
-)
-# What the first record of a later log says of the device's logs before it.
-successions = _table(
-    "successions",
-    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
-    _int("at_ms"),
-    _text("license"),  # digest of the document it began under
-    _text("previous_origin", nullable=True, index=True),
-    _int("previous_size", nullable=True),
-    _text("previous_root", nullable=True),
-    _text("carried"),  # JSON: bundle digest -> meter -> total
-)
-# Leave to begin a further log, as issued.
-epoch_tokens = _table(
-    "epoch_tokens",
-    _text("digest", primary_key=True),
-    _text("license_id"),
-    _text("device_id"),
-    _int("epoch"),
-    _blob("envelope"),
-)
-# Logs that a device ended, by its own signed proof: nothing can follow `size`.
-deactivations = _table(
-    "deactivations",
-    _text("origin", primary_key=True),
-    _text("license_id"),
-    _text("device_id"),
-    _int("epoch"),
-    _int("size"),
-    _text("root"),
-    _int("closed_at"),
-    _blob("envelope"),
-)
-# What waits for a person or for another file. A fork keeps both signed checkpoints.
-cases = _table(
-    "cases",
-    _text("code", primary_key=True),
-    _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True),
-    _text("origin"),
-    _int("opened_at"),
-    _int("closed_at", nullable=True),
-    _text("detail"),
-    _blob("ours", nullable=True),
-    _blob("theirs", nullable=True),
-)
-# The number a case is called by, and what a person decided about it.
-decisions = _table(
-    "decisions",
-    _int("number", primary_key=True),
-    _text("code"),
-    _text("sha256", sa.ForeignKey("files.sha256")),
-    _text("verdict", nullable=True),  # accept | refuse
-    _text("reason", nullable=True),
-    _text("who", nullable=True),
-    _int("at", nullable=True),
-    sa.UniqueConstraint("code", "sha256"),
-)
-acks = _table(
-    "acks",
-    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
-    _int("ack_seq", primary_key=True),
-    _text("digest"),
-    _text("basis"),
-    _blob("envelope"),
-)
-# Who bills, as printed: one legal entity per issuer of licenses, each with its own number series.
-sellers = _table("sellers", _text("issuer", primary_key=True), _blob("document"))
-# Every document of a number series. `kind`: invoice | late | correction | credit; there is one `invoice` per
-# license and period, the others name in `corrects` the document they add to.
-invoices = _table(
-    "invoices",
-    _text("issuer", primary_key=True),
-    _int("number", primary_key=True),
-    _text("name", unique=True),
-    _text("license_id", sa.ForeignKey("licenses.license_id")),
-    _text("period"),
-    _text("kind"),
-    _text("corrects", nullable=True),
-    _text("customer_id"),
-    _text("currency"),
-    _text("issued"),
-    _text("due"),
-    _amount("net"),
-    _amount("total"),
-    _blob("json"),
-    _blob("csv"),
-    _blob("html"),
-)
-sa.Index(
-    "invoices_one_per_period", invoices.c.license_id, invoices.c.period, unique=True,
-    sqlite_where=invoices.c.kind == "invoice", postgresql_where=invoices.c.kind == "invoice",
-)  # fmt: skip
-# The double-entry ledger: nothing is ever changed or removed. Postings of one transaction sum to zero.
-transactions = _table(
-    "transactions",
-    _int("seq", primary_key=True),
-    _text("id", unique=True),  # made of what happened, so that nothing is booked twice
-    _text("issuer"),
-    _text("day"),
-    _text("kind"),
-    _text("document"),
-    _text("reference"),
-    _text("narration"),
-    _text("currency"),
-)
-postings = _table(
-    "postings",
-    _int("seq", sa.ForeignKey("transactions.seq"), primary_key=True),
-    _int("n", primary_key=True),
-    _text("account"),
-    _text("party"),
-    _text("document", index=True),
-    _amount("amount"),  # debit above zero, credit below
-)
-# Who changed what, each row chained to the one before by its digest.
-audit = _table(
-    "audit",
-    _int("seq", primary_key=True),
-    _int("at"),
-    _text("who"),
-    _text("what"),  # canonical JSON
-    _text("previous"),
-    _text("digest", unique=True),
-)
-# Who may use the service: of a token only its digest is kept.
-tokens = _table(
-    "tokens",
-    _text("id", primary_key=True),
-    _text("name", unique=True),
-    _text("role"),
-    _text("scope"),  # customer:ID | license:ID | party:NAME | nothing
-    _text("digest"),
-    _int("created_at"),
-    _int("expires_at", nullable=True),
-    _int("revoked_at", nullable=True),
-)
 
 
 def put(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

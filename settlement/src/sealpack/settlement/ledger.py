@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import audit, db
+from sealpack.settlement import audit, tables
 from sealpack.settlement.invoice import Issued
 from sealpack.settlement.plan import PLATFORM
 
@@ -56,14 +56,14 @@ def book(connection: sa.Connection, transaction: Transaction) -> dict[str, str]:
     """Append a transaction; {id: digest}, as the audit trail names it. PAYMENT_KNOWN if it is there."""
     if sum(posting.amount for posting in transaction.postings):
         raise ValueError(f"{transaction.id} does not balance")
-    table = db.transactions.c
+    table = tables.transactions.c
     if connection.execute(sa.select(table.seq).where(table.id == transaction.id)).first() is not None:
         raise SealpackError("PAYMENT_KNOWN", f"{transaction.id} is booked already")
     seq = (connection.execute(sa.select(sa.func.max(table.seq))).scalar() or 0) + 1
     head = {"seq": seq, "id": transaction.id, "issuer": transaction.issuer, "day": transaction.day,
             "kind": transaction.kind, "document": transaction.document, "reference": transaction.reference,
             "narration": transaction.narration, "currency": transaction.currency}  # fmt: skip
-    connection.execute(sa.insert(db.transactions).values(head))
+    connection.execute(sa.insert(tables.transactions).values(head))
     legs = [posting for posting in transaction.postings if posting.amount]
     rows = [
         {"seq": seq, "n": n, "account": leg.account, "party": leg.party, "document": leg.document,
@@ -71,8 +71,8 @@ def book(connection: sa.Connection, transaction: Transaction) -> dict[str, str]:
         for n, leg in enumerate(legs)
     ]  # fmt: skip
     if rows:
-        connection.execute(sa.insert(db.postings), rows)
-    stored = connection.execute(sa.select(db.transactions).where(table.seq == seq)).one()
+        connection.execute(sa.insert(tables.postings), rows)
+    stored = connection.execute(sa.select(tables.transactions).where(table.seq == seq)).one()
     return {transaction.id: audit.transaction_digest(connection, stored)}
 
 
@@ -116,7 +116,7 @@ def settle(connection: sa.Connection, customer: str, document: str, amount: int)
 
 def open_on(connection: sa.Connection, document: str) -> int:
     """What the customer still owes for a document."""
-    columns = db.postings.c
+    columns = tables.postings.c
     query = sa.select(sa.func.sum(columns.amount)).where(
         columns.account == RECEIVABLE, columns.document == document
     )
@@ -134,10 +134,10 @@ def owed(connection: sa.Connection, issuer: str, party: str, currency: str) -> i
 
 
 def _sum(connection: sa.Connection, issuer: str, currency: str, account: str, party: str) -> int:
-    head, leg = db.transactions.c, db.postings.c
+    head, leg = tables.transactions.c, tables.postings.c
     query = (
         sa.select(sa.func.sum(leg.amount))
-        .join(db.transactions, head.seq == leg.seq)
+        .join(tables.transactions, head.seq == leg.seq)
         .where(head.issuer == issuer, head.currency == currency, leg.account == account, leg.party == party)
     )
     return int(connection.execute(query).scalar() or 0)
@@ -145,10 +145,10 @@ def _sum(connection: sa.Connection, issuer: str, currency: str, account: str, pa
 
 def trial_balance(connection: sa.Connection) -> dict[tuple[str, str], dict[tuple[str, str], int]]:
     """(issuer, currency) -> (account, party) -> balance. The balances of each sum to zero."""
-    head, leg = db.transactions.c, db.postings.c
+    head, leg = tables.transactions.c, tables.postings.c
     query = (
         sa.select(head.issuer, head.currency, leg.account, leg.party, sa.func.sum(leg.amount).label("amount"))
-        .join(db.transactions, head.seq == leg.seq)
+        .join(tables.transactions, head.seq == leg.seq)
         .group_by(head.issuer, head.currency, leg.account, leg.party)
         .order_by(head.issuer, head.currency, leg.account, leg.party)
     )
@@ -160,10 +160,10 @@ def trial_balance(connection: sa.Connection) -> dict[tuple[str, str], dict[tuple
 
 def unbalanced(connection: sa.Connection) -> list[str]:
     """Ids of transactions that do not sum to zero: none, unless the database was changed by hand."""
-    head, leg = db.transactions.c, db.postings.c
+    head, leg = tables.transactions.c, tables.postings.c
     query = (
         sa.select(head.id)
-        .join(db.postings, head.seq == leg.seq)
+        .join(tables.postings, head.seq == leg.seq)
         .group_by(head.id)
         .having(sa.func.sum(leg.amount) != 0)
         .order_by(head.id)
@@ -174,9 +174,11 @@ def unbalanced(connection: sa.Connection) -> list[str]:
 def transactions(connection: sa.Connection) -> Iterable[Transaction]:
     """All of them, as booked."""
     legs: dict[int, list[Posting]] = {}
-    for row in connection.execute(sa.select(db.postings).order_by(db.postings.c.seq, db.postings.c.n)):
+    for row in connection.execute(
+        sa.select(tables.postings).order_by(tables.postings.c.seq, tables.postings.c.n)
+    ):
         legs.setdefault(row.seq, []).append(Posting(row.account, row.amount, row.party, row.document))
-    for row in connection.execute(sa.select(db.transactions).order_by(db.transactions.c.seq)).all():
+    for row in connection.execute(sa.select(tables.transactions).order_by(tables.transactions.c.seq)).all():
         yield Transaction(
             id=row.id, issuer=row.issuer, day=row.day, kind=row.kind, document=row.document,
             currency=row.currency, postings=tuple(legs.get(row.seq, ())), reference=row.reference,

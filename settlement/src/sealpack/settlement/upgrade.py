@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sealpack.settlement import audit, db, invoice, ledger
+from sealpack.settlement import audit, invoice, ledger, tables
 
 _OLD = "invoices_before_3"
 
@@ -19,11 +19,11 @@ _OLD = "invoices_before_3"
 def run(connection: sa.Connection) -> None:
     """Bring every table to the newest form."""
     inspected = sa.inspect(connection)
-    had_invoices = inspected.has_table(db.invoices.name)
-    old = had_invoices and "kind" not in {c["name"] for c in inspected.get_columns(db.invoices.name)}
+    had_invoices = inspected.has_table(tables.invoices.name)
+    old = had_invoices and "kind" not in {c["name"] for c in inspected.get_columns(tables.invoices.name)}
     if old:
-        connection.exec_driver_sql(f"ALTER TABLE {db.invoices.name} RENAME TO {_OLD}")
-    db.metadata.create_all(connection)
+        connection.exec_driver_sql(f"ALTER TABLE {tables.invoices.name} RENAME TO {_OLD}")
+    tables.metadata.create_all(connection)
     if old:
         _take_over(connection)
         connection.exec_driver_sql(f"DROP TABLE {_OLD}")
@@ -39,10 +39,10 @@ def _take_over(connection: sa.Connection) -> None:
     for row in [dict(row) for row in found]:
         issued = invoice.Issued.of(json.loads(row["json"]))
         customer = connection.execute(
-            sa.select(db.licenses.c.customer_id).where(db.licenses.c.license_id == row["license_id"])
+            sa.select(tables.licenses.c.customer_id).where(tables.licenses.c.license_id == row["license_id"])
         ).scalar_one()
         full = row | issued.columns("invoice") | {"customer_id": customer}
-        connection.execute(sa.insert(db.invoices).values(full))
+        connection.execute(sa.insert(tables.invoices).values(full))
         transaction = ledger.book_document(connection, row["issuer"], customer, "invoice", issued)
         audit.note(
             connection, audit.Actor("upgrade to schema 3", 0), "issue",
