@@ -6,6 +6,8 @@ import hashlib
 import http.server
 import json
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -356,11 +358,19 @@ def test_replies_that_are_none_or_for_others(site: Site) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "settlement.example", "ftp://x", "https://", "https://eve@x", "https://x/?a", "https://x/#a", "http://[x",
-     "https://x:99999", "http://settlement.example", "http://192.0.2.1"],
+     "https://x:99999", "http://settlement.example", "http://192.0.2.1", "https://.", "https://a..b",
+     "https://\u2028", "https://[::1%25x", "https://" + "a" * 70 + ".example", "https://*.example"],
 )  # fmt: skip
 def test_addresses_that_are_not_used(site: Site, url: str) -> None:
     with site.state() as state, pytest.raises(SealpackError, match="USAGE"):
-        push(state, Line(url))
+        push(state, Line(url), sleep=Naps())
+
+
+@pytest.mark.parametrize("proxy", ["http://", "://", "http://[x", "http:///x", "x y"])
+def test_proxies_that_are_none(site: Site, proxy: str) -> None:
+    with site.state() as state, pytest.raises(SealpackError) as caught:
+        push(state, Line("https://settlement.example", proxy=proxy), sleep=Naps())
+    assert caught.value.code in ("USAGE", "PUSH_UNREACHABLE")
 
 
 def test_plain_http_only_where_nobody_listens() -> None:
@@ -461,3 +471,27 @@ def test_from_the_device_to_settlement_and_back(tmp_path: Path, tiny_models: dic
             push(state, Line(url, token[:-1]))
     assert sum(row["amount"] for row in books.rows(db.rollups) if row["meter"] == "calls") == 5
     books.database.close()
+
+
+# --- without ----------------------------------------------------------------------------------------
+
+
+def test_nobody_who_does_not_push_loads_a_network_library() -> None:
+    code = (
+        "import sys, sealpack.runtime, sealpack.runtime.push, sealpack.runtime.cli.receipts\n"
+        "sys.exit(any(name in sys.modules for name in ('requests', 'urllib3', 'http.client')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_without_the_library(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with site.state() as state, pytest.raises(SealpackError, match="EXTRA_MISSING"):
+        push(state, Line("https://settlement.example"))
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a\r\nX-Other: 1", "ß\u2028"])
+def test_a_token_that_is_more_than_a_token(site: Site, token: str) -> None:
+    with serving(Server()) as server:
+        assert refusal(site, server, token=token).code == "USAGE"
+    assert server.seen == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
-import os
+import re
 import signal
 import socket
 import struct
@@ -16,6 +17,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,9 @@ from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import db, ingest
+from sealpack.settlement import audit, db, ingest
 from sealpack.settlement.outcomes import Outcome
+from sealpack.settlement.reconcile import reconcile
 from sealpack.settlement.service import openapi, server, uploads
 from sealpack.settlement.service.app import Service, make_app
 from sealpack.settlement.service.limits import Limits, Meter
@@ -304,9 +307,80 @@ def test_a_database_that_is_full_is_told_and_may_be_tried_again(
     assert (problem["code"], problem["retry_after"]) == ("STORE_FULL", 60)
 
 
+def test_what_the_database_says_is_not_for_callers(own: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise SealpackError("STORE_IO", "settlement database: no route to db.internal for user sealpack")
+
+    service = Service(own.database)
+    monkeypatch.setattr(own.database, "read", gone)
+    for path, headers in (("/v1/health/ready", {}), ("/v1/cases", {"Authorization": "Bearer x"})):
+        answer = TestClient(make_app(service)).get(path, headers=headers)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["code"] == "STORE_IO" and "internal" not in answer.text
+    assert TestClient(make_app(service)).get("/v1/health/live").status_code == 200
+
+
+def test_killed_in_the_middle_nothing_that_was_answered_is_lost(own: Books, tmp_path: Path) -> None:
+    """Killed while many upload; started again and sent again, everything is settled exactly once."""
+    devices = [Device(number=number) for number in range(1, 7)]
+    files = []
+    for device in devices:
+        for _ in range(6):
+            start = 0 if not files or files[-1][0] is not device else device.size
+            files.append((device, device.use(2).export(start)))
+    own.learn(*devices)
+    headers = {"Authorization": f"Bearer {make_token(own.database, 'device')}"}
+    answered: list[str] = []
+
+    def upload(url: str, mine: list[bytes]) -> None:
+        for data in mine:
+            try:
+                found = requests.post(f"{url}/v1/files", data=data, headers=headers, timeout=30).json()
+            except requests.RequestException:
+                return
+            answered.append(found["files"][0]["sha256"])
+
+    with started(tmp_path) as (process, url):
+        rows = [[data for one, data in files if one is device] for device in devices]
+        threads = [threading.Thread(target=upload, args=(url, row)) for row in rows]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 8:
+            time.sleep(0.005)
+        process.kill()
+        for thread in threads:
+            thread.join()
+    assert {*answered} <= {row["sha256"] for row in own.rows(db.files) if row["code"]}
+    assert len(answered) < len(files)
+    with started(tmp_path) as (_, url):
+        upload(url, [data for _, data in files])
+    assert [own.log(device).size for device in devices] == [device.size for device in devices]
+    assert {*own.codes()} == {"OK"}
+    assert reconcile(own.database, NOW).ok
+    audit.verify(own.database)
+
+
+@contextmanager
+def started(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`settle serve` in a process of its own, and its address; what it says is in serve.log."""
+    verb = ["settle", "--db", str(folder / "settlement.db"), "serve", "--port", "0", *words]
+    log = folder / "serve.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "sealpack.verifier", *verb], stderr=stream)
+    try:
+        while (found := re.search(r"listening on (\S+)\n", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/"), ("GET", "/v2/files"), ("DELETE", "/v1/files"), ("GET", "/v1/files/../cases/x"),
+    [("GET", "/"), ("GET", "/v1/cases/"),
+     ("GET", "/v2/files"), ("DELETE", "/v1/files"), ("GET", "/v1/files/../cases/x"),
      ("GET", "/docs"), ("PATCH", "/v1/health/live"), ("GET", "/v1/%1b[2J")],
 )  # fmt: skip
 def test_what_there_is_not(own: Books, method: str, path: str) -> None:
@@ -380,28 +454,14 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     own = Books.open(tmp_path).learn(Device())
     own.database.close()
-    words = ["settle", "--db", database, "serve", "--port", "0", "--key", str(settlement_pem(tmp_path))]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sealpack.verifier", *words], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        said = ""
-        while "listening on" not in said:
-            said = process.stderr.readline()
-            assert said, process.wait()
-        url = said.split()[-1]
+    with started(tmp_path, "--key", str(settlement_pem(tmp_path))) as (process, url):
         headers = {"Authorization": f"Bearer {text}"}
         answer = requests.post(f"{url}/v1/files", data=Device().use(1).export(), headers=headers, timeout=30)
         assert answer.json()["files"][0]["code"] == "OK"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130)
-        assert text not in process.stderr.read()
-    finally:
-        process.kill()
-        process.stderr.close()
-        process.wait()
+    log = (tmp_path / "serve.log").read_text()
+    assert "POST /v1/files" in log and text not in log and "Traceback" not in log
 
 
 def test_many_upload_the_same_and_other_files_at_once(own: Books) -> None:
@@ -427,3 +487,12 @@ def test_many_upload_the_same_and_other_files_at_once(own: Books) -> None:
     assert [own.log(device).size for device in devices] == [device.size for device in devices]
     uploads = [row for row in own.rows(db.audit) if '"upload"' in row["what"]]
     assert len(uploads) == 4
+
+
+def test_without_the_extra(
+    own: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    assert run(make_cli(), ["settle", "--db", str(tmp_path / "settlement.db"), "serve"]) == 2
+    assert "pip install 'sealpack[service]'" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import json
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ _ANSWER_S = 300.0  # for a whole answer, however slowly it trickles
 _ANSWER_BYTES = 1 << 20
 _AGAIN = (408, 425, 429, 500, 502, 503, 504, 507)
 _THIS_FILE = (400, 413, 415)  # a refusal of one file, which says nothing of the others
+_TOKEN = re.compile(r"[!-~]{1,512}")
 _SAID = 200  # characters of a service's words that are shown
 
 
@@ -55,7 +57,11 @@ class Line:
     insecure_http: bool = False
 
     def check(self) -> None:
-        """USAGE for an address that is none, or one where others could read along."""
+        """USAGE for an address or token that is none, or an address where others could read along."""
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise SealpackError(
+                "USAGE", "what is given as a token is none", remedy="give a file with --token-file"
+            )
         try:
             found = urlsplit(self.url)
             host, _ = found.hostname, found.port
@@ -233,7 +239,7 @@ class _Service:
         for tries in range(1, TRIES + 1):
             try:
                 status, headers, data = self._once(method, path, body, limit)
-            except (self._errors.InvalidURL, self._errors.InvalidHeader) as error:
+            except ValueError as error:  # requests' own for addresses are of this kind, as are urllib3's
                 raise SealpackError("USAGE", self._said(error)) from None
             except self._errors.SSLError as error:
                 remedy = "check the address; --ca FILE names the certificate of your own authority"

@@ -303,7 +303,9 @@ def make_app(service: Service) -> Starlette:
     handlers: Mapping[Any, Any] = {
         SealpackError: _refused, HTTPException: _unknown, ClientDisconnect: _gone, Exception: _failed
     }  # fmt: skip
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # it would send callers to whatever host they named
+    return app
 
 
 def _guarded(service: Service, call: Call) -> Callable[[Request], Awaitable[Response]]:
@@ -327,6 +329,8 @@ def _guarded(service: Service, call: Call) -> Callable[[Request], Awaitable[Resp
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, SealpackError)
     problem = error.to_problem()
+    if error.spec.exit == 1:  # about this side: its words may name files, servers and users
+        problem["detail"] = error.spec.title
     headers = dict(_HEADERS)
     if "retry_after" in problem:
         headers["Retry-After"] = str(problem["retry_after"])
