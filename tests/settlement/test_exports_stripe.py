@@ -158,4 +158,5 @@ def test_commands(
 
 
 def _invoices(books: Books) -> list[dict[str, Any]]:
-    return books.rows(db.invoices)
+    found: list[dict[str, Any]] = books.rows(db.invoices)
+    return found

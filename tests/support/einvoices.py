@@ -24,5 +24,5 @@ def document(
 ) -> dict[str, Any]:  # fmt: skip
     plan = make_plan(recurring(amount, when="arrears"), per_unit("0.07"), head={"currency": currency})
     (result,) = rate(plan, tokens(usage), APRIL, tax=tax)
-    facts = {"number": "INV-7", "issued": date(2026, 5, 3), "due": date(2026, 6, 2)} | header
+    facts: dict[str, Any] = {"number": "INV-7", "issued": date(2026, 5, 3), "due": date(2026, 6, 2)} | header
     return to_dict(invoice(result, Header(seller=seller, customer=buyer, license_id="L-1", **facts)))
