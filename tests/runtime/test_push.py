@@ -395,6 +395,10 @@ def test_a_certificate_nobody_vouches_for(site: Site, tls: tuple[Path, str]) -> 
             push(state, Line(url), sleep=naps)
         assert "--ca" in caught.value.remedy and naps.taken == []
         assert len(push(state, Line(url, ca=certificate), sleep=naps).pushed) == 1
+        nothing = site.folder / "nothing.pem"
+        nothing.write_text("nothing")
+        with pytest.raises(SealpackError, match="PUSH_UNREACHABLE"):
+            push(state, Line(url, ca=nothing), sleep=naps)
 
 
 @pytest.fixture

@@ -464,11 +464,11 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "POST /v1/files" in log and text not in log and "Traceback" not in log
 
 
-def test_many_upload_the_same_and_other_files_at_once(own: Books) -> None:
+def test_many_upload_the_same_and_other_files_at_once(books: Books) -> None:
     """Each file is settled exactly once, whoever else is uploading it."""
     devices = [Device(number=number).use(number) for number in range(1, 5)]
-    own.learn(*devices)
-    token = make_token(own.database, "device")
+    books.learn(*devices)
+    token = make_token(books.database, "device")
     answers: list[tuple[str, Any]] = []
 
     def push(url: str, data: bytes) -> None:
@@ -477,15 +477,15 @@ def test_many_upload_the_same_and_other_files_at_once(own: Books) -> None:
             answer = requests.post(f"{url}/v1/files", data=data, headers=headers, timeout=60)
             answers.append((answer.json()["files"][0]["sha256"], answer.json()))
 
-    with running(Service(own.database, SIGNERS, Limits(burst=1000), clock=lambda: NOW)) as url:
+    with running(Service(books.database, SIGNERS, Limits(burst=1000), clock=lambda: NOW)) as url:
         threads = [threading.Thread(target=push, args=(url, d.export())) for d in devices for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert len(answers) == 24 and len({json.dumps(found) for _, found in answers}) == 4
-    assert [own.log(device).size for device in devices] == [device.size for device in devices]
-    uploads = [row for row in own.rows(db.audit) if '"upload"' in row["what"]]
+    assert [books.log(device).size for device in devices] == [device.size for device in devices]
+    uploads = [row for row in books.rows(db.audit) if '"upload"' in row["what"]]
     assert len(uploads) == 4
 
 
