@@ -133,6 +133,26 @@ def test_what_came_after_the_invoice_is_not_in_its_pack(books: Books) -> None:
     assert checked(packed(books, credit.name)).checks[-1].detail == "a goodwill credit: not made of usage"
 
 
+def test_logs_that_were_cut_rotated_and_lost(books: Books) -> None:
+    """Files that overlap, a new device key, and a further log that carries what never arrived."""
+    device = Device().work(40)
+    books.learn(device, plan=plan())
+    assert books.code(device.export(0, 20)) == "OK"
+    assert books.code(device.export(0, 40)) == "W102"
+    device.rotate(5)
+    device.work(10).tally()
+    assert books.code(device.export(40)) == "OK"
+    device.work(7).tally()
+    later = device.restored().work(5)
+    assert books.code(later.export()) == "W151"
+    name = billing.bill(books.database, "L-1", MONTH, DAY, actor=ME).name
+    report = checked(packed(books, name))
+    assert report.ok, report
+    assert "in 2 logs" in report.checks[3].detail
+    used = device.registers.total("tok_out") + later.registers.total("tok_out")
+    assert report.checks[6].detail == f"tok: {used:,}"
+
+
 def test_a_changed_byte_anywhere_is_found(books: Books) -> None:
     """Every byte of the container and manifest, every 7th of the rest."""
     data = packed(books, invoiced(books, Device().work(5)))

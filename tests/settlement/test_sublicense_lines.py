@@ -21,7 +21,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Delegation, Devices, LeaseTerms, License, PlanRef, Quota
 from sealpack.format.registry import RegistryLine
-from sealpack.settlement import billing, db, ingest, registry
+from sealpack.settlement import billing, db, evidence_check, evidence_pack, ingest, registry
 from sealpack.settlement.reconcile import reconcile
 from sealpack.verifier.cli.main import make_cli, run
 
@@ -378,3 +378,23 @@ def test_a_narrower_parent_gives_a_new_lease(books: Books) -> None:
     lease = lease_of(books, ward)
     assert lease is not None
     assert lease.ceilings == (Ceiling("calls", 50),)
+
+
+@pytest.mark.sqlite_only
+def test_a_dispute_pack_of_both(books: Books) -> None:
+    """The parent's invoice and a sub-license's log prove themselves, delegate's signatures included."""
+    own, below = Device(parent()).work(20), named("ward").work(10)
+    settled(books, own, below)
+    for device in (own, below):
+        assert books.ingest(device.export())[0].code == "OK"
+    bill(books)
+    with books.database.read() as connection:
+        packs = [
+            evidence_pack.for_invoice(connection, "INV-000001"),
+            evidence_pack.for_log(connection, below.origin),
+        ]
+    whole, log = (evidence_check.check(data, world.make_trust()) for data in packs)
+    assert whole.ok, whole
+    assert log.ok, log
+    assert whole.checks[2].detail.startswith("2 licenses and 2 activations")
+    assert f"{own.size + below.size} receipts in 2 logs" in whole.checks[3].detail
