@@ -124,11 +124,11 @@ def open_home(path: str | os.PathLike[str] | None = None, *, create: bool = True
     home = Home(Path(path) if path is not None else default_path())
     if not home.path.exists() and not home.path.is_symlink():
         if not create:
-            first = "install BUNDLE" if machine.frozen() else "trust pin trust.json"
+            first = "`sealpack install BUNDLE`" if machine.frozen() else "`sealpack trust pin trust.json`"
             raise SealpackError(
                 "STATE_MISSING",
                 f"there is no state in {home.path}",
-                remedy=f"run `sealpack {first}` first, or name the right directory with --state",
+                remedy=f"run {first} first, or name the right directory with --state",
             )
         _make(home.path)
     _check(home.path)
