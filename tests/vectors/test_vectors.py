@@ -16,8 +16,8 @@ from sealpack.format import canonical, confirmation, qr
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.activation import Activation, ActivationRequest, Lease
 from sealpack.format.container import BundleReader
-from sealpack.format.documents import Parcel
 from sealpack.format.deactivation import Deactivation
+from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import CODES, SealpackError

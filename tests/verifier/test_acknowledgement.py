@@ -21,7 +21,8 @@ LEASE = documents.seal(
 
 
 @pytest.mark.parametrize(
-    "said", [ACK, replace(ACK, lease=LEASE, frozen=True), replace(ACK, trust=TRUST.envelopes, previous="6" * 64)]
+    "said",
+    [ACK, replace(ACK, lease=LEASE, frozen=True), replace(ACK, trust=TRUST.envelopes, previous="6" * 64)],
 )
 def test_round_trip(said: Acknowledgement) -> None:
     envelope = documents.seal("acknowledgement", said.to_dict(), world.SETTLEMENT)

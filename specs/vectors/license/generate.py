@@ -136,7 +136,8 @@ def _fields(add: Any) -> None:
         ("site-key-work", "A site key that asks for 256 MiB.", {"site_keys": [SITE_KEY | {"n": 1 << 18}]}),
         ("site-key-odd", "A site key of work that is no power of two.",
          {"site_keys": [SITE_KEY | {"n": 40_000}]}),
-        ("site-key-short", "A site key that is cut short.", {"site_keys": [SITE_KEY | {"sealed": "00" * 47}]}),
+        ("site-key-short", "A site key that is cut short.",
+         {"site_keys": [SITE_KEY | {"sealed": "00" * 47}]}),
     ):  # fmt: skip
         add(f"field-{name}", description, "LIC_SCHEMA", sealed(members))
     add("crit", "It requires what this version does not know.", "DOC_CRIT", sealed({"crit": ["dongle"]}))

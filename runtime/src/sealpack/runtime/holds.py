@@ -69,7 +69,7 @@ def make(
     streaming: bool,
     generation: int = 0,
 ) -> int:
-    """Add a hold of `owner` to the counters; returns its number. `generation` is above 0 for calls to come."""
+    """Add a hold of `owner` to the counters; returns its number. `generation` > 0: for calls to come."""
     add(db, found.license_id, periods, reserved=want)
     # A first wall far ahead may be undone, and must not leave a term that begins in the far future.
     if found.started is None or moment.times.soft < found.started:

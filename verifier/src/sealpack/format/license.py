@@ -294,7 +294,7 @@ class Provisional:
 
 @dataclass(frozen=True, slots=True)
 class ClockRules:
-    """What a wall clock more than 24 h behind the accepted time does: `continue` with a warning, or `deny`."""
+    """What a wall clock more than 24 h behind accepted time does: `continue` with a warning, or `deny`."""
 
     on_back: str
 

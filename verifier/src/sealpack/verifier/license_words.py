@@ -180,7 +180,9 @@ def _dates(license: License) -> Iterator[str]:
             yield f"For {_span(license.grace_s)} after that it goes on with a warning{until}. Then {after}."
         else:
             yield f"After that {after}; there is no time of grace."
-        yield "Time is counted in UTC by the machine's clock, and by how long it ran where the clock falls behind."
+        yield (
+            "Time is counted in UTC by the machine's clock, and by how long it ran where the clock falls behind."
+        )
     elif license.grace_s:
         yield f"A time of grace of {_span(license.grace_s)} is stated, and has no end to follow."
     if license.clock is not None and license.clock.on_back == "deny":
@@ -223,7 +225,8 @@ def _amounts(license: License) -> Iterator[str]:
     limits = license.limits
     if limits.qps is not None:
         burst = f", {_units('calls', limits.burst)} in a burst" if limits.burst is not None else ""
-        yield f"At most {_units('calls', limits.qps)} a second{burst}; more is refused; trying again a moment later helps."
+        most = f"At most {_units('calls', limits.qps)} a second{burst}"
+        yield f"{most}; more is refused; trying again a moment later helps."
     elif limits.burst is not None:
         yield f"A burst of {_units('calls', limits.burst)} is stated without a rate, and limits nothing."
     if limits.inflight is not None:
