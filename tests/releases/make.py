@@ -70,9 +70,11 @@ def main() -> None:
 def make(work: Path, target: Path) -> None:
     from sealpack.builder.demo import models
 
+    places = {"SEALPACK_STATE": str(work / "state"), "SEALPACK_MARKS": str(work / "marks")}
+
     def run(*arguments: object) -> None:
         command = [sys.executable, "-m", "sealpack.verifier", *map(str, arguments)]
-        subprocess.run(command, check=True, env=os.environ | {"SEALPACK_STATE": str(work / "state")})
+        subprocess.run(command, check=True, env=os.environ | places)
 
     project, stick = work / "p", work / "stick"
     stick.mkdir()

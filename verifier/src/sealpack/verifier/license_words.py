@@ -181,7 +181,8 @@ def _dates(license: License) -> Iterator[str]:
         else:
             yield f"After that {after}; there is no time of grace."
         yield (
-            "Time is counted in UTC by the machine's clock, and by how long it ran where the clock falls behind."
+            "Time is counted in UTC by the machine's clock, and by how long it ran where the clock falls"
+            " behind."
         )
     elif license.grace_s:
         yield f"A time of grace of {_span(license.grace_s)} is stated, and has no end to follow."
