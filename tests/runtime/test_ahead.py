@@ -508,3 +508,20 @@ def test_high_rate_answers_before_its_receipt_and_says_so(site: Site) -> None:
     with site.state() as state:
         assert len(records(state)) == 5
         settled(state)
+
+
+def test_an_emptied_owners_file_says_nothing_and_all_is_billed(
+    device_of: Callable[[License], State],
+) -> None:
+    license = free()
+    state = device_of(license)
+    books = Books(state, license)
+    for _ in range(3):
+        books.call()
+    books.reserve()
+    books.die()
+    path = state.home.owners / books.owner.name
+    path.write_bytes(bytes(path.stat().st_size))
+    sweep(state, license)
+    assert ("l", "lost", 1, 3) in records(state)
+    settled(state)
