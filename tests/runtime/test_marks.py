@@ -366,3 +366,13 @@ def test_after_a_restore_the_stick_goes_on_travelling(site: Site) -> None:
     for path in stick.glob("*.usage.gz"):
         assert receipts.verify_file(path, 1 << 20).ok
     sound(site)
+
+
+def test_a_pipe_in_the_place_of_a_mark_is_not_waited_for(site: Site) -> None:
+    site.ready()
+    for path in sidecar(site).iterdir():
+        path.unlink()
+    for slot in (0, 1):
+        os.mkfifo(sidecar(site) / f"L-1.{slot}")
+    call(site, 2)
+    sound(site)

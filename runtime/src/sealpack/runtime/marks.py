@@ -177,7 +177,7 @@ def _mac(home: Home, body: bytes) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """In place and without syncing: only the newest matters, and an older one is no harm."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
