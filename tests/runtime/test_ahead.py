@@ -3,7 +3,6 @@ goodbye costs."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -321,27 +320,33 @@ def test_one_call_more_than_may_run_at_once(device_of: Callable[[License], State
     settled(state)
 
 
-def _hold_a_place(folder: str, ready: object) -> None:
-    with State(sealpack.runtime.home.open_home(folder)) as state:
-        Books(state, free(limits=Rate(inflight=1))).reserve()
-        ready.set()  # type: ignore[attr-defined]
-        time.sleep(60)
+HOLD = """
+import sys, time
+sys.path[:0] = {paths!r}
+from test_ahead import *
+from sealpack.runtime.home import open_home
+with State(open_home({state!r})) as state:
+    books = Books(state, free(limits=Rate(inflight=1)))
+    books.reserve()
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_killed_process_gives_its_place_back(device_of: Callable[[License], State]) -> None:
     license = free(limits=Rate(inflight=1))
     state = device_of(license)
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    holder = context.Process(target=_hold_a_place, args=(str(state.home.path), ready), daemon=True)
-    holder.start()
-    assert ready.wait(60)
+    here = Path(__file__).parent
+    program = HOLD.format(paths=[str(here.parent), str(here)], state=str(state.home.path))
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
     books = Books(state, license)
     with pytest.raises(SealpackError) as caught:
         books.call()
     assert caught.value.code == "CONCURRENCY_LIMIT"
     holder.kill()
-    holder.join()
+    holder.communicate()
     books.call()
     books.ledger.close()
     settled(state)

@@ -321,6 +321,15 @@ def test_a_statement(books: Books) -> None:
     assert "'=cmd()" in table and ",-150.00,-30.99,USD," in table
 
 
+def test_what_was_written_off_is_not_credited(books: Books) -> None:
+    name = opened(books)
+    receivables.write_off(books.database, name, "gone", DAY, actor=ME)
+    said = refused(
+        "AMOUNT_INVALID", receivables.credit, books.database, name, "1.00", "why not", DAY, actor=ME
+    )
+    assert "was written off" in said
+
+
 # --- the ledger -------------------------------------------------------------------------------------
 
 ACTS = st.lists(

@@ -141,12 +141,17 @@ def credit(
 ) -> Printed:
     """Issue a goodwill credit note of `amount` before tax for an invoice; all that is left without one.
 
-    INVOICE_UNKNOWN; AMOUNT_INVALID for more than what earlier credit notes left.
+    INVOICE_UNKNOWN; AMOUNT_INVALID for more than what earlier credit notes left, and of what was written off.
     """
     if not reason.strip():
         raise SealpackError("USAGE", "a credit needs a reason")
     with database.write() as connection:
-        found = _payable(connection, name).document
+        now = _payable(connection, name)
+        if (
+            now.written_off
+        ):  # its parties bear no more of it: a credit would be taken from what others owe them
+            raise SealpackError("AMOUNT_INVALID", f"{name} was written off: nothing is left of it to credit")
+        found = now.document
         left = _left(connection, found)
         wanted = left.net if amount is None else minor_units(amount, found.issued.currency)
         _limit("a credit of", wanted, left.net, found.issued.currency)
