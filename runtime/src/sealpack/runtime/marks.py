@@ -202,6 +202,8 @@ def read(home: Home, origin: str, key: PublicKey) -> Mark | None:
 
 def _read(home: Home, path: Path, key: PublicKey) -> Mark | None:
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            return None
         data = read_bounded(path, _MAX_BYTES)
         mac, _, rest = data.partition(b"\n")
         body = rest.partition(b"\n")[0]
