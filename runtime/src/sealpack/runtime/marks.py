@@ -202,7 +202,7 @@ def read(home: Home, origin: str, key: PublicKey) -> Mark | None:
 
 def _read(home: Home, path: Path, key: PublicKey) -> Mark | None:
     try:
-        if not os.path.isfile(path):  # a pipe would be waited for
+        if not path.is_file():  # a pipe would be waited for
             return None
         data = read_bounded(path, _MAX_BYTES)
         mac, _, rest = data.partition(b"\n")
@@ -222,7 +222,7 @@ def _read(home: Home, path: Path, key: PublicKey) -> Mark | None:
             f.boolean("closed", default=False),
             tuple(f.objects("lapses", Lapse.parse, default=[])),
         )
-    except SealpackError:
+    except (SealpackError, OSError):
         return None
 
 
