@@ -26,21 +26,25 @@ T = TypeVar("T")
 
 def write_pair(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> tuple[Path, Path]:
     """Write `path` (private) and `<stem>.pub.pem`; OUTPUT_EXISTS when either is there already."""
-    public = public_path(path)
-    for target in (path, public):
+    return _write_halves(path, key.to_pem(passphrase), public_path(path), key.public.pem.encode("ascii"))
+
+
+def _write_halves(path: Path, private: bytes, public_path: Path, public: bytes) -> tuple[Path, Path]:
+    """Both files of a key or none; OUTPUT_EXISTS when either is there already."""
+    for target in (path, public_path):
         if target.exists():
             raise SealpackError(
                 "OUTPUT_EXISTS",
                 f"{target} already exists; keys are never replaced",
                 remedy="choose another name",
             )
-    atomic_write(path, key.to_pem(passphrase), mode=PRIVATE_MODE, replace=False)
+    atomic_write(path, private, mode=PRIVATE_MODE, replace=False)
     try:
-        atomic_write(public, key.public.pem.encode("ascii"), replace=False)
+        atomic_write(public_path, public, replace=False)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return path, public
+    return path, public_path
 
 
 def write_with_mldsa(
@@ -61,17 +65,8 @@ def write_hybrid(path: Path, key: HybridPrivateKey) -> tuple[Path, Path]:
 
     OUTPUT_EXISTS when either is there already.
     """
-    public = path.with_name(path.name + ".pub")
-    for target in (path, public):
-        if target.exists():
-            raise SealpackError(
-                "OUTPUT_EXISTS",
-                f"{target} already exists; keys are never replaced",
-                remedy="choose another name",
-            )
-    atomic_write(path, b64encode(key.seed).encode() + b"\n", mode=PRIVATE_MODE, replace=False)
-    atomic_write(public, b64encode(key.public.data).encode() + b"\n", replace=False)
-    return path, public
+    private, public = (b64encode(data).encode() + b"\n" for data in (key.seed, key.public.data))
+    return _write_halves(path, private, path.with_name(path.name + ".pub"), public)
 
 
 def load_hybrid(path: Path) -> HybridPrivateKey:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import secrets
 import zoneinfo
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sealpack.builder import seats, signing
+from sealpack.builder import answering, seats, signing
 from sealpack.builder.build_record import BuildRecord
 from sealpack.builder.presets import PRESETS, Preset
 from sealpack.format import documents
@@ -297,21 +296,7 @@ def activate(
     seat = found.get(request.device_id)
     shares = seats.shares_for(license, found, request.device_id, now)
     epoch = 0 if seat is None else seat.next_epoch
-    activation = Activation(
-        license_id=license.license_id,
-        license_digest=license.digest,
-        device_id=request.device_id,
-        device_key=request.device_key,
-        request_digest=request.digest,
-        nonce=request.nonce,
-        issued_at=now,
-        epoch=epoch,
-        device_label=request.device_label or license.device_label,
-        keys=keys,
-        shares=shares,
-        confirmation=secret or secrets.token_hex(16),
-        fingerprint=request.fingerprint,
-    )
+    activation = answering.activation(license, request, keys, now, secret=secret, epoch=epoch, shares=shares)
     under = IssuedUnder.of(issuer.trust)
     settled = {} if seat is None else seat.before  # its counters are of all its logs
     lease = next_lease(license, request.device_id, epoch, FIRST_LEASE, now, settled, under, shares)
@@ -332,30 +317,17 @@ def _wrapped_keys(
         raise SealpackError("USAGE", f"an activation holds the keys of {MAX_KEYS} builds, not {len(builds)}")
     for record in builds.values():
         record.check_license(license)
-    if builds and request.hpke_key is None:
-        raise SealpackError(
-            "USAGE",
-            f"device {request.device_id} sent no key to wrap the keys of encrypted bundles for",
-            remedy="update sealpack on the device and ask for a new `activate request`",
-        )
+    if not builds:
+        return ()
+    device_key = answering.hpke_key(request)
     return tuple(
-        request.hpke_key.wrap(record.key.input_key, digest, license.license_id, request.device_id)
+        device_key.wrap(record.key.input_key, digest, license.license_id, request.device_id)
         for digest, record in sorted(builds.items())
-        if request.hpke_key is not None
     )
 
 
 def _check_request(request: ActivationRequest, license: License, trust: Trust) -> None:
-    if request.license_id not in (None, license.license_id):
-        raise SealpackError(
-            "LEASE_MISMATCH", f"the request asks for {request.license_id}, not {license.license_id}"
-        )
-    if license.devices.binding == "tpm" and request.key_store != "tpm":
-        raise SealpackError(
-            "USAGE",
-            f"license {license.license_id} is bound to a TPM, {request.device_id} keeps its keys in files",
-            remedy="issue a license with --binding key+fp, or ask for a request from a machine with a TPM",
-        )
+    answering.check(request, license)
     if trust.root.version == 1 and request.root_digest != trust.root_digest:
         raise SealpackError(
             "TRUST_INVALID",

@@ -7,12 +7,11 @@ account of its devices; each device also keeps its share by itself, whatever the
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sealpack.builder import seats
+from sealpack.builder import answering, seats
 from sealpack.builder.build_record import BuildRecord
 from sealpack.format import documents
 from sealpack.format.activation import Activation, ActivationRequest
@@ -124,24 +123,10 @@ def activate(
     LEASE_MISMATCH for a request for another license, KEY_UNWRAP when a key was not wrapped for this delegate.
     """
     license = given.chain.license
-    if request.license_id not in (None, license.license_id):
-        raise SealpackError(
-            "LEASE_MISMATCH", f"the request asks for {request.license_id}, not {license.license_id}"
-        )
+    answering.check(request, license)
     _check_seats(given.chain, request.device_id, tuple(lines))
-    activation = Activation(
-        license_id=license.license_id,
-        license_digest=license.digest,
-        device_id=request.device_id,
-        device_key=request.device_key,
-        request_digest=request.digest,
-        nonce=request.nonce,
-        issued_at=now,
-        device_label=request.device_label or license.device_label,
-        keys=_rewrapped(given.chain, delegate, request),
-        confirmation=secrets.token_hex(16),
-        fingerprint=request.fingerprint,
-    )
+    keys = _rewrapped(given.chain, delegate, request)
+    activation = answering.activation(license, request, keys, now)
     lease = next_lease(license, request.device_id, 0, FIRST_LEASE, now, {})
     return replace(
         given,
@@ -241,15 +226,10 @@ def _rewrapped(chain: Chain, delegate: Delegate, request: ActivationRequest) -> 
         return ()
     if delegate.hybrid is None:
         raise SealpackError("USAGE", "the license brings keys of encrypted bundles: give --hpke-key")
-    if request.hpke_key is None:
-        raise SealpackError(
-            "USAGE",
-            f"device {request.device_id} sent no key to wrap the keys of encrypted bundles for",
-            remedy="update sealpack on the device and ask for a new `activate request`",
-        )
+    device_key = answering.hpke_key(request)
     name, parent_id = delegate_name(delegate.hybrid.public), chain.parent.license_id
     return tuple(
-        request.hpke_key.wrap(
+        device_key.wrap(
             delegate.hybrid.unwrap(key, parent_id, name),
             key.bundle_digest,
             license.license_id,

@@ -70,12 +70,8 @@ def license() -> None:
 @click.option("--test", "test", is_flag=True, help="A test license: recorded, never billed.")
 @click.option("--advisory", is_flag=True, help="Log and bill, but never deny.")
 @click.option("--existing", type=_FILE, help="License file to activate a device under, instead of a new one.")
-@click.option(
-    "--request",
-    "requests",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    multiple=True,
-    help="The device's activation request: its file; or scanned texts or pictures of its QR codes, may be "
+@shared.request_option(
+    "The device's activation request: its file; or scanned texts or pictures of its QR codes, may be "
     "repeated; - is standard input.",
 )
 @click.option(

@@ -73,13 +73,9 @@ def finish(
 
 
 @click.command(short_help="Help a device after an accident: clock, hardware, log.")
-@click.option(
-    "--request",
-    "requests",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    multiple=True,
+@shared.request_option(
+    "The device's new activation request: its file, scanned texts or pictures of its codes.",
     required=True,
-    help="The device's new activation request: its file, scanned texts or pictures of its codes.",
 )
 @click.option("--license-id", help="Under which license [default: the one the request names].")
 @click.option("--now", "clock", is_flag=True, help="Tell the device that it is now: its clock was ahead.")

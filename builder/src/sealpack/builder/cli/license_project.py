@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from sealpack.builder.config import Config
     from sealpack.builder.licensing import Issued, Issuer
     from sealpack.format.documents import Parcel
+    from sealpack.format.dsse import Envelope
     from sealpack.format.license import License
     from sealpack.format.trust import Trust
 
+F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False)
 REGISTRY = "licenses/registry.jsonl"
 
@@ -142,15 +145,32 @@ def existing(path: Path, trust: Trust) -> Issued:
     return Issued(open_license(envelope, trust), envelope)
 
 
-def envelope_of(path: Path) -> Any:
+def envelope_of(path: Path) -> Envelope:
+    """The license in a file; LIC_UNREADABLE when it holds none, or several."""
+    return license_in(parcel_of(path), path)
+
+
+def parcel_of(path: Path) -> Parcel:
+    """What a license file, a proof or a reply holds."""
     from sealpack.format.documents import Parcel
     from sealpack.format.files import read_bounded
     from sealpack.format.limits import LIMITS
 
-    found = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path)).of_kind("license")
+    return Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path))
+
+
+def license_in(parcel: Parcel, path: Path) -> Envelope:
+    """The one license of the parcel in `path`; LIC_UNREADABLE."""
+    found = parcel.of_kind("license")
     if len(found) != 1:
         raise SealpackError("LIC_UNREADABLE", f"{path} holds {len(found)} licenses, not one")
     return found[0]
+
+
+def request_option(text: str, *, required: bool = False) -> Callable[[F], F]:
+    """`--request`, under `requests`: files, scanned texts, pictures or standard input."""
+    kind = click.Path(dir_okay=False, allow_dash=True)
+    return click.option("--request", "requests", type=kind, multiple=True, required=required, help=text)
 
 
 def summary_of(license: License) -> dict[str, Any]:

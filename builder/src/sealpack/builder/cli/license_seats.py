@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sealpack.builder.license_files import LicensedBundle
     from sealpack.builder.licensing import Issued, Issuer
     from sealpack.format.deactivation import Deactivation
-    from sealpack.format.documents import Parcel
     from sealpack.format.dsse import Envelope
     from sealpack.format.license import License
     from sealpack.format.registry import RegistryLine
@@ -57,13 +56,9 @@ def release(proof: str, ack: str | None, fmt: str, **options: Any) -> None:
 
 @click.command(short_help="Move a seat: free one device, activate another.")
 @click.option("--from", "proof", type=_FILE, required=True, help="The closed device's proof.")
-@click.option(
-    "--request",
-    "requests",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    multiple=True,
+@shared.request_option(
+    "The new device's activation request; as for `license issue`.",
     required=True,
-    help="The new device's activation request; as for `license issue`.",
 )
 @click.option("--existing", type=_FILE, help="License file [default: the newest one of the registry].")
 @click.option("--seal", "records", type=_FILE, multiple=True, help="Build record of an encrypted bundle.")
@@ -300,24 +295,17 @@ def _release(
 ) -> tuple[Deactivation, RegistryLine]:
     from sealpack.builder import licensing, sublicensing
 
-    envelope = _only(_parcel(proof), "deactivation", proof)
-    acknowledgement = None if ack is None else _only(_parcel(ack), "acknowledgement", ack)
+    envelope = _only(proof, "deactivation")
+    acknowledgement = None if ack is None else _only(ack, "acknowledgement")
     now = support.now()
     return sublicensing.release(
         envelope, place.trust, known, now=now, acknowledgement=acknowledgement
     ) or licensing.release(envelope, place.trust, known, now=now, acknowledgement=acknowledgement)
 
 
-def _parcel(path: str) -> Parcel:
-    from sealpack.format.documents import Parcel
-    from sealpack.format.files import read_bounded
-    from sealpack.format.limits import LIMITS
-
-    return Parcel.from_bytes(read_bounded(support.existing(path), LIMITS.parcel_bytes), path)
-
-
-def _only(parcel: Parcel, kind: str, path: str) -> Envelope:
-    found = parcel.of_kind(kind)
+def _only(path: str, kind: str) -> Envelope:
+    """The one document of `kind` in a file; DOC_TYPE."""
+    found = shared.parcel_of(support.existing(path)).of_kind(kind)
     if len(found) != 1:
         raise SealpackError("DOC_TYPE", f"{path} holds {len(found)} documents of kind {kind}, not one")
     return found[0]

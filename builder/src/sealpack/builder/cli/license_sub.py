@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sealpack.builder.cli import license_project as shared
 from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
 
@@ -111,12 +112,8 @@ def delegate_key(path: str, fmt: str) -> None:
 @click.option("--support", "support_contact", help="Whom the end customer calls.")
 @click.option("--device-label", help="What people call the machine.")
 @click.option("--members", type=_FILE, help="JSON file with further members of a license, each narrower.")
-@click.option(
-    "--request",
-    "requests",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    multiple=True,
-    help="The device's activation request, as for `license issue`.",
+@shared.request_option(
+    "The device's activation request, as for `license issue`.",
 )
 @click.option("--registry", type=_FILE, help=f"Your registry [default: {_REGISTRY} beside the parent].")
 @click.option("--out", type=_FILE, help="Output [default: NAME.license beside the parent].")
@@ -152,20 +149,15 @@ def sub(fmt: str, **options: Any) -> None:
 
 def _delegate(options: dict[str, Any]) -> Delegate:
     from sealpack.builder import keyfiles, sublicensing
-    from sealpack.format.documents import Parcel
-    from sealpack.format.files import read_bounded
-    from sealpack.format.limits import LIMITS
 
     path = support.existing(options["parent_path"])
-    parcel = Parcel.from_bytes(read_bounded(path, LIMITS.parcel_bytes), str(path))
-    parents = parcel.of_kind("license")
-    if len(parents) != 1:
-        raise SealpackError("LIC_UNREADABLE", f"{path} holds {len(parents)} licenses, not one")
+    parcel = shared.parcel_of(path)
+    parent = shared.license_in(parcel, path)
     passphrase = Path(options["passphrase_file"]) if options["passphrase_file"] else None
     hybrid = options["hpke_key"]
     return sublicensing.Delegate(
         keyfiles.load_signer(options["key_path"], passphrase),
-        parents[0],
+        parent,
         support.load_trust(options["trust_path"]).update(parcel.documents),
         keyfiles.load_hybrid(Path(hybrid)) if hybrid else None,
     )
