@@ -73,9 +73,7 @@ def admission(folder: Path, count: int = 3000) -> list[float]:
             while time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 == now:
                 pass
             start = time.perf_counter()
-            ticket = runtime._ledger.reserve(
-                runtime.license_id, runtime._route, Usage(items=1), runtime._facts, streaming=False
-            )
+            ticket = runtime._ledger.reserve(runtime._route, Usage(items=1), runtime._facts, streaming=False)
             found.append(time.perf_counter() - start)
             assert ticket.ahead, "not warm"
             runtime._ledger.release(ticket)
@@ -157,9 +155,7 @@ def ledger_rate(folder: Path, rounds: int, calls: int = 20_000) -> list[float]:
         for _ in range(rounds):
             start = time.perf_counter()
             for _ in range(calls):
-                ticket = books.reserve(
-                    runtime.license_id, runtime._route, used, runtime._facts, streaming=False
-                )
+                ticket = books.reserve(runtime._route, used, runtime._facts, streaming=False)
                 books.settle(ticket, "ok", used, ms=1, wait_ms=0)
             books.flush()
             found.append((time.perf_counter() - start) / calls)

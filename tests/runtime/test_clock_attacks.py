@@ -267,7 +267,7 @@ with state.State(home.open_home(sys.argv[1])) as opened:
     sys.stdin.readline()
     for _ in range(12):
         try:
-            ticket = books.reserve("FREE", route, Usage(1, 1, 1), lambda *_: facts, streaming=False)
+            ticket = books.reserve(route, Usage(1, 1, 1), lambda *_: facts, streaming=False)
         except SealpackError as error:
             print(error.code, flush=True)
             continue

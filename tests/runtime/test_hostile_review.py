@@ -279,7 +279,7 @@ class Books:
         self.ledger = Ledger(state, device.key(state.home), self.owner, block=block)
 
     def reserve(self, bound: Usage = ONE) -> Ticket:
-        return self.ledger.reserve("FREE", ROUTE, bound, self._facts, streaming=False)
+        return self.ledger.reserve(ROUTE, bound, self._facts, streaming=False)
 
     def _facts(self, *_: object) -> Facts:
         return Facts(self.license, None, None, LISTS, "dev-x", BUILD, Times(0, 0, 0))

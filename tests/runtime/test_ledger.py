@@ -70,7 +70,7 @@ class Process:
         """Hold a call; False when the quota says no."""
         bound = Usage(tok_in=1, tok_out=tok_out, items=1)
         try:
-            ticket = self.books.reserve("FREE", ROUTE, bound, _facts, streaming=streaming)
+            ticket = self.books.reserve(ROUTE, bound, _facts, streaming=streaming)
         except SealpackError as error:
             assert error.code == "QUOTA_EXCEEDED"
             return False

@@ -213,7 +213,7 @@ class Runtime:
         try:
             return admission.check_standing(facts)
         except SealpackError as error:
-            self._ledger.deny(self._rights.license.license_id, error)
+            self._ledger.deny(error)
             raise
 
     def _facts(self, db: sqlite3.Connection, found: Log | None, moment: Moment) -> Facts:
@@ -309,9 +309,7 @@ class Runtime:
             # Refused input costs nothing: it is refused before anything is reserved.
             prepared = self._loaded().prepare(call)
             streaming = isinstance(call, Generate)
-            ticket = self._ledger.reserve(
-                self.license_id, self._route, prepared.bound, self._facts, streaming=streaming
-            )
+            ticket = self._ledger.reserve(self._route, prepared.bound, self._facts, streaming=streaming)
             self._wait(ticket)
             meter = _Meter(self._ledger, ticket, on_text, arrived)
             try:

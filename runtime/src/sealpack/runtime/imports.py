@@ -105,7 +105,7 @@ class _Import:
         """Trust first, then licenses, activations and leases, then what refers to logs."""
         self._ratchet(envelopes)
         self._below = sublicenses.gather(self._db, envelopes)
-        for made in (self._open_activation(e) for e in envelopes if _is(e, "activation")):
+        for made, _ in (self._open_activation(e) for e in envelopes if _is(e, "activation")):
             mine = made.device_id == self._device
             (self._activated if mine else self._elsewhere).add(made.license_id)
         steps: tuple[tuple[str, Callable[[Envelope], None]], ...] = (
@@ -221,17 +221,19 @@ class _Import:
                 f"license {license.license_id} number {license.seq} is older than {seq} here",
             )
 
-    def _open_activation(self, envelope: Envelope) -> Activation:
+    def _open_activation(self, envelope: Envelope) -> tuple[Activation, Chain | None]:
+        """With the sub-license whose delegate signed it."""
         found = self._chain_below(envelope)
         if found is not None:
-            return found.open_activation(envelope)
-        return self._under(lambda trust: Activation.open(envelope, trust))
+            return found.open_activation(envelope), found
+        return self._under(lambda trust: Activation.open(envelope, trust)), None
 
-    def _open_lease(self, envelope: Envelope) -> Lease:
+    def _open_lease(self, envelope: Envelope) -> tuple[Lease, Chain | None]:
+        """With the sub-license whose delegate signed it."""
         found = self._chain_below(envelope)
         if found is not None:
-            return found.open_lease(envelope)
-        return self._under(lambda trust: Lease.open(envelope, trust))
+            return found.open_lease(envelope), found
+        return self._under(lambda trust: Lease.open(envelope, trust)), None
 
     def _chain_below(self, envelope: Envelope) -> Chain | None:
         """The sub-license that a document is about, when its delegate signed the document."""
@@ -242,11 +244,6 @@ class _Import:
             return None
         found, _ = rights.chain(pair.sublicense, pair.parent, self._trusts)
         return found if found.signed(envelope) else None
-
-    def _anchor_own(self, envelope: Envelope, issued_at: int) -> None:
-        """What the license's issuer dated proves the time; what a delegate dated proves nothing."""
-        if self._chain_below(envelope) is None:
-            timekeeper.anchor(self._db, issued_at)
 
     def _sublicense(self, envelope: Envelope) -> None:
         said = Sublicense.read(envelope)
@@ -281,13 +278,13 @@ class _Import:
             self.taken.licenses.append(license.license_id)
 
     def _activation(self, envelope: Envelope) -> None:
-        made = self._open_activation(envelope)
+        made, below = self._open_activation(envelope)
         if made.device_id != self._device:
             self.taken.others += 1
             return
         stored = rights.stored(self._db, "activation", made.license_id)
         # The digest is of the payload: the same words under a new signature replace a revoked one.
-        old = None if stored is None else rights.still(lambda: self._open_activation(stored))
+        old = None if stored is None else rights.still(lambda: self._open_activation(stored)[0])
         if old is not None and (old.digest == made.digest or _is_older(made, old)):
             self.taken.known += 1
             return
@@ -297,12 +294,13 @@ class _Import:
             raise SealpackError(
                 "LIC_MISSING", f"the activation is for a license {made.license_id} that did not come with it"
             )
-        if self._chain_below(envelope) is None:
+        if below is None:
             self._require_issuer(Activation, envelope, license)
         self._answer(made, again=stored is not None and _renews(made, Activation.read(stored)))
         rights.keep(self._db, "activation", made.license_id, envelope)
         clones.decide(self._db, made.license_id, made.epoch)
-        self._anchor_own(envelope, made.issued_at)
+        if below is None:  # what a delegate dated proves nothing about the time
+            timekeeper.anchor(self._db, made.issued_at)
         self.taken.activations.append(made.license_id)
 
     def _require_issuer(
@@ -328,30 +326,24 @@ class _Import:
         self._db.execute("UPDATE requests SET answered=? WHERE nonce=?", (made.digest, made.nonce))
 
     def _lease(self, envelope: Envelope) -> None:
-        lease = self._open_lease(envelope)
+        lease, below = self._open_lease(envelope)
         if lease.device_id != self._device:
             self.taken.others += 1
             return
         license = self._stored_license(lease.license_id)
-        if self._chain_below(envelope) is None:
-            self._require_issuer(Lease, envelope, license)
-        else:
+        if below is not None:
             sublicenses.require_past(self._db, lease)
-        if license is not None:  # before that nobody can say whether its issuer speaks for the license
-            self._anchor_own(envelope, lease.issued_at)
+        elif license is not None:  # before that nobody can say whether its issuer speaks for the license
+            self._require_issuer(Lease, envelope, license)
+            timekeeper.anchor(self._db, lease.issued_at)
         stored = rights.stored(self._db, "lease", lease.license_id)
         if stored is not None:
-            old = rights.still(lambda: self._open_lease(stored))
-            if old is not None and (_rank(old) >= _rank(lease) or self._is_dated_again(envelope, old)):
+            old = rights.still(lambda: self._open_lease(stored)[0])
+            if old is not None and (_rank(old) >= _rank(lease) or _is_dated_again(below, old)):
                 self.taken.known += 1
                 return
         rights.keep(self._db, "lease", lease.license_id, envelope)
         self.taken.leases.append(lease.license_id)
-
-    def _is_dated_again(self, envelope: Envelope, old: Lease) -> bool:
-        """Whether a delegate gives its first lease anew: one for each document of the parent counts."""
-        found = self._chain_below(envelope)
-        return found is not None and old.issued_at >= found.parent.issued_at
 
     def _token(self, envelope: Envelope) -> None:
         """Leave to begin a further log, from the issuer of a license that is here; the highest one counts."""
@@ -412,7 +404,7 @@ class _Import:
                 lapses.note_repaired(self._db, self._signer, made.license_id, moved)
         activation = rights.stored(self._db, "activation", made.license_id)
         if made.fingerprint is not None and activation is not None:
-            accepted = self._open_activation(activation)
+            accepted, _ = self._open_activation(activation)
             fingerprint.replace(self._db, accepted, made.nonce, made.fingerprint, self._home.secret())
         self.taken.repairs.append(made.license_id)
 
@@ -544,6 +536,11 @@ def _is_older(made: Activation, old: Activation) -> bool:
         old.epoch,
         old.issued_at,
     )
+
+
+def _is_dated_again(below: Chain | None, old: Lease) -> bool:
+    """Whether a delegate gives its first lease anew: one for each document of the parent counts."""
+    return below is not None and old.issued_at >= below.parent.issued_at
 
 
 def _rank(lease: Lease) -> tuple[int, int, int]:

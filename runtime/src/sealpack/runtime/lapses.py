@@ -133,12 +133,7 @@ def note_waived(state: State, key: PrivateKey, license_id: str, verdict: Verdict
         found = log.find(db, license_id)
         assert found is not None  # a call was admitted
         for event in events:
-            changed = db.execute(
-                "INSERT INTO denials VALUES(?,?,?) ON CONFLICT(log, code) DO UPDATE"
-                " SET minute=excluded.minute WHERE minute<>excluded.minute",
-                (found.log, event, minute),
-            )
-            if changed.rowcount:
+            if log.is_first(db, found, event, minute):
                 _note(db, key, license_id, event, 0)
 
 

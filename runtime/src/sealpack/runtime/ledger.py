@@ -81,7 +81,6 @@ class _Ahead:
 class _Kind:
     """What calls that may share a hold have in common."""
 
-    license_id: str
     route: Mapping[str, object]
     facts_in: FactsIn
     streaming: bool
@@ -149,7 +148,6 @@ class Ledger:
 
     def reserve(
         self,
-        license_id: str,
         route: Mapping[str, object],
         bound: Usage,
         facts_in: FactsIn,
@@ -158,7 +156,7 @@ class Ledger:
     ) -> Ticket:
         """Hold the most a call can use; raises admission's refusal, which is noted in the log."""
         want = {"calls": 1, "tok_in": bound.tok_in, "tok_out": bound.tok_out, "items": bound.items}
-        kind = _Kind(license_id, route, facts_in, streaming)
+        kind = _Kind(route, facts_in, streaming)
         with self._lock:
             self._busy = time.monotonic() - self._ended < BUSY_SECONDS
             ticket = self._claim(kind, want) or self._reserve(kind, want)
@@ -200,7 +198,7 @@ class Ledger:
             return True
         try:
             with self._state.read() as db:
-                facts = kind.facts_in(db, _require_log(db, kind.license_id), moment)
+                facts = kind.facts_in(db, _require_log(db, self._owner.license_id), moment)
         except SealpackError:
             return False
         held = ahead.facts
@@ -248,7 +246,7 @@ class Ledger:
                 if not keep:
                     self._write(db, moment, None)
                     afterwards(db, "books", partial(self._written, None))
-                found = _require_log(db, kind.license_id)
+                found = _require_log(db, self._owner.license_id)
                 # A refusal is kept, not raised: what was swept and observed must be committed all the same.
                 try:
                     self._facts = self._state.version(), kind.facts_in(db, found, moment)
@@ -301,24 +299,19 @@ class Ledger:
         return replace(facts, times=moment.times, used=used)
 
     def _deny(self, db: sqlite3.Connection, found: Log, moment: Moment, error: SealpackError) -> None:
-        """Note a refusal, once per code and minute, so that a retrying client does not fill the log."""
+        """Note a refusal, once per code and minute."""
         if log.is_closed(db, found):
             return
         minute = moment.times.soft // 60_000
-        cursor = db.execute(
-            "INSERT INTO denials VALUES(?,?,?) ON CONFLICT(log, code) DO UPDATE SET minute=excluded.minute"
-            " WHERE minute<>excluded.minute",
-            (found.log, error.code, minute),
-        )
-        if cursor.rowcount:
+        if log.is_first(db, found, error.code, minute):
             writer = Writer(db, found, self._key, moment)
             writer.add(records.DENIED, code=error.code, minute=minute)
             writer.finish()
 
-    def deny(self, license_id: str, error: SealpackError) -> None:
+    def deny(self, error: SealpackError) -> None:
         """Note a refusal that came before anything was reserved; without a log there is nothing to note."""
         with self._state.write() as db:
-            found = log.find(db, license_id)
+            found = log.find(db, self._owner.license_id)
             if found is not None:
                 self._deny(db, found, timekeeper.observe(db), error)
 

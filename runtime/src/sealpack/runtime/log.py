@@ -329,6 +329,16 @@ def is_closed(db: sqlite3.Connection, log: Log) -> bool:
     return row is not None and row[0] == records.CLOSED
 
 
+def is_first(db: sqlite3.Connection, log: Log, code: str, minute: int) -> bool:
+    """Whether a code is new in this minute; remembered, so that a retrying client does not fill the log."""
+    cursor = db.execute(
+        "INSERT INTO denials VALUES(?,?,?) ON CONFLICT(log, code) DO UPDATE SET minute=excluded.minute"
+        " WHERE minute<>excluded.minute",
+        (log.log, code, minute),
+    )
+    return cursor.rowcount > 0
+
+
 def note_start(db: sqlite3.Connection, log: Log, soft: int) -> None:
     """Remember when the first admitted call began, accepted ms; provisional use runs out from there."""
     log.started = soft

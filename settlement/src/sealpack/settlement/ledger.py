@@ -24,7 +24,6 @@ REVENUE = "revenue"  # the platform's part
 DEFERRED = "deferred"  # prepaid commitments that nobody has earned yet
 PAYABLE = "payable"  # per party
 LOSS = "loss"  # written off
-ACCOUNTS = (RECEIVABLE, CREDIT, CASH, TAX, REVENUE, DEFERRED, PAYABLE, LOSS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,23 +167,13 @@ def load_bundle(connection: sa.Connection, digest: str) -> Any:
 def put_license(connection: sa.Connection, envelope: Envelope, trust: Trust) -> License:
     """Store a license that the trust vouches for; LIC_CONFLICT for another of the same number."""
     license = open_license(envelope, trust)
-    same = load_license_version(connection, license_id=license.license_id, seq=license.seq)
-    if same is not None:
-        if same.digest != license.digest:
-            raise SealpackError(
-                "LIC_CONFLICT", f"{license.license_id} number {license.seq} is known otherwise"
-            )
-        return same
-    version = {"digest": license.digest, "license_id": license.license_id, "seq": license.seq,
-               "envelope": envelope.to_bytes()}  # fmt: skip
-    connection.execute(sa.insert(db.license_versions).values(version))
+    if not sublicenses.put_version(connection, license, envelope):
+        return license
     newest = load_license(connection, license.license_id)
     if newest is not None and newest.parent_id is not None:
         raise SealpackError("LIC_CONFLICT", f"{license.license_id} is known here as a sub-license")
     if newest is None or license.seq > newest.seq:
-        row = version | {"customer_id": license.customer.id}
-        statement = db.put(connection, db.licenses).values(row)
-        connection.execute(statement.on_conflict_do_update(index_elements=["license_id"], set_=row))
+        sublicenses.put_newest(connection, license, envelope, license.customer.id)
     return license
 
 

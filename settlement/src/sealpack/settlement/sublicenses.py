@@ -84,33 +84,49 @@ def put(connection: sa.Connection, envelope: Envelope, trust: Trust) -> License:
     """
     chain = _open(connection, envelope, trust)
     license, parent_id = chain.license, chain.parent.license_id
-    versions, licenses = db.license_versions.c, db.licenses.c
+    licenses = db.licenses.c
     known = connection.execute(
         sa.select(licenses.seq).where(licenses.license_id == license.license_id)
     ).scalar()
     if known is not None and license.license_id not in of_parent(connection, parent_id):
         raise SealpackError("LIC_CONFLICT", f"{license.license_id} is known here as a license")
+    if not put_version(connection, license, envelope):
+        return license
+    if known is None or license.seq > known:
+        put_newest(connection, license, envelope, chain.parent.customer.id)
+    link = {"license_id": license.license_id, "parent_id": parent_id}
+    connection.execute(db.put(connection, db.sublicenses).values(link).on_conflict_do_nothing())
+    return license
+
+
+def put_version(connection: sa.Connection, license: License, envelope: Envelope) -> bool:
+    """Store this document of a license or sub-license; False when it is known.
+
+    LIC_CONFLICT for another of the same number.
+    """
+    versions = db.license_versions.c
     same = connection.execute(
         sa.select(versions.digest).where(
             versions.license_id == license.license_id, versions.seq == license.seq
         )
     ).scalar()
-    if same is not None:
-        if same != envelope.digest:
-            raise SealpackError(
-                "LIC_CONFLICT", f"{license.license_id} number {license.seq} is known otherwise"
-            )
-        return license
-    version = {"digest": envelope.digest, "license_id": license.license_id, "seq": license.seq,
-               "envelope": envelope.to_bytes()}  # fmt: skip
-    connection.execute(sa.insert(db.license_versions).values(version))
-    if known is None or license.seq > known:
-        row = version | {"customer_id": chain.parent.customer.id}
-        statement = db.put(connection, db.licenses).values(row)
-        connection.execute(statement.on_conflict_do_update(index_elements=["license_id"], set_=row))
-    link = {"license_id": license.license_id, "parent_id": parent_id}
-    connection.execute(db.put(connection, db.sublicenses).values(link).on_conflict_do_nothing())
-    return license
+    if same is not None and same != envelope.digest:
+        raise SealpackError("LIC_CONFLICT", f"{license.license_id} number {license.seq} is known otherwise")
+    if same is None:
+        connection.execute(sa.insert(db.license_versions).values(_version(license, envelope)))
+    return same is None
+
+
+def put_newest(connection: sa.Connection, license: License, envelope: Envelope, customer_id: str) -> None:
+    """Make this the document that counts of its id, billed to that customer."""
+    row = _version(license, envelope) | {"customer_id": customer_id}
+    statement = db.put(connection, db.licenses).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["license_id"], set_=row))
+
+
+def _version(license: License, envelope: Envelope) -> dict[str, object]:
+    return {"digest": envelope.digest, "license_id": license.license_id, "seq": license.seq,
+            "envelope": envelope.to_bytes()}  # fmt: skip
 
 
 def open_chain(connection: sa.Connection, license_id: str, trust: Trust) -> Chain | None:
