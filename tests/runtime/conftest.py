@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from support import world
+from support.clocks import Clocks
 from support.site import Site
 
 from sealpack.format.fields import Fields
 from sealpack.format.io import ModelIo
+from sealpack.runtime import machine
 from sealpack.runtime.engines.base import Span, VerifiedModel
 
 ROLES = {"onnx": "model", "gguf": "model", "data": "model-data", "txt": "vocabulary"}
@@ -159,3 +161,11 @@ def open_model(tmp_path: Path) -> Iterator[OpenModel]:
 def site(tmp_path: Path, tiny_models: dict[str, Path]) -> Site:
     """A device that has nothing yet."""
     return Site(tmp_path, tiny_models, world.make_trust())
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The machine's clocks, in the test's hands."""
+    made = Clocks()
+    monkeypatch.setattr(machine, "reading", made.read)
+    return made

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 from support import world
 from support.acts import events, refused
+from support.clocks import Clocks
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -25,44 +26,11 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, LeaseTerms, Quota
 from sealpack.runtime import anchors, clock, device, home, log, machine, receipts, state, timekeeper
 from sealpack.runtime.api import Runtime
-from sealpack.runtime.clock import ClockState, Reading
+from sealpack.runtime.clock import ClockState
 
 T0 = world.T0
 DAY = 86_400
 YEAR = 365 * DAY
-
-
-@dataclass
-class Clocks:
-    """The site's clocks, in seconds: wall (None: unreadable), since boot, and which boot."""
-
-    wall: float | None = T0 + 10
-    up: float = 5
-    boot: str = "first"
-
-    def read(self) -> Reading:
-        wall = None if self.wall is None else int(self.wall * 1000)
-        return Reading(wall, int(self.up * 1000), self.boot)
-
-    def run(self, seconds: float) -> None:
-        self.up += seconds
-        if self.wall is not None:
-            self.wall += seconds
-
-    def at(self, wall: float) -> None:
-        """Run until the wall shows that."""
-        assert self.wall is not None
-        self.run(wall - self.wall)
-
-    def reboot(self) -> None:
-        self.boot, self.up = self.boot + "'", 3
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    made = Clocks()
-    monkeypatch.setattr(machine, "reading", made.read)
-    return made
 
 
 def open_runtime(site: Site, name: str = "tiny") -> Runtime:

@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from support import world
 from support.acts import events, refused
+from support.clocks import Clocks
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import ClockRules, Devices, LeaseTerms, License, Provisional, Quota
-from sealpack.runtime import lapses, machine, overview, receipts, timekeeper
+from sealpack.runtime import lapses, overview, receipts, timekeeper
 from sealpack.runtime.api import Runtime
 from sealpack.runtime.cli.status import status
-from sealpack.runtime.clock import Reading
 
 pytest.importorskip("onnxruntime")
 
 T0 = world.T0
 HOUR, DAY = 3_600, 86_400
 WEEK = 7 * DAY
-
-
-@dataclass
-class Clocks:
-    """The site's clocks, in seconds: wall (None: unreadable), since boot, and which boot."""
-
-    wall: float | None = T0 + 10
-    up: float = 5
-    boot: str = "first"
-
-    def read(self) -> Reading:
-        wall = None if self.wall is None else int(self.wall * 1000)
-        return Reading(wall, int(self.up * 1000), self.boot)
-
-    def run(self, seconds: float) -> None:
-        """Let time pass, on the wall and since boot."""
-        self.up += seconds
-        if self.wall is not None:
-            self.wall += seconds
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    made = Clocks()
-    monkeypatch.setattr(machine, "reading", made.read)
-    return made
 
 
 def kit(**members: Any) -> License:

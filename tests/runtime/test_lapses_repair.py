@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
-import pytest
 from support import world
 from support.acts import refused
+from support.clocks import Clocks
 from support.site import INPUT, Site, make_license, seal_license
 
 import sealpack.runtime
@@ -18,32 +18,11 @@ from sealpack.format.dsse import Envelope
 from sealpack.format.keys import PrivateKey, Signer
 from sealpack.format.license import ClockRules
 from sealpack.format.repair import Repair
-from sealpack.runtime import machine, proofs, receipts, rights, sync, timekeeper
-from sealpack.runtime.clock import ClockState, Reading
+from sealpack.runtime import proofs, receipts, rights, sync, timekeeper
+from sealpack.runtime.clock import ClockState
 
 T0 = world.T0
 DAY = 86_400
-
-
-class Clocks:
-    """Wall and time since boot, in seconds."""
-
-    def __init__(self) -> None:
-        self.wall, self.up = T0 + 10, 5
-
-    def read(self) -> Reading:
-        return Reading(self.wall * 1000, self.up * 1000, "boot")
-
-    def run(self, seconds: int) -> None:
-        self.wall += seconds
-        self.up += seconds
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    made = Clocks()
-    monkeypatch.setattr(machine, "reading", made.read)
-    return made
 
 
 def repair_for(request: ActivationRequest, key: Signer = world.LICENSER, **members: Any) -> Envelope:

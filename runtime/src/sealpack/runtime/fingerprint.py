@@ -32,7 +32,6 @@ _MAX_MACS = 2
 # What each part weighs, and the digit that stands for it. The first four differ from machine to machine, the
 # others from model to model: alone they never add up to enough.
 WEIGHTS = {"tpm": 30, "board": 25, "disk": 20, "mac": 20, "model": 5, "cpu": 5, "gpu": 5}
-IDENTIFYING = ("tpm", "board", "disk", "mac")
 _DIGITS = dict(zip(WEIGHTS, "1234567", strict=True))
 _KINDS = {digit: kind for kind, digit in _DIGITS.items()}
 

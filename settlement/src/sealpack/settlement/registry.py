@@ -283,11 +283,9 @@ def load_license(connection: sa.Connection, license_id: str) -> License | None:
     return None if data is None else stored_license(data)
 
 
-def load_license_version(
-    connection: sa.Connection, *, digest: str | None = None, license_id: str | None = None, seq: int = 0
-) -> License | None:
-    """One very license document: by its digest, or by id and number; a sub-license's as it was written."""
-    return next(iter(load_license_forms(connection, digest=digest, license_id=license_id, seq=seq)), None)
+def load_license_version(connection: sa.Connection, *, digest: str) -> License | None:
+    """The license document of that digest; a sub-license's as it was written."""
+    return next(iter(load_license_forms(connection, digest=digest)), None)
 
 
 def load_license_forms(
