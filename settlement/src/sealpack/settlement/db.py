@@ -102,7 +102,7 @@ from sealpack.settlement.tables import (
     trust as trust,
 )
 
-SCHEMA_VERSION = 3  # what an older one lacks, upgrade.py adds
+SCHEMA_VERSION = 4  # what an older one lacks, upgrade.py adds
 WAIT_S = 60  # for another process that writes
 
 
