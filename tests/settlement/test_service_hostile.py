@@ -379,7 +379,7 @@ def started(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/"), ("GET", "/v1/cases/"),
+    [("GET", "/v1"), ("GET", "/v1/cases/"),
      ("GET", "/v2/files"), ("DELETE", "/v1/files"), ("GET", "/v1/files/../cases/x"),
      ("GET", "/docs"), ("PATCH", "/v1/health/live"), ("GET", "/v1/%1b[2J")],
 )  # fmt: skip

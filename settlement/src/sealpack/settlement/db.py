@@ -48,6 +48,9 @@ from sealpack.settlement.tables import (
     decisions as decisions,
 )
 from sealpack.settlement.tables import (
+    drops as drops,
+)
+from sealpack.settlement.tables import (
     epoch_tokens as epoch_tokens,
 )
 from sealpack.settlement.tables import (
@@ -87,6 +90,9 @@ from sealpack.settlement.tables import (
     sellers as sellers,
 )
 from sealpack.settlement.tables import (
+    sessions as sessions,
+)
+from sealpack.settlement.tables import (
     sublicenses as sublicenses,
 )
 from sealpack.settlement.tables import (
@@ -100,6 +106,9 @@ from sealpack.settlement.tables import (
 )
 from sealpack.settlement.tables import (
     trust as trust,
+)
+from sealpack.settlement.tables import (
+    users as users,
 )
 
 SCHEMA_VERSION = 4  # what an older one lacks, upgrade.py adds
@@ -159,6 +168,11 @@ class Database:
                 else:
                     upgrade.run(connection)
                     connection.execute(sa.update(about).values(schema_version=SCHEMA_VERSION))
+
+    @property
+    def kind(self) -> str:
+        """SQLite | PostgreSQL."""
+        return "PostgreSQL" if self._is_postgres else "SQLite"
 
     def close(self) -> None:
         """Release the file or the connections."""

@@ -265,3 +265,25 @@ tokens = _table(
     _int("expires_at", nullable=True),
     _int("revoked_at", nullable=True),
 )
+# Who may log in to the console. `password` is scrypt with its parameters.
+users = _table(
+    "users",
+    _int("id", primary_key=True),
+    _text("name", unique=True),
+    _text("role"),
+    _text("scope"),  # party:NAME | nothing
+    _text("password"),
+    _int("created_at"),
+    _int("disabled_at", nullable=True),
+)
+# Who is logged in: of what the browser holds only a digest is kept.
+sessions = _table(
+    "sessions",
+    _text("digest", primary_key=True),
+    _int("user_id", sa.ForeignKey("users.id"), index=True),
+    _int("created_at"),
+    _int("seen_at"),
+    _int("expires_at"),
+)
+# What somebody dropped on the console at one time, and what became of each file, as JSON.
+drops = _table("drops", _int("id", primary_key=True), _int("at"), _text("who"), _blob("document"))

@@ -315,6 +315,8 @@ CODES: dict[str, ErrorSpec] = {
     "PROCESS_LIMIT": _no("too many processes", "stop one of them", 429),
     "REQUEST_TOO_LARGE": _no("request too large", "send a smaller request", 413),
     "TOKEN_INVALID": _no("token not accepted", "get a token: `sealpack settle token new`", 401),
+    "LOGIN_INVALID": _no("login not accepted", "try again, or ask an admin for a new password", 401),
+    "FORM_INVALID": _no("form not accepted", "open the page again and send the form from there", 400),
     "ROLE_DENIED": _no("not allowed with this token", "use a token of a role that may do this"),
     "NOT_FOUND": _no("nothing is there", "see /openapi.json for what there is", 404),
     "UPLOAD_INVALID": _no("not a usage file", "send a usage file (.usage.gz), or a zip of them", 415),

@@ -27,10 +27,10 @@ def serve(
 
     With --key acknowledgements are made when they are asked for; without it those made elsewhere are given.
     """
-    support.require_extra("service", "starlette", "uvicorn")
+    support.require_extra("service", "starlette", "uvicorn", "jinja2", "python_multipart")
     with common.open_database() as database:
         from sealpack.settlement import registry
-        from sealpack.settlement.service.app import Service
+        from sealpack.settlement.service.core import Service
         from sealpack.settlement.service.server import Address
         from sealpack.settlement.service.server import serve as run
 

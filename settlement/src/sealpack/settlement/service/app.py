@@ -6,18 +6,16 @@ that the verbs use. Every answer is JSON, a parcel or a zip; every refusal a pro
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import re
 import tempfile
-import time
 import zipfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any
 
 import anyio
 import anyio.to_thread
@@ -29,15 +27,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import ack, db, ingest
-from sealpack.settlement.ack import Reply, Signers
+from sealpack.settlement import ack, db
+from sealpack.settlement.ack import Reply
+from sealpack.settlement.console.app import Console
+from sealpack.settlement.console.routes import console_routes
 from sealpack.settlement.service import openapi, tokens, uploads, views
-from sealpack.settlement.service.limits import Limits, Meter
+from sealpack.settlement.service.core import Service as Service
+from sealpack.settlement.service.limits import Limits
+from sealpack.settlement.service.receiving import pieces
 from sealpack.settlement.service.tokens import ROLES, Caller
-from sealpack.verifier.cli import support
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Handler = Callable[["Service", Request, Caller], Awaitable[Response]]
 
 OFFICE = ("finance", "admin", "auditor")
@@ -46,50 +45,6 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # of an upload, written at once
 _LOG = logging.getLogger("sealpack.service")
-
-
-@dataclass
-class Service:
-    """What the routes share. Without `signers` no acknowledgement is made, only stored ones are given."""
-
-    database: db.Database
-    signers: Signers | None = None
-    limits: Limits = field(default_factory=Limits)
-    clock: Callable[[], int] = support.now
-    meter: Meter = field(init=False)
-    uploading: int = 0
-    _writers: anyio.CapacityLimiter = field(init=False)
-    _readers: anyio.CapacityLimiter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.meter = Meter(self.limits)
-        self._writers = anyio.CapacityLimiter(self.limits.uploads)
-        self._readers = anyio.CapacityLimiter(self.limits.readers)
-
-    async def read(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-        """Do something in a thread, as many at a time as there are readers."""
-        return await anyio.to_thread.run_sync(partial(work, *args, **more), limiter=self._readers)
-
-    async def write(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-        """The same for what takes long."""
-        return await anyio.to_thread.run_sync(partial(work, *args, **more), limiter=self._writers)
-
-    async def query(self, work: Callable[..., T], *args: Any) -> T:
-        """Call `work(connection, *args)` on one moment of the database."""
-
-        def look() -> T:
-            with self.database.read() as connection:
-                return work(connection, *args)
-
-        return await self.read(look)
-
-    def finish(self) -> None:
-        """Do what an earlier process left undone: files that were kept and never decided."""
-        try:
-            ingest.release(self.database, self.clock())
-        except SealpackError as error:
-            if error.code != "TRUST_UNPINNED":  # nothing can be decided yet
-                raise
 
 
 # --- uploads ------------------------------------------------------------------------------------------
@@ -119,36 +74,15 @@ async def post_file(service: Service, request: Request, caller: Caller) -> Respo
 
 
 async def _receive(request: Request, spool: IO[bytes], limits: Limits) -> None:
-    """Write the body to disk, while it keeps within size and speed; REQUEST_TOO_LARGE, UPLOAD_SLOW."""
-    said = request.headers.get("content-length", "")
-    if said.isdigit() and int(said[:19]) > limits.zip_bytes:
-        raise _over(limits.zip_bytes)
-    began, head, size, piece = time.monotonic(), b"", 0, bytearray()
-    stream = request.stream().__aiter__()
-    while True:
-        try:
-            async with asyncio.timeout(limits.idle_s):
-                data = await anext(stream)
-        except StopAsyncIteration:
-            break
-        except TimeoutError:
-            raise SealpackError("UPLOAD_SLOW", f"nothing came for {limits.idle_s:g} seconds") from None
-        size += len(data)
-        head = head if len(head) >= 4 else head + data[:4]
-        if size > (allowed := uploads.max_bytes(head, limits)):
-            raise _over(allowed)
-        if (spent := time.monotonic() - began) > limits.head_start_s + size / limits.bytes_per_s:
-            raise SealpackError("UPLOAD_SLOW", f"{size:,} bytes in {spent:.0f} seconds")
+    """Write the body to disk."""
+    piece = bytearray()
+    async for data in pieces(request, limits, limits.zip_bytes, partial(uploads.max_bytes, limits=limits)):
         piece += data
         if len(piece) >= _PIECE:
             await anyio.to_thread.run_sync(spool.write, bytes(piece))
             piece.clear()
     spool.write(piece)
     spool.flush()
-
-
-def _over(limit: int) -> SealpackError:
-    return SealpackError("REQUEST_TOO_LARGE", f"the upload is larger than {limit >> 20} MiB")
 
 
 async def get_file(service: Service, request: Request, caller: Caller) -> Response:
@@ -284,9 +218,9 @@ CALLS = (
 assert all(set(call.roles) <= set(ROLES) for call in CALLS)
 
 
-def make_app(service: Service) -> Starlette:
-    """The ASGI application."""
-    routes = [Route(call.path, _guarded(service, call), methods=[call.method]) for call in CALLS]
+def make_app(service: Service, console: Console | None = None) -> Starlette:
+    """The ASGI application: the API, and the console for people."""
+    served = [Route(call.path, _guarded(service, call), methods=[call.method]) for call in CALLS]
 
     async def live(_request: Request) -> Response:
         return JSONResponse({"status": "live"}, headers=_HEADERS)
@@ -299,11 +233,12 @@ def make_app(service: Service) -> Starlette:
         return JSONResponse(openapi.document(), headers=_HEADERS)
 
     opened = {"/v1/health/live": live, "/v1/health/ready": ready, "/openapi.json": described}
-    routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in opened.items()]
+    served += [Route(path, endpoint, methods=["GET"]) for path, endpoint in opened.items()]
+    served += console_routes(console or Console(service))
     handlers: Mapping[Any, Any] = {
         SealpackError: _refused, HTTPException: _unknown, ClientDisconnect: _gone, Exception: _failed
     }  # fmt: skip
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=served, exception_handlers=handlers)
     app.router.redirect_slashes = False  # it would send callers to whatever host they named
     return app
 

@@ -19,7 +19,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement.service.app import Service, make_app
+from sealpack.settlement import users
+from sealpack.settlement.console import entry
+from sealpack.settlement.console.app import Console
+from sealpack.settlement.service.app import make_app
+from sealpack.settlement.service.core import Service
 
 CONNECTIONS = 256
 _KEEP_ALIVE_S = 15
@@ -36,6 +40,11 @@ class Address:
     certificate: str | None = None
     key: str | None = None
     behind_proxy: bool = False
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers come over TLS."""
+        return bool(self.certificate) or self.behind_proxy
 
     def check(self) -> None:
         """USAGE for an address that others reach while what is said can be read on the way."""
@@ -60,7 +69,8 @@ def serve(service: Service, address: Address, tell: Any = print) -> None:
     """Listen until stopped by a signal. USAGE, IO_ERROR."""
     address.check()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = configure(service, address)
+    console = Console(service, address.is_secure, address.behind_proxy, _setup_code(service))
+    config = configure(service, address, console)
     try:
         config.load()
     except OSError as error:  # certificate or key; ssl's errors are of this kind
@@ -70,10 +80,18 @@ def serve(service: Service, address: Address, tell: Any = print) -> None:
         port = listener.getsockname()[1]
         shown = f"[{address.host}]" if ":" in address.host else address.host
         tell(f"sealpack: listening on {'https' if address.certificate else 'http'}://{shown}:{port}")
+        if console.code:
+            tell(f"sealpack: nobody can log in yet: open /console/ there; set-up code: {console.code}")
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def configure(service: Service, address: Address) -> uvicorn.Config:
+def _setup_code(service: Service) -> str | None:
+    """What the first admin must know, while there is no user."""
+    with service.database.read() as connection:
+        return None if users.any_there(connection) else entry.new_code()
+
+
+def configure(service: Service, address: Address, console: Console | None = None) -> uvicorn.Config:
     """How uvicorn runs the service."""
     idle_s = service.limits.idle_s
 
@@ -81,8 +99,9 @@ def configure(service: Service, address: Address) -> uvicorn.Config:
         head_s = idle_s
 
     return uvicorn.Config(
-        make_app(service), http=Bounded, ws="none", lifespan="off", log_config=None, proxy_headers=False,
-        server_header=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=_KEEP_ALIVE_S,
+        make_app(service, console), http=Bounded, ws="none", lifespan="off", log_config=None,
+        proxy_headers=False, server_header=False, limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S, h11_max_incomplete_event_size=_HEAD_BYTES,
         ssl_certfile=address.certificate, ssl_keyfile=address.key,
     )  # fmt: skip
