@@ -18,7 +18,7 @@ from sealpack.format.license import BundleGrant, PlanRef
 from sealpack.format.limits import LIMITS
 from sealpack.format.note import open_checkpoint
 from sealpack.format.usage import checkpoint_line
-from sealpack.settlement import db, ingest, registry
+from sealpack.settlement import db, evidence, ingest, registry
 from sealpack.settlement.reconcile import reconcile
 
 QUARTER_MS = 900_000
@@ -410,7 +410,8 @@ def test_bytes_that_are_no_usage_file(books: Books, data: bytes) -> None:
     books.learn()
     assert books.code(data) == "R301"
     (row,) = books.rows(db.files)
-    assert row["data"] == data
+    with books.database.read() as connection:
+        assert evidence.load(connection, row["sha256"]) == data
 
 
 def test_a_file_that_ends_before_its_first_checkpoint(books: Books) -> None:

@@ -86,8 +86,8 @@ def test_a_log_that_moved_meanwhile_is_judged_again(books: Books, monkeypatch: p
     books.learn(device)
     judge, calls = ingest._judge, list[str]()
 
-    def late(connection: Any, row: Any, now: int) -> Any:
-        judged = judge(connection, row, now)
+    def late(connection: Any, row: Any, data: bytes, now: int) -> Any:
+        judged = judge(connection, row, data, now)
         calls.append(judged.outcome.code)
         if len(calls) == 1:
             books.ingest(device.export(0, 40), "other.usage.gz")

@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import audit, billing, db
+from sealpack.settlement import audit, billing, db, evidence
 from sealpack.settlement.service import openapi, tokens
 from sealpack.settlement.service.app import CALLS, Service, make_app
 
@@ -153,14 +153,12 @@ def test_every_upload_stands_in_the_audit_trail_once(books: Books, client: Clien
 
 def test_a_file_that_was_kept_and_never_decided_is_decided_at_the_start(books: Books, client: Client) -> None:
     device = worked()
-    row = {"sha256": sha256(device.export()), "name": "a", "received_at": NOW, "data": device.export()}
-    with books.database.write() as connection:
-        connection.execute(db.put(connection, db.files).values(row))
+    digest = evidence.keep(books.database, device.export(), "a", NOW)
     client.service.finish()  # without trust nothing can be decided
     books.learn(device)
-    assert "code" not in client.get(f"/v1/files/{row['sha256']}")
+    assert "code" not in client.get(f"/v1/files/{digest}")
     client.service.finish()
-    assert client.get(f"/v1/files/{row['sha256']}")["code"] == "OK"
+    assert client.get(f"/v1/files/{digest}")["code"] == "OK"
 
 
 # --- replies ----------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def test_reconcile_shows_differences(office: Office) -> None:
         ("UPDATE logs SET size = size + 1", "the stored tree is none"),
         ("UPDATE logs SET size = size - 1", "size, root or checkpoint"),
         ("UPDATE logs SET note = x'00'", "size, root or checkpoint"),
-        ("UPDATE files SET data = zeroblob(100)", "was changed"),
+        ("UPDATE evidence SET data = zeroblob(100)", "was changed"),
         ("DELETE FROM segments", "size, root or checkpoint"),
         ("DELETE FROM activations", "activation is gone"),
         ("DELETE FROM rollups", "roll-ups differ"),

@@ -111,8 +111,8 @@ def test_damaged_evidence_moves_nothing(books: Books) -> None:
     size = device.size
     taken(books, device, T0 + 60)
     with books.database.write() as connection:
-        connection.execute(sa.update(db.files).values(data=device.export(0, 1)))
-    with pytest.raises(SealpackError, match="is damaged") as caught:
+        connection.execute(sa.update(db.evidence).values(data=device.export(0, 1)))
+    with pytest.raises(SealpackError, match="was changed") as caught:
         books.ingest(device.use().export(size), now=NOW)
     assert caught.value.code == "STORE_CORRUPT"
     assert quarters(books) == {0: 1, 40: 2}

@@ -54,6 +54,9 @@ from sealpack.settlement.tables import (
     epoch_tokens as epoch_tokens,
 )
 from sealpack.settlement.tables import (
+    evidence as evidence,
+)
+from sealpack.settlement.tables import (
     files as files,
 )
 from sealpack.settlement.tables import (
@@ -91,6 +94,9 @@ from sealpack.settlement.tables import (
 )
 from sealpack.settlement.tables import (
     sessions as sessions,
+)
+from sealpack.settlement.tables import (
+    stores as stores,
 )
 from sealpack.settlement.tables import (
     sublicenses as sublicenses,

@@ -29,6 +29,7 @@ from sealpack.settlement import (
     checks,
     corrections,
     db,
+    evidence,
     evidence_pack,
     ingest,
     leases,
@@ -206,8 +207,7 @@ class _Replay:
 
     def _store_file(self, name: str) -> None:
         data = self.files[name]
-        row = {"sha256": hashlib.sha256(data).hexdigest(), "name": name, "received_at": 0, "data": data}
-        self.connection.execute(sa.insert(db.files).values(row))
+        evidence.add(self.connection, hashlib.sha256(data).hexdigest(), data, name, 0)
         carried = read_header(data).activation
         if carried is not None:
             # It may be older than the registry's, and so date the license's first day.

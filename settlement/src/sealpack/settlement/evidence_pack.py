@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import cases, db, issuing, registry, sublicenses
+from sealpack.settlement import cases, db, evidence, issuing, registry, sublicenses
 from sealpack.settlement.corrections import RATED
 
 SCHEMA = "sealpack/evidence-pack/v1"
@@ -140,8 +140,7 @@ def for_case(database: db.Database, number: int) -> bytes:
     """The pack of a case: the held file, its log, and checkpoints that contradict. CASE_INVALID."""
     case = cases.find(database, number)
     with database.read() as connection:
-        query = sa.select(db.files.c.data).where(db.files.c.sha256 == case.sha256)
-        files = {"case/held.usage.gz": connection.execute(query).scalar_one()}
+        files = {"case/held.usage.gz": evidence.load(connection, case.sha256)}
         for name, note in (("ours", case.ours), ("theirs", case.theirs)):
             if note:
                 files[f"case/{name}.note"] = note
@@ -214,13 +213,12 @@ def _documents(connection: sa.Connection, ids: list[str]) -> Files:
 
 def _usage(connection: sa.Connection, log: Log) -> list[tuple[str, bytes]]:
     """(digest, bytes) of the files that brought a log up to its size, in the order of their receipts."""
-    rows = connection.execute(
-        sa.select(db.segments.c.sha256, db.files.c.data)
-        .join(db.files, db.files.c.sha256 == db.segments.c.sha256)
+    digests = connection.execute(
+        sa.select(db.segments.c.sha256)
         .where(db.segments.c.origin == log["origin"], db.segments.c.last <= log["size"])
         .order_by(db.segments.c.first)
-    )
-    return [(row.sha256, row.data) for row in rows]
+    ).scalars()
+    return [(digest, evidence.load(connection, digest)) for digest in digests.all()]
 
 
 def _acknowledgements(connection: sa.Connection, log: Log) -> Files:

@@ -8,7 +8,6 @@ by themselves when something arrives that they may have waited for.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import checks, db, decisions, epochs, leases, logs, registry, seats
+from sealpack.settlement import checks, db, decisions, epochs, evidence, leases, logs, registry, seats
 from sealpack.settlement.checks import Identity
 from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
@@ -64,18 +63,12 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
 
     Never raises for what the file holds. STORE_* and TRUST_UNPINNED are about this side.
     """
-    digest, name = hashlib.sha256(data).hexdigest(), printable(name)
-    _keep(database, {"sha256": digest, "name": name, "received_at": now, "data": data})
-    first = replace(_decide(database, digest, now), name=name)
+    name = printable(name)
+    digest = evidence.keep(database, data, name, now)
+    first = replace(_decide(database, digest, now, data), name=name)
     # Also after a known file: a process may have died between accepting it and looking at what waited.
     freed = release(database, now, origin=first.origin) if first.is_accepted else []
     return [first, *freed]
-
-
-def _keep(database: db.Database, row: dict[str, object]) -> None:
-    """Store a file's bytes, before anything is decided about them."""
-    with database.write(str(row["sha256"])) as connection:
-        connection.execute(db.put(connection, db.files).values(row).on_conflict_do_nothing())
 
 
 def release(database: db.Database, now: int, *, origin: str | None = None) -> list[Outcome]:
@@ -106,22 +99,26 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
     query = sa.select(files.sha256).where(undecided).order_by(*order)
     if origin is not None:
-        # A range, for which the index serves: to look at every row is to read past every file's bytes.
+        # A range, for which the index serves.
         start = family(origin)
         query = query.where(files.origin >= start, files.origin < start[:-1] + chr(ord(start[-1]) + 1))
     with database.read() as connection:
         return connection.execute(query).scalars().all()
 
 
-def _decide(database: db.Database, digest: str, now: int) -> Outcome:
-    """Judge a stored file against the log as it is, then write the judgement if the log is still so."""
+def _decide(database: db.Database, digest: str, now: int, data: bytes | None = None) -> Outcome:
+    """Judge a stored file against the log as it is, then write the judgement if the log is still so.
+
+    `data` are its bytes where they are at hand.
+    """
     conflicts = 0
     while True:
         with database.read() as connection:
             row = connection.execute(sa.select(db.files).where(db.files.c.sha256 == digest)).one()
             if row.code is not None and is_accepted(row.code):
                 return _known(row)
-            judged = _judge(connection, row, now)
+            data = data if data is not None else evidence.load(connection, digest)
+            judged = _judge(connection, row, data, now)
         try:
             with database.write(*_concerns(judged)) as connection:
                 if _unmoved(connection, row, judged):
@@ -160,9 +157,8 @@ def _unmoved(connection: sa.Connection, row: sa.Row[tuple[object, ...]], judged:
     return same and (log is None or epochs.stamps(connection, log.license_id, log.device_id) == judged.seen)
 
 
-def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], now: int) -> _Judgement:
+def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], data: bytes, now: int) -> _Judgement:
     """Decide what becomes of a file; reads only."""
-    data: bytes = row.data
     base = Outcome(row.sha256, row.name, "OK", "")
     try:
         header = read_header(data)

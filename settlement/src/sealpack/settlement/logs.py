@@ -21,7 +21,7 @@ from sealpack.format.logcheck import LogChecker, LogState
 from sealpack.format.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from sealpack.format.records import Record
 from sealpack.format.usage_reader import UsageReader, VerifiedBlock
-from sealpack.settlement import db
+from sealpack.settlement import db, evidence
 from sealpack.settlement.outcomes import Stopped
 from sealpack.settlement.times import Bound, Times
 from sealpack.settlement.times import latest as times_latest
@@ -248,14 +248,13 @@ def roll_up(connection: sa.Connection, origin: str, bounds: Iterable[Bound] = ()
 def _held(connection: sa.Connection, origin: str) -> Iterator[Record]:
     """Every record of a log, from the stored files that brought them; STORE_CORRUPT."""
     segments = connection.execute(
-        sa.select(db.segments.c.first, db.segments.c.last, db.files.c.data)
-        .join(db.files, db.files.c.sha256 == db.segments.c.sha256)
+        sa.select(db.segments.c.first, db.segments.c.last, db.segments.c.sha256)
         .where(db.segments.c.origin == origin)
         .order_by(db.segments.c.first)
     )
     following = 0
     for segment in segments:
-        for block in UsageReader(segment.data):
+        for block in UsageReader(evidence.load(connection, segment.sha256)):
             for record in block.records:
                 if following <= record.position < segment.last:
                     following += 1
@@ -270,14 +269,14 @@ def root_at(connection: sa.Connection, log: Log, size: int) -> bytes:
     """The root of our own copy of a log at an earlier size, from the stored evidence; STORE_CORRUPT."""
     if size == 0:
         return EMPTY_ROOT
-    row = connection.execute(
-        sa.select(db.files.c.data)
-        .join(db.segments, db.segments.c.sha256 == db.files.c.sha256)
-        .where(db.segments.c.origin == log.origin, db.segments.c.first < size, db.segments.c.last >= size)
-    ).first()
-    if row is None:
+    digest = connection.execute(
+        sa.select(db.segments.c.sha256).where(
+            db.segments.c.origin == log.origin, db.segments.c.first < size, db.segments.c.last >= size
+        )
+    ).scalar()
+    if digest is None:
         raise SealpackError("STORE_CORRUPT", f"no stored file holds receipt {size - 1} of {log.origin}")
-    for block in UsageReader(row.data):
+    for block in UsageReader(evidence.load(connection, digest)):
         if block.checkpoint.size >= size:
             return block.before.extend(map(leaf_hash, block.leaves[: size - block.before.size])).root
     raise SealpackError("STORE_CORRUPT", f"the stored file of receipt {size - 1} of {log.origin} is damaged")

@@ -6,7 +6,6 @@ frontier, running totals, roll-ups; then compared with the tables that invoices 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.records import Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import db, epochs, ledger, logs, registry
+from sealpack.settlement import db, epochs, evidence, ledger, logs, registry
 from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log, Rollup
 
@@ -71,17 +70,20 @@ def reconcile(database: db.Database, now: int) -> Reconciliation:
 
 def _damaged(connection: sa.Connection) -> Iterator[str]:
     """Stored files whose bytes are not those that came in."""
-    for row in connection.execute(sa.select(db.files.c.sha256, db.files.c.name, db.files.c.data)):
-        if hashlib.sha256(row.data).hexdigest() != row.sha256:
-            yield f"{row.name}: the stored file {row.sha256[:16]} was changed"
+    for row in connection.execute(sa.select(db.files.c.sha256, db.files.c.name)).all():
+        try:
+            evidence.load(connection, row.sha256)
+        except SealpackError as error:
+            if error.code != "STORE_CORRUPT":
+                raise
+            yield f"{row.name}: {error.message}"
 
 
 def _check(connection: sa.Connection, log: Log) -> list[str]:
     """Everything wrong with one log."""
     growth = Growth.on(Log(log.origin, log.license_id, log.device_id, log.epoch))
     segments = connection.execute(
-        sa.select(db.segments.c.first, db.segments.c.last, db.files.c.data)
-        .join(db.files, db.files.c.sha256 == db.segments.c.sha256)
+        sa.select(db.segments.c.first, db.segments.c.last, db.segments.c.sha256)
         .where(db.segments.c.origin == log.origin)
         .order_by(db.segments.c.first)
     )
@@ -89,7 +91,7 @@ def _check(connection: sa.Connection, log: Log) -> list[str]:
     try:
         device = _device_key(connection, log)
         for segment in segments:
-            _replay(segment, growth, device)
+            _replay(segment, evidence.load(connection, segment.sha256), growth, device)
             ends[growth.frontier.size] = growth.last_ms
     except SealpackError as error:
         return [f"{log.origin}: {error.message}"]
@@ -104,18 +106,18 @@ def _device_key(connection: sa.Connection, log: Log) -> PublicKey:
     return PublicKey.from_pem(documents.payload_fields(envelope, "activation").text("device_key"))
 
 
-def _replay(segment: Any, growth: Growth, device: PublicKey) -> None:
+def _replay(segment: Any, data: bytes, growth: Growth, device: PublicKey) -> None:
     """Take the receipts that a stored file brought, as ingestion did; STORE_CORRUPT if it holds others."""
     first, last = segment.first, segment.last
     if first != growth.frontier.size:
         raise SealpackError(
             "STORE_CORRUPT", f"no evidence for receipts {growth.frontier.size} to {first - 1}"
         )
-    start = read_header(segment.data).start
+    start = read_header(data).start
     for record in growth.records(records.ROTATED):
         if record.position < start:
             device = PublicKey.from_pem(record.body["device"])
-    for block in UsageReader(segment.data, device):
+    for block in UsageReader(data, device):
         if block.before.size <= growth.frontier.size < block.checkpoint.size <= last:
             growth.take(block)
     if growth.frontier.size != last:

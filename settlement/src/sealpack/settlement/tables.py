@@ -78,13 +78,15 @@ activations = _table(
     _text("device_label"),
     _blob("envelope"),
 )
-# Raw uploads by digest, kept before anything is decided about them: `code` is absent until then.
+# Where raw uploads were told to go, one after the other: `database`, a folder, or s3://BUCKET/PREFIX.
+stores = _table("stores", _int("number", primary_key=True), _text("location"), _int("since"))
+# Uploads by digest, kept before anything is decided about them: `code` is absent until then.
 files = _table(
     "files",
     _text("sha256", primary_key=True),
     _text("name"),
     _int("received_at"),
-    _blob("data"),
+    _int("store", sa.ForeignKey("stores.number"), nullable=True),  # absent: their bytes are in `evidence`
     _text("code", nullable=True),
     _text("detail", nullable=True),
     _int("accepted", nullable=True),
@@ -93,6 +95,8 @@ files = _table(
     _int("first", nullable=True),
     _int("last", nullable=True),
 )
+# Raw bytes that lie in the database itself.
+evidence = _table("evidence", _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True), _blob("data"))
 logs = _table(
     "logs",
     _text("origin", primary_key=True),

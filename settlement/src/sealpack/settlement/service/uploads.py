@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import audit, db, ingest, stick
+from sealpack.settlement import audit, db, evidence, ingest, stick
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.outcomes import OUTCOMES, Outcome
 from sealpack.settlement.service.limits import Limits
@@ -140,14 +140,14 @@ def _too_large(message: str) -> SealpackError:
 def _ingest(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
     """Keep a file with its entry in the audit trail, ingest it, and say how it stands."""
     name, digest = printable(name)[:255], hashlib.sha256(data).hexdigest()
-    row = {"sha256": digest, "name": name, "received_at": actor.at, "data": data}
+
+    def note(connection: sa.Connection, digest: str) -> None:
+        audit.note(connection, actor, "upload", file=digest, name=name)
+
     with database.read() as connection:
         known = stored(connection, digest) is not None
     if not known:
-        with database.write() as connection:  # nobody else writes: looked at again, then done
-            if stored(connection, digest) is None:
-                connection.execute(sa.insert(db.files).values(row))
-                audit.note(connection, actor, "upload", file=digest, name=name)
+        evidence.keep(database, data, name, actor.at, also=note)
     ingest.ingest(database, data, name, actor.at)
     with database.read() as connection:
         found = stored(connection, digest)
