@@ -30,6 +30,9 @@ from sealpack.settlement.tables import (
     activations as activations,
 )
 from sealpack.settlement.tables import (
+    approvals as approvals,
+)
+from sealpack.settlement.tables import (
     audit as audit,
 )
 from sealpack.settlement.tables import (
@@ -79,6 +82,9 @@ from sealpack.settlement.tables import (
 )
 from sealpack.settlement.tables import (
     postings as postings,
+)
+from sealpack.settlement.tables import (
+    rated as rated,
 )
 from sealpack.settlement.tables import (
     rollups as rollups,

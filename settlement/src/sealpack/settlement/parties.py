@@ -109,6 +109,7 @@ class Seller:
     payment_days: int = PAYMENT_DAYS
     prefix: str = "INV"
     country: str = ""  # ISO 3166-1 alpha-2
+    approval: bool = False  # whether only drafts that a person approved are issued
 
     @classmethod
     def parse(cls, f: Fields) -> Seller:
@@ -123,6 +124,7 @@ class Seller:
             f.integer("payment_days", hi=3650, default=PAYMENT_DAYS),
             f.text("prefix", pattern=_PREFIX, default="INV"),
             f.text("country", pattern=_COUNTRY, default=""),
+            f.boolean("approval", default=False),
         )
 
     @property

@@ -225,6 +225,24 @@ sa.Index(
     "invoices_one_per_period", invoices.c.license_id, invoices.c.period, unique=True,
     sqlite_where=invoices.c.kind == "invoice", postgresql_where=invoices.c.kind == "invoice",
 )  # fmt: skip
+# The draft a person approved for a license and period: it is issued while `digest` is that of what it says.
+approvals = _table(
+    "approvals",
+    _text("license_id", sa.ForeignKey("licenses.license_id"), primary_key=True),
+    _text("period", primary_key=True),
+    _text("digest"),
+    _blob("draft"),
+    _text("who"),
+    _int("at"),
+)
+# What was rated for lists, and the digest of all it was rated from. It may be emptied at any time.
+rated = _table(
+    "rated",
+    _text("license_id", primary_key=True),
+    _text("what", primary_key=True),  # draft:YYYY-MM | late
+    _text("basis"),
+    _blob("value"),
+)
 # The double-entry ledger: nothing is ever changed or removed. Postings of one transaction sum to zero.
 transactions = _table(
     "transactions",

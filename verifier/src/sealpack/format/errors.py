@@ -158,6 +158,8 @@ CODES: dict[str, ErrorSpec] = {
     "EXPORT_REFUSED": _use("cannot be expressed in that form", "use the document's JSON, CSV or HTML"),
     "AMOUNT_INVALID": _use("amount not possible", "give an amount within the limit named"),
     "PAYMENT_KNOWN": _use("booked before", "see `sealpack settle invoices`; give another --ref if it is new"),
+    "APPROVAL_MISSING": _use("nobody approved this draft", "look at it and run `sealpack settle approve`"),
+    "CHANGED_MEANWHILE": _use("it is not what was looked at", "look at it again, then decide"),
     "CASE_INVALID": _use("case cannot be decided so", "see `sealpack settle cases`"),
     "CPU_UNSUPPORTED": _use("processor too old", "use a machine with AVX2"),
     # --- not authentic or not intact ------------------------------------------------------------
