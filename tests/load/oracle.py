@@ -16,6 +16,7 @@ from support import rating_plans, world
 
 from load.fleet import MONTH, NOW, TAKEN, Truth
 from sealpack.format.registry import read_lines
+from sealpack.format.values import METERS
 from sealpack.settlement import billing, db, epochs, registry
 from sealpack.settlement.plan import Plan
 
@@ -63,11 +64,11 @@ def _files(connection: sa.Connection, truth: Truth) -> Iterator[str]:
 def _totals(connection: sa.Connection, truth: Truth) -> Iterator[str]:
     found: dict[str, Counter[str]] = {}
     rows = connection.exec_driver_sql(
-        "SELECT l.license_id, r.meter, sum(r.amount) FROM rollups r JOIN logs l ON l.origin = r.origin "
-        "GROUP BY l.license_id, r.meter"
+        f"SELECT l.license_id, {', '.join(f'sum(r.{meter})' for meter in METERS)} "
+        "FROM rollups r JOIN logs l ON l.origin = r.origin GROUP BY l.license_id"
     )
-    for license_id, meter, amount in rows:
-        found.setdefault(license_id, Counter())[meter] += int(amount)
+    for license_id, *amounts in rows:
+        found[license_id] = Counter({m: int(a) for m, a in zip(METERS, amounts, strict=True) if a})
     for license_id in truth.totals:
         for difference in epochs.of_license(connection, license_id):
             found.setdefault(license_id, Counter())[difference.meter] += difference.amount

@@ -53,7 +53,7 @@ def test_the_oracle_notices(made: tuple[Path, fleet.Truth], tmp_path: Path) -> N
         settle(database, folder)
         with database.write() as connection:
             connection.exec_driver_sql(
-                "UPDATE rollups SET amount = amount + 1 WHERE rowid = (SELECT min(rowid) FROM rollups)"
+                "UPDATE rollups SET calls = calls + 1 WHERE origin = (SELECT min(origin) FROM rollups)"
             )
             connection.exec_driver_sql("DELETE FROM files WHERE sha256 NOT IN (SELECT sha256 FROM segments)"
                                        " AND sha256 NOT IN (SELECT sha256 FROM cases)")  # fmt: skip

@@ -473,7 +473,7 @@ def test_from_the_device_to_settlement_and_back(tmp_path: Path, tiny_models: dic
         with pytest.raises(SealpackError, match="TOKEN_INVALID"):
             use(site)
             push(state, Line(url, token[:-1]))
-    assert sum(row["amount"] for row in books.rows(db.rollups) if row["meter"] == "calls") == 5
+    assert sum(row["calls"] for row in books.rows(db.rollups)) == 5
     books.database.close()
 
 

@@ -251,13 +251,14 @@ def test_reconcile_shows_differences(office: Office) -> None:
     office.learn(device)
     office("ingest", office.file("a.usage.gz", device.export()))
     with sqlite3.connect(office.database) as connection:
-        connection.execute("UPDATE rollups SET amount = amount + 1 WHERE meter = 'calls'")
+        connection.execute("UPDATE rollups SET calls = calls + 1")
     connection.close()
     said = office.json("reconcile", status=3)
     assert not said["ok"]
     assert said["problems"] == [
         f"{device.origin}: roll-ups differ from the evidence",
         f"{device.origin}: roll-ups do not add up to the running totals",
+        "license L-1: its usage is not the sum of its roll-ups",
     ]
 
 
@@ -272,6 +273,8 @@ def test_reconcile_shows_differences(office: Office) -> None:
         ("DELETE FROM segments", "size, root or checkpoint"),
         ("DELETE FROM activations", "activation is gone"),
         ("DELETE FROM rollups", "roll-ups differ"),
+        ("DELETE FROM license_usage", "license L-1: its usage is not the sum of its roll-ups"),
+        ("UPDATE license_usage SET seq = 2", "license L-1: its usage is not the sum of its roll-ups"),
     ],
 )
 def test_reconcile_finds_each_fault(office: Office, statement: str, problem: str) -> None:

@@ -38,9 +38,8 @@ def quarters(books: Books) -> dict[int, int]:
     """Calls by quarter of an hour, in hours after T0."""
     found: dict[int, int] = {}
     for row in books.rows(db.rollups):
-        if row["meter"] == "calls":
-            at = (row["quarter_ms"] - T0 * 1000 // QUARTER * QUARTER) // QUARTER
-            found[at] = found.get(at, 0) + row["amount"]
+        at = (row["quarter_ms"] - T0 * 1000 // QUARTER * QUARTER) // QUARTER
+        found[at] = found.get(at, 0) + row["calls"]
     return found
 
 

@@ -14,7 +14,18 @@ import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
-from sealpack.settlement import db, epochs, invoice, issuing, logs, parties, registry, sublicenses
+from sealpack.format.records import METER_ORDER
+from sealpack.settlement import (
+    db,
+    epochs,
+    invoice,
+    issuing,
+    logs,
+    parties,
+    registry,
+    rollups,
+    sublicenses,
+)
 from sealpack.settlement.audit import NOBODY, Actor
 from sealpack.settlement.invoice import Evidence, Header, Invoice
 from sealpack.settlement.issuing import Printed
@@ -217,9 +228,9 @@ def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
 def _first_use(connection: sa.Connection, license_id: str, default: int) -> int:
     """When the first settled call under a license ran (to a quarter hour), Unix seconds."""
     quarter = connection.execute(
-        sa.select(sa.func.min(db.rollups.c.quarter_ms))
-        .join(db.logs, db.logs.c.origin == db.rollups.c.origin)
-        .where(db.logs.c.license_id.in_(sublicenses.billed_with(connection, license_id)))
+        sa.select(sa.func.min(db.license_usage.c.quarter_ms)).where(
+            db.license_usage.c.license_id.in_(sublicenses.billed_with(connection, license_id))
+        )
     ).scalar()
     return default if quarter is None else quarter // 1000
 
@@ -234,22 +245,18 @@ def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str,
 
 
 def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
-    """Roll-ups of all logs of one license or sub-license: (quarter hour UTC ms, status, meter) -> amount.
+    """Usage of all logs of one license or sub-license: (quarter hour UTC ms, status, meter) -> amount.
 
-    What a log carries over beyond the receipts of those before it counts as lost when it began.
+    Nothing of a test document: a later live one does not make it billable. What a log carries over beyond the
+    receipts of those before it counts as lost when it began.
     """
-    live = ~sa.tuple_(db.rollups.c.origin, db.rollups.c.route).in_(test_routes(connection, license_id))
-    rows = connection.execute(
-        sa.select(
-            db.rollups.c.quarter_ms, db.rollups.c.status, db.rollups.c.meter, sa.func.sum(db.rollups.c.amount)
-        )
-        .join(db.logs, db.logs.c.origin == db.rollups.c.origin)
-        .where(db.logs.c.license_id == license_id, live)
-        .group_by(db.rollups.c.quarter_ms, db.rollups.c.status, db.rollups.c.meter)
-    )
+    tests = _test_numbers(connection, license_id)
     total: Counter[tuple[int, str, str]] = Counter()
-    for quarter, status, meter, amount in rows:
-        total[quarter, status, meter] += int(amount)  # PostgreSQL's sums are decimals
+    for (quarter, seq, status), amounts in rollups.usage_of(connection, license_id).items():
+        if seq not in tests:
+            for meter, amount in zip(METER_ORDER, amounts, strict=True):
+                if amount:
+                    total[quarter, status, meter] += amount
     for difference in epochs.of_license(connection, license_id):
         total[difference.quarter_ms, LOST, difference.meter] += difference.amount
     return dict(total)
@@ -269,10 +276,15 @@ def used_below(database: db.Database, license_id: str, month: date) -> dict[str,
     return found
 
 
+def _test_numbers(connection: sa.Connection, license_id: str) -> set[int]:
+    """Which documents of a license are test documents."""
+    versions = registry.load_license_versions(connection, license_id)
+    return {version.seq for version in versions if version.environment == "test"}
+
+
 def test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
     """(origin, route) of usage under a test document: a later live one does not make it billable."""
-    versions = registry.load_license_versions(connection, license_id)
-    tests = {version.seq for version in versions if version.environment == "test"}
+    tests = _test_numbers(connection, license_id)
     if not tests:
         return []
     origins = connection.execute(sa.select(db.logs.c.origin).where(db.logs.c.license_id == license_id))

@@ -250,7 +250,7 @@ def _check_times(connection: sa.Connection, license: License, growth: Growth, no
         raise Stopped(
             "H221", f"receipts are {(growth.last_ms // 1000 - now) // 3600} hours ahead of our clock"
         )
-    quarters = {quarter for _, quarter, _, _ in growth.rollup}
+    quarters = {quarter for _, quarter, _ in growth.rollup}
     if not quarters:
         return
     below = sublicenses.load(connection, license.license_id)

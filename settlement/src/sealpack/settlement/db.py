@@ -66,6 +66,9 @@ from sealpack.settlement.tables import (
     invoices as invoices,
 )
 from sealpack.settlement.tables import (
+    license_usage as license_usage,
+)
+from sealpack.settlement.tables import (
     license_versions as license_versions,
 )
 from sealpack.settlement.tables import (

@@ -22,10 +22,11 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
 from sealpack.format.logcheck import LogState
 from sealpack.format.records import Record
+from sealpack.format.runs import QUARTER_MS
 from sealpack.format.trust import Trust
 from sealpack.settlement import db, leases, logs, registry
 from sealpack.settlement.checks import Identity
-from sealpack.settlement.logs import QUARTER_MS, Growth, Log
+from sealpack.settlement.logs import Growth, Log
 from sealpack.settlement.outcomes import Stopped
 
 _YEAR_MS = 365 * 86_400_000

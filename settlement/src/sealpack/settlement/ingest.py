@@ -22,10 +22,21 @@ from sealpack.format.files import read_bounded
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import checks, db, decisions, epochs, evidence, leases, logs, registry, seats
+from sealpack.settlement import (
+    checks,
+    db,
+    decisions,
+    epochs,
+    evidence,
+    leases,
+    logs,
+    registry,
+    rollups,
+    seats,
+)
 from sealpack.settlement.checks import Identity
 from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
-from sealpack.settlement.logs import Growth, Log, Rollup
+from sealpack.settlement.logs import Growth, Log
 from sealpack.settlement.outcomes import FINAL, FLAGS, Outcome, Stopped, is_accepted
 from sealpack.settlement.periods import local_day
 
@@ -258,7 +269,7 @@ def _is_late(
     plan = registry.load_plan(connection, license.plan) if license.plan else None
     if plan is None or license.environment == "test":
         return False
-    quarters = {quarter for _, quarter, _, _ in growth.rollup} | {d.quarter_ms for d in moved} | growth.moved
+    quarters = {quarter for _, quarter, _ in growth.rollup} | {d.quarter_ms for d in moved} | growth.moved
     months = {local_day(quarter, plan.tz).replace(day=1).isoformat() for quarter in quarters}
     found = sa.select(sa.func.count()).where(
         db.invoices.c.license_id == (license.parent_id or license.license_id),
@@ -338,21 +349,5 @@ def store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth)
     for record in growth.records(records.ROTATED):
         key = {"origin": log.origin, "position": record.position, "device_key": record.body["device"]}
         connection.execute(sa.insert(db.rotations).values(key))
-    if growth.held is not None:
-        connection.execute(sa.delete(db.rollups).where(db.rollups.c.origin == log.origin))
-        _add_rollup(connection, log.origin, growth.held)
-    _add_rollup(connection, log.origin, growth.rollup)
-
-
-def _add_rollup(connection: sa.Connection, origin: str, rollup: Rollup) -> None:
-    if not rollup:
-        return
-    rows = [
-        {"origin": origin, "route": route, "quarter_ms": quarter, "status": status, "meter": meter,
-         "amount": amount}
-        for (route, quarter, status, meter), amount in sorted(rollup.items())
-    ]  # fmt: skip
-    statement = db.put(connection, db.rollups)
-    total = db.rollups.c.amount + statement.excluded.amount
-    keys = ["origin", "route", "quarter_ms", "status", "meter"]
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_={"amount": total}), rows)
+    routes = moved.state.routes or {}
+    rollups.store(connection, log.origin, log.license_id, routes, growth.rollup, growth.held)

@@ -7,7 +7,6 @@ adds, and ingestion stores it if the log is then still where the growth began.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +19,16 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.logcheck import LogChecker, LogState
 from sealpack.format.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from sealpack.format.records import Record
+from sealpack.format.runs import Run
 from sealpack.format.usage_reader import UsageReader, VerifiedBlock
-from sealpack.settlement import db, evidence
+from sealpack.settlement import db, evidence, rollups
 from sealpack.settlement.outcomes import Stopped
+from sealpack.settlement.rollups import Rollup
 from sealpack.settlement.times import Bound, Times
 from sealpack.settlement.times import latest as times_latest
 
-QUARTER_MS = 15 * 60 * 1000
 _KEPT = (records.GENESIS, records.ACKNOWLEDGED, records.ROTATED, records.LOST, records.CLOCK)
 
-Rollup = Counter[tuple[str, int, str, str]]  # (route, quarter hour UTC ms, status, meter) -> amount
 RootAt = Callable[[int], bytes]  # the root of our own copy at an earlier size
 
 
@@ -116,7 +115,7 @@ class Growth:
     frontier: Frontier
     checker: LogChecker
     note: bytes
-    rollup: Rollup = field(default_factory=Counter)
+    rollup: Rollup = field(default_factory=dict)
     said: dict[str, list[Record]] = field(default_factory=dict)
     times: Times = field(default_factory=Times)
     blocks: int = 0  # valid ones in the file, known or not
@@ -137,46 +136,31 @@ class Growth:
     def take(self, block: VerifiedBlock) -> None:
         """Add the block's receipts beyond the end; the block begins at or before it."""
         known = self.frontier.size - block.before.size
-        for record in block.records[known:]:
-            self.checker.follow(record)
-            roll(record, self.rollup, self.times.floor_ms)
-            if record.kind in _KEPT:
-                self.said.setdefault(record.kind, []).append(record)
-                if (lowered := self.times.follow(record)) is not None:
-                    self._repair(lowered)
+        for part in block.records[known:] if known else block.parts:
+            self.checker.follow_part(part)
+            if isinstance(part, Run):
+                rollups.roll_run(part, self.rollup, self.times.floor_ms)
+                self.times.last_ms = max(self.times.last_ms, part.last_ms)
             else:
-                self.times.last_ms = max(self.times.last_ms, record.time_ms)
+                self._take(part)
         follows = block.before == self.frontier
         new = block.leaves[known:]
         self.frontier = block.after if follows else self.frontier.extend(map(leaf_hash, new))
         self.note = block.note
 
-    def _repair(self, time_ms: int) -> None:
-        """The accepted time was lowered, to the truth: what is dated later was used by then."""
-        moved: Rollup = Counter()
-        for (route, quarter, status, meter), amount in self.rollup.items():
-            moved[route, min(quarter, time_ms - time_ms % QUARTER_MS), status, meter] += amount
-        self.rollup = moved
+    def _take(self, record: Record) -> None:
+        rollups.roll(record, self.rollup, self.times.floor_ms)
+        if record.kind not in _KEPT:
+            self.times.last_ms = max(self.times.last_ms, record.time_ms)
+            return
+        self.said.setdefault(record.kind, []).append(record)
+        if (lowered := self.times.follow(record)) is not None:
+            # The accepted time was lowered, to the truth: what is dated later was used by then.
+            self.rollup = rollups.not_after(self.rollup, lowered)
 
     def records(self, kind: str) -> list[Record]:
         """The new records of a kind, one of `_KEPT`."""
         return self.said.get(kind, [])
-
-
-def roll(record: Record, rollup: Rollup, floor_ms: int, latest_ms: int | None = None) -> None:
-    """Count a record's meters into its quarter hour, not before `floor_ms` and not after `latest_ms`."""
-    if record.kind == records.USAGE:
-        status = record.body["status"]
-    elif record.kind == records.LOST:
-        status = records.LOST_STATUS
-    else:
-        return
-    time_ms = max(record.time_ms, floor_ms)
-    if latest_ms is not None:
-        time_ms = min(time_ms, latest_ms)
-    quarter, route = time_ms - time_ms % QUARTER_MS, record.body["route"]
-    for meter, amount in record.body["meters"].items():
-        rollup[route, quarter, status, meter] += amount
 
 
 def follow(reader: UsageReader, log: Log, root_at: RootAt) -> Growth:
@@ -220,15 +204,9 @@ def lower(connection: sa.Connection, log: Log, growth: Growth) -> None:
     """Roll up anew what is held when the new receipts say that some of it was used earlier."""
     if any(bound < log.last_ms for _, bound in growth.times.bounds):
         growth.held = roll_up(connection, log.origin, growth.times.bounds)
-        before = stored_rollup(connection, log.origin)
-        changed = (key for key in before.keys() | growth.held.keys() if before[key] != growth.held[key])
-        growth.moved = frozenset(quarter for _, quarter, _, _ in changed)
-
-
-def stored_rollup(connection: sa.Connection, origin: str) -> Rollup:
-    """The roll-up of a log as it stands in its table."""
-    rows = connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == origin))
-    return Counter({(r.route, r.quarter_ms, r.status, r.meter): r.amount for r in rows})
+        before, after = rollups.stored(connection, log.origin), growth.held
+        changed = (cell for cell in before.keys() | after.keys() if before.get(cell) != after.get(cell))
+        growth.moved = frozenset(quarter for _, quarter, _ in changed)
 
 
 def roll_up(connection: sa.Connection, origin: str, bounds: Iterable[Bound] = ()) -> Rollup:
@@ -237,10 +215,10 @@ def roll_up(connection: sa.Connection, origin: str, bounds: Iterable[Bound] = ()
     for record in _held(connection, origin):
         times.follow(record)
     latest = times_latest((*times.bounds, *bounds))
-    rollup: Rollup = Counter()
+    rollup: Rollup = {}
     again = Times()
     for record in _held(connection, origin):
-        roll(record, rollup, again.floor_ms, latest(record.position))
+        rollups.roll(record, rollup, again.floor_ms, latest(record.position))
         again.follow(record)
     return rollup
 

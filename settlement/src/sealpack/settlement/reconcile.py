@@ -15,11 +15,12 @@ import sqlalchemy as sa
 from sealpack.format import documents, records
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
-from sealpack.format.records import Registers
+from sealpack.format.records import METER_ORDER, Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import db, epochs, evidence, ledger, logs, registry
+from sealpack.settlement import db, epochs, evidence, ledger, logs, registry, rollups
 from sealpack.settlement.epochs import Succession
-from sealpack.settlement.logs import Growth, Log, Rollup
+from sealpack.settlement.logs import Growth, Log
+from sealpack.settlement.rollups import Rollup
 
 SILENT_S = 45 * 86400
 
@@ -64,8 +65,17 @@ def reconcile(database: db.Database, now: int) -> Reconciliation:
             except SealpackError as error:
                 problems.append(error.message)
         problems += [problem for log in held for problem in _check(connection, log)]
+        problems += _usage_differs(connection)
         waiting, silent = _waiting(connection, held), _silent(connection, held, now)
     return Reconciliation(len(held), sum(log.size for log in held), tuple(problems), waiting, silent)
+
+
+def _usage_differs(connection: sa.Connection) -> Iterator[str]:
+    """Licenses whose usage, from which they are invoiced, is not the sum of the roll-ups of their logs."""
+    licenses = sa.select(db.logs.c.license_id).union(sa.select(db.license_usage.c.license_id))
+    for name in sorted(connection.execute(licenses).scalars()):
+        if rollups.usage_of(connection, name) != rollups.summed(connection, name):
+            yield f"license {name}: its usage is not the sum of its roll-ups"
 
 
 def _damaged(connection: sa.Connection) -> Iterator[str]:
@@ -130,7 +140,7 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth, ends: dict
         yield "size, root or checkpoint differs from the evidence"
     if state != log.state:
         yield "running totals or routes differ from the evidence"
-    stored, rolled = logs.stored_rollup(connection, log.origin), growth.rollup
+    stored, rolled = rollups.stored(connection, log.origin), growth.rollup
     if any(bound < ends.get(end, growth.last_ms) for end, bound in growth.times.bounds):
         rolled = logs.roll_up(connection, log.origin)
     if stored != rolled:
@@ -144,8 +154,8 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth, ends: dict
 
 def _sums(rollup: Rollup) -> Registers:
     total = Registers()
-    for (route, _, status, meter), amount in rollup.items():
-        total.charge(route, status, {meter: amount})
+    for (route, _, status), amounts in rollup.items():
+        total.charge(route, status, dict(zip(METER_ORDER, amounts, strict=True)))
     return total
 
 

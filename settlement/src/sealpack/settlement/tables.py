@@ -9,13 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sealpack.format.records import METER_ORDER
+
 metadata = sa.MetaData()
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits either way
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # in the order of its bytes either way
 
 
-def _table(name: str, *columns: Any) -> sa.Table:
-    return sa.Table(name, metadata, *columns, sqlite_strict=True)
+def _table(name: str, *columns: Any, **options: Any) -> sa.Table:
+    return sa.Table(name, metadata, *columns, sqlite_strict=True, **options)
 
 
 def _text(name: str, *more: Any, **options: Any) -> sa.Column[str]:
@@ -29,7 +31,7 @@ def _int(name: str, *more: Any, **options: Any) -> sa.Column[int]:
 
 
 def _amount(name: str) -> sa.Column[int]:
-    """Minor units of the row's currency, of either sign."""
+    """Minor units of the row's currency, or base units of a meter; of either sign."""
     return sa.Column(name, _INTEGER, nullable=False)
 
 
@@ -131,8 +133,60 @@ rollups = _table(
     _text("route", primary_key=True),
     _int("quarter_ms", primary_key=True),
     _text("status", primary_key=True),
-    _text("meter", primary_key=True),
-    _int("amount"),
+    *(_int(meter) for meter in METER_ORDER),
+    sqlite_with_rowid=False,
+)
+# Their sums per license and number of the license document, without devices: what invoices are made from.
+license_usage = _table(
+    "license_usage",
+    _text("license_id", sa.ForeignKey("licenses.license_id"), primary_key=True),
+    _int("quarter_ms", primary_key=True),
+    _int("seq", primary_key=True),
+    _text("status", primary_key=True),
+    *(_amount(meter) for meter in METER_ORDER),
+    sqlite_with_rowid=False,
+)
+# Files that say what was used in a log beyond its receipts, or instead of them: tally files, meter readings, and
+# usage files behind a gap. `kind`: tallies | reading | receipts; a reading says nothing of `first_root`.
+statements = _table(
+    "statements",
+    _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True),
+    _text("origin", sa.ForeignKey("logs.origin"), index=True),
+    _text("kind"),
+    _int("first"),
+    _int("size"),
+    _text("first_root", nullable=True),
+    _text("root"),
+    _blob("note"),
+)
+# Their registers: what was used since the position before counts at `used_ms`; all of [since, position) does.
+readings = _table(
+    "readings",
+    _text("sha256", sa.ForeignKey("statements.sha256"), primary_key=True),
+    _int("position", primary_key=True),
+    _int("since"),
+    _int("used_ms"),
+    _text("registers"),  # JSON, as in a tally
+)
+# What they say of times: all receipts before a position were used by then, and from another one on not before.
+reading_bounds = _table(
+    "reading_bounds",
+    _text("sha256", sa.ForeignKey("statements.sha256"), primary_key=True),
+    _int("position", primary_key=True),  # of the record that says so
+    _int("end"),
+    _int("used_ms"),
+    _int("floor_ms"),
+)
+# How far a log is known, when that is farther than its receipts: columns as in `logs`.
+reaches = _table(
+    "reaches",
+    _text("origin", sa.ForeignKey("logs.origin"), primary_key=True),
+    _int("size"),
+    _text("root"),
+    _blob("frontier"),
+    _blob("state"),
+    _blob("note"),
+    _int("last_ms"),
 )
 # What the first record of a later log says of the device's logs before it.
 successions = _table(

@@ -11,9 +11,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sealpack.settlement import audit, invoice, ledger, tables
+from sealpack.format.records import METER_ORDER
+from sealpack.settlement import audit, invoice, ledger, rollups, tables
 
 _OLD = "invoices_before_3"
+_OLD_ROLLUPS = "rollups_before_4"
 
 
 def run(connection: sa.Connection) -> None:
@@ -23,12 +25,31 @@ def run(connection: sa.Connection) -> None:
     old = had_invoices and "kind" not in {c["name"] for c in inspected.get_columns(tables.invoices.name)}
     if old:
         connection.exec_driver_sql(f"ALTER TABLE {tables.invoices.name} RENAME TO {_OLD}")
+    old_rollups = "meter" in {c["name"] for c in inspected.get_columns(tables.rollups.name)}
+    if old_rollups:
+        connection.exec_driver_sql(f"ALTER TABLE {tables.rollups.name} RENAME TO {_OLD_ROLLUPS}")
     tables.metadata.create_all(connection)
+    if old_rollups:
+        _turn_rollups(connection)
+        connection.exec_driver_sql(f"DROP TABLE {_OLD_ROLLUPS}")
     if "data" in {c["name"] for c in inspected.get_columns(tables.files.name)}:
         _part_bytes(connection)
     if old:
         _take_over(connection)
         connection.exec_driver_sql(f"DROP TABLE {_OLD}")
+
+
+def _turn_rollups(connection: sa.Connection) -> None:
+    """A row per meter became a column per meter with schema 4, and their sums per license a table."""
+    meters = (f"SUM(CASE meter WHEN '{meter}' THEN amount ELSE 0 END)" for meter in METER_ORDER)
+    keys = "origin, route, quarter_ms, status"
+    connection.exec_driver_sql(
+        f"INSERT INTO {tables.rollups.name} SELECT {keys}, {', '.join(meters)} FROM {_OLD_ROLLUPS} "
+        f"GROUP BY {keys}"
+    )
+    licenses = sa.select(tables.logs.c.license_id).distinct()
+    for name in connection.execute(licenses).scalars().all():
+        rollups.put_usage(connection, name, rollups.summed(connection, name))
 
 
 def _part_bytes(connection: sa.Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from sealpack.format import records
 from sealpack.format.errors import SealpackError
 from sealpack.format.records import Record, Registers
+from sealpack.format.runs import Part, Run
 
 MAX_FINDINGS = 20  # of one file; more say nothing new
 
@@ -102,6 +103,30 @@ class LogChecker:
         grown.merge(self._since)
         return grown
 
+    def follow_part(self, part: Part) -> None:
+        """Check a run of records, or one record, as :meth:`follow` does."""
+        if isinstance(part, Record):
+            self.follow(part)
+        elif self._goes_on(part):
+            for (route, _, status), amounts in part.amounts.items():
+                self._since.charge(route, status, dict(zip(records.METER_ORDER, amounts, strict=True)))
+            self.state.position += len(part.leaves)
+            self.state.uptime_ms = part.end_uptime_ms
+        else:
+            for record in part.records():
+                self.follow(record)
+
+    def _goes_on(self, run: Run) -> bool:
+        """Whether nothing can be wrong with a run: it follows the state as its records follow each other."""
+        state = self.state
+        return (
+            not state.closed
+            and 0 < state.position == run.position
+            and state.boot == run.boot
+            and state.uptime_ms <= run.uptime_ms
+            and (state.routes is None or run.routes <= state.routes.keys())
+        )
+
     def follow(self, record: Record) -> None:
         """Check one record against the state and move the state past it."""
         state = self.state
@@ -146,6 +171,14 @@ class LogChecker:
     def _follow_tally(self, record: Record) -> None:
         """Compare with what was counted, then take the tally: each gap is reported once."""
         tally = Registers.from_tally(record.body["registers"])
+        if self.end().registers != tally:
+            self._check_tally(tally)
+        self.state.registers = tally
+        self._told.merge(self._since)
+        self._since = Registers()
+
+    def _check_tally(self, tally: Registers) -> None:
+        """Tell a tally that is not what was counted, unless nothing is known of what there was before."""
         try:
             counted = tally.minus(self._since)
         except SealpackError as error:
@@ -154,9 +187,6 @@ class LogChecker:
             known = self.state.registers
             if known is not None and counted != known:
                 self._found("RECEIPT_TALLY", "tally differs from the receipts before it")
-        self.state.registers = tally
-        self._told.merge(self._since)
-        self._since = Registers()
 
     def _follow_routes(self, routes: dict[str, Any]) -> None:
         for route, entry in (self.state.routes or {}).items():

@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from sealpack.format.activation import ORIGIN
@@ -44,7 +45,9 @@ LOST_STATUS = "lost"
 TALLY_EVERY = 256  # a writer puts a tally at least this often
 MAX_ROUTES = 64  # of one log
 
+METER_ORDER = tuple(sorted(METERS))  # as canonical JSON has them
 Meters = Mapping[str, int]
+Key = tuple[str, str, str]  # of a register: route, status, meter
 
 
 class Record(NamedTuple):
@@ -102,6 +105,8 @@ def parse_record(line: bytes) -> Record:
         return Record(*plain)
     if len(line) > LIMITS.usage_line_bytes:
         raise SealpackError("RECEIPT_INVALID", f"record is {len(line)} bytes long")
+    if (plain := _plain_tally(line)) is not None:
+        return Record(*plain)
     try:
         value = _decode(line.decode("utf-8"))
         canonical = _canonical(value)
@@ -115,15 +120,18 @@ def parse_record(line: bytes) -> Record:
     return Record(take("k"), take("n"), take("b"), take("t"), take("w"), take("u"), value)
 
 
+_COUNT, _POSITIVE, _SIGNED = "0|[1-9][0-9]{0,14}", "[1-9][0-9]{0,14}", "0|-?[1-9][0-9]{0,14}"
+
+
 def _usage_pattern() -> re.Pattern[bytes]:
     """What nearly every line of a log looks like: a canonical usage record without a cost centre.
 
     A line that matches is one that the long way accepts, with the same values (tested): members and meters
     in order, and of numbers only those of at most 15 digits, which are all below 2^53.
     """
-    count, positive, signed = "0|[1-9][0-9]{0,14}", "[1-9][0-9]{0,14}", "0|-?[1-9][0-9]{0,14}"
+    count, positive, signed = _COUNT, _POSITIVE, _SIGNED
     # After a meter: the next one's name or the end.
-    meters = "".join(rf'(?:"{meter}":({positive})(?:,(?=")|(?=\}})))?' for meter in sorted(METERS))
+    meters = "".join(rf'(?:"{meter}":({positive})(?:,(?=")|(?=\}})))?' for meter in METER_ORDER)
     return re.compile(
         rf'\{{"b":({positive}),"k":"u","meters":\{{{meters}\}},"n":({count}),"route":"({ROUTE})",'
         rf'"status":"({"|".join(sorted(STATUSES))})","t":({count}),"u":({count}),"v":1,"w":({signed}),'
@@ -133,13 +141,53 @@ def _usage_pattern() -> re.Pattern[bytes]:
 
 def _plain_usage(line: bytes) -> tuple[str, int, int, int, int, int, dict[str, Any]] | None:
     """The members of a :class:`Record` for a line of :func:`_usage_pattern`; None for every other one."""
-    found = _match_usage(line)
+    found = match_usage(line)
     if found is None:
         return None
     boot, *counts, position, route, status, time_ms, uptime_ms, skew_ms, wait_ms = found.groups()
-    meters = {meter: int(count) for meter, count in zip(_METERS, counts, strict=True) if count is not None}
+    meters = {
+        meter: int(count) for meter, count in zip(METER_ORDER, counts, strict=True) if count is not None
+    }
     body = {"meters": meters, "route": route.decode(), "status": status.decode(), "wait_ms": int(wait_ms)}
     return USAGE, int(position), int(boot), int(time_ms), int(skew_ms), int(uptime_ms), body
+
+
+def _tally_pattern() -> re.Pattern[bytes]:
+    """A tally in canonical form but for its registers, of which nothing is said yet."""
+    return re.compile(
+        rf'\{{"b":({_POSITIVE}),"k":"t","n":({_COUNT}),"registers":(\{{.*\}}),"t":({_COUNT}),'
+        rf'"u":({_COUNT}),"v":1,"w":({_SIGNED})\}}'.encode()
+    )
+
+
+def _plain_tally(line: bytes) -> tuple[str, int, int, int, int, int, dict[str, Any]] | None:
+    """The members of a :class:`Record` for a tally like those before it; None for every other line.
+
+    The tallies of a log differ in their numbers only. Whether the registers are canonical and allowed does
+    not depend on an amount of at most 15 digits, so that is asked once for all that look the same.
+    """
+    found = _match_tally(line)
+    if found is None:
+        return None
+    boot, position, registers, time_ms, uptime_ms, skew_ms = found.groups()
+    amounts = _AMOUNT.findall(registers)
+    keys = _register_keys(_AMOUNT.sub(b":1", registers))
+    if keys is None or len(keys) != len(amounts):
+        return None
+    body = {"registers": Registers(dict(zip(keys, map(int, amounts), strict=True))).to_tally()}
+    return TALLY, int(position), int(boot), int(time_ms), int(skew_ms), int(uptime_ms), body
+
+
+@lru_cache(maxsize=64)
+def _register_keys(text: bytes) -> tuple[Key, ...] | None:
+    """What the `registers` of a tally tell of, in their order; None when they are not allowed there."""
+    try:
+        value = _decode(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if _canonical(value) != text or not _registers(value):
+        return None
+    return tuple((route, status, meter) for route, status, meter, _ in _flatten(value))
 
 
 def _refuse_number(text: str) -> NoReturn:
@@ -209,6 +257,7 @@ _version = _text(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 _route = _text(ROUTE)
 _meters = _map(METERS.__contains__, _positive)
 _by_status = _map((*STATUSES, LOST_STATUS).__contains__, _map(METERS.__contains__, _positive, low=1), low=1)
+_registers = _map(_route, _by_status, high=MAX_ROUTES)
 _route_entry = _object(
     {"license_id": _identifier, "seq": _count, "bundle_digest": _digest, "model_digest": _digest},
     {"tokenizer_digest": _digest, "terms": _digest, "plan": _object({"id": _identifier, "version": _count})},
@@ -246,7 +295,7 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {"route": _route, "status": STATUSES.__contains__, "meters": _meters, "wait_ms": _count},
         {"cost_centre": _text(COST_CENTRE)},
     ),
-    TALLY: ({"registers": _map(_route, _by_status, high=MAX_ROUTES)}, {}),
+    TALLY: ({"registers": _registers}, {}),
     LOST: ({"route": _route, "meters": _meters}, {}),
     DENIED: ({"code": _text(r"[A-Z][A-Z0-9_]{1,31}"), "minute": _count}, {}),
     CLOCK: ({"event": _token, "delta_ms": _signed}, {}),
@@ -255,8 +304,9 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     ROTATED: ({"device": _pem, "reason": _token}, {}),
     CLOSED: ({"reason": _token}, {}),
 }
-_METERS = sorted(METERS)
-_match_usage = _usage_pattern().fullmatch
+match_usage = _usage_pattern().fullmatch  # what is plain of a line, or None
+_match_tally = _tally_pattern().fullmatch
+_AMOUNT = re.compile(rf":({_POSITIVE})(?=[,}}])".encode())
 _MEMBERS = {kind: _HEAD | required | optional for kind, (required, optional) in _KINDS.items()}
 _REQUIRED = {kind: _HEAD.keys() | required.keys() for kind, (required, _) in _KINDS.items()}
 
@@ -278,8 +328,6 @@ def _check(value: Any) -> None:
 
 
 # --- registers --------------------------------------------------------------------------------------
-
-Key = tuple[str, str, str]  # route, status, meter
 
 
 @dataclass(slots=True)

@@ -18,9 +18,10 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.limits import LIMITS
 from sealpack.format.logcheck import MAX_FINDINGS, Finding, LogChecker, LogState
-from sealpack.format.merkle import Frontier, leaf_hash
+from sealpack.format.merkle import Frontier, leaf_hashes
 from sealpack.format.note import Checkpoint, open_checkpoint
-from sealpack.format.records import Record, Registers, parse_record
+from sealpack.format.records import Record, Registers
+from sealpack.format.runs import Part, parse_leaves, records_of
 from sealpack.format.usage import (
     BLOCK_LEAVES,
     CHECKPOINT_PREFIX,
@@ -46,9 +47,14 @@ class VerifiedBlock:
     before: Frontier
     after: Frontier
     leaves: tuple[bytes, ...]
-    records: tuple[Record, ...]
+    parts: tuple[Part, ...]  # the records, runs of plain ones together
     checkpoint: Checkpoint
     note: bytes
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every record, read anew where it is part of a run."""
+        return records_of(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +182,12 @@ class UsageReader:
                 if line.startswith(TRAILER_PREFIX):
                     self._finish(line, leaves)
                     return
-                self._digest.update(line + b"\n")
                 if not line.startswith(CHECKPOINT_PREFIX):
                     leaves.append(line)
                     if len(leaves) > BLOCK_LEAVES:
                         raise SealpackError("USAGE_LIMIT", f"more than {BLOCK_LEAVES} receipts in a block")
                     continue
+                self._digest.update(b"\n".join((*leaves, line, b"")))
                 yield self._prove(leaves, line)
                 leaves = []
             self.torn = True
@@ -194,16 +200,16 @@ class UsageReader:
         before = self.frontier
         note = parse_checkpoint_line(line)
         checkpoint = open_checkpoint(note, self._key)
-        after = before.extend(map(leaf_hash, leaves))
+        after = before.extend(leaf_hashes(leaves))
         self._compare(checkpoint, after, empty=not leaves)
-        parsed = tuple(self._parse(before.size + offset, leaf) for offset, leaf in enumerate(leaves))
-        self._rotate(note, parsed)
-        self._check_genesis(parsed[0])
+        parts = parse_leaves(leaves, before.size)
+        self._rotate(note, parts)
+        self._check_genesis(parts[0])
         if self._follows:
-            for record in parsed:
-                self._checker.follow(record)
+            for part in parts:
+                self._checker.follow_part(part)
         self.frontier, self.last_checkpoint = after, checkpoint
-        return VerifiedBlock(before, after, tuple(leaves), parsed, checkpoint, note)
+        return VerifiedBlock(before, after, tuple(leaves), parts, checkpoint, note)
 
     def _compare(self, checkpoint: Checkpoint, tree: Frontier, *, empty: bool) -> None:
         if empty:
@@ -215,21 +221,15 @@ class UsageReader:
                 "RECEIPT_TREE", f"receipts up to {tree.size} do not give checkpoint {checkpoint.size}"
             )
 
-    def _parse(self, position: int, leaf: bytes) -> Record:
-        try:
-            return parse_record(leaf)
-        except SealpackError as error:
-            raise SealpackError(error.code, error.message, position=position) from None
-
-    def _rotate(self, note: bytes, parsed: tuple[Record, ...]) -> None:
+    def _rotate(self, note: bytes, parts: tuple[Part, ...]) -> None:
         """Require the new key's signature too where a block hands the log over to it."""
-        for record in parsed:
-            if record.kind == records.ROTATED:
-                self._key = PublicKey.from_pem(record.body["device"])
+        for part in parts:
+            if isinstance(part, Record) and part.kind == records.ROTATED:
+                self._key = PublicKey.from_pem(part.body["device"])
                 open_checkpoint(note, self._key)
 
-    def _check_genesis(self, record: Record) -> None:
-        if record.kind != records.GENESIS:
+    def _check_genesis(self, record: Part) -> None:
+        if not isinstance(record, Record) or record.kind != records.GENESIS:
             return
         if record.body["origin"] != self.header.origin:
             self._found("USAGE_HEADER", "header and genesis name different logs", 0)

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sealpack.format.license import License
+from sealpack.format.values import METERS
 from sealpack.settlement import billing, db, epochs, logs, registry
 from sealpack.settlement.periods import local_day
 from sealpack.settlement.plan import FIELDS, LOST
@@ -73,7 +74,9 @@ def _of_license(connection: sa.Connection, license: License) -> Iterator[tuple[K
         counts = billed and (row.origin, row.route) not in tests
         model = models[row.origin][row.route]
         key = _key(row.quarter_ms, tz, license, row.device_id, model, row.status, counts)
-        yield key, row.meter, row.amount
+        for meter in METERS:
+            if amount := getattr(row, meter):
+                yield key, meter, amount
     for said in epochs.of_license(connection, license.license_id):
         device, model = said.origin.split("/")[3], _model(connection, said.bundle_digest)
         yield _key(said.quarter_ms, tz, license, device, model, LOST, billed), said.meter, said.amount

@@ -1,0 +1,129 @@
+"""Roll-ups: what was used in each quarter of an hour, per log and per license.
+
+Source: specs/settlement-ingest.md, "Storage". Every meter is a column, so a row holds all that was counted of
+one status. `rollups` says it of each route of each log; `license_usage` is its sum per license and number of
+the license document, which is all that an invoice needs: once every quarter of an hour saw usage it does not
+grow any more, however many devices and receipts there are. Both change in the transaction that moves a log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from sealpack.format import records
+from sealpack.format.records import METER_ORDER, Record
+from sealpack.format.runs import QUARTER_MS, Cell, Run
+from sealpack.settlement import bulk, db
+
+Rollup = dict[Cell, list[int]]  # amounts in METER_ORDER; none of a cell's is below 0, one is above
+Usage = dict[tuple[int, int, str], list[int]]  # (quarter hour UTC ms, seq of the license, status) -> amounts
+Routes = Mapping[str, Mapping[str, Any]]  # the route table of a log
+
+_NOTHING = [0] * len(METER_ORDER)
+
+
+def add(rollup: Rollup, cell: Cell, amounts: list[int]) -> None:
+    """Count amounts, at least one of them not 0, in a cell."""
+    rollup[cell] = [a + b for a, b in zip(rollup.get(cell, _NOTHING), amounts, strict=True)]
+
+
+def roll(record: Record, rollup: Rollup, floor_ms: int, latest_ms: int | None = None) -> None:
+    """Count a record's meters into its quarter hour, not before `floor_ms` and not after `latest_ms`."""
+    if record.kind == records.USAGE:
+        status = record.body["status"]
+    elif record.kind == records.LOST:
+        status = records.LOST_STATUS
+    else:
+        return
+    time_ms = max(record.time_ms, floor_ms)
+    if latest_ms is not None:
+        time_ms = min(time_ms, latest_ms)
+    if meters := record.body["meters"]:
+        cell = record.body["route"], time_ms - time_ms % QUARTER_MS, status
+        add(rollup, cell, [meters.get(meter, 0) for meter in METER_ORDER])
+
+
+def roll_run(run: Run, rollup: Rollup, floor_ms: int) -> None:
+    """:func:`roll` of every record of a run."""
+    floor_quarter = floor_ms - floor_ms % QUARTER_MS
+    for (route, quarter, status), amounts in run.amounts.items():
+        add(rollup, (route, max(quarter, floor_quarter), status), amounts)
+
+
+def not_after(rollup: Rollup, time_ms: int) -> Rollup:
+    """The same amounts, what is dated after a time moved to its quarter."""
+    last, moved = time_ms - time_ms % QUARTER_MS, Rollup()
+    for (route, quarter, status), amounts in rollup.items():
+        add(moved, (route, min(quarter, last), status), amounts)
+    return moved
+
+
+def stored(connection: sa.Connection, origin: str) -> Rollup:
+    """The roll-up of a log as it stands in its table."""
+    rows = connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == origin))
+    return {(r.route, r.quarter_ms, r.status): [getattr(r, meter) for meter in METER_ORDER] for r in rows}
+
+
+def store(
+    connection: sa.Connection, origin: str, license_id: str, routes: Routes, new: Rollup, held: Rollup | None
+) -> None:
+    """Count what is `new` of a log; `held`, where given, takes the place of all that was there before.
+
+    Comes last in its transaction: other logs of the license wait from here on.
+    """
+    change = by_number(new, routes)
+    if held is not None:
+        _join(change, by_number(held, routes), 1)
+        _join(change, by_number(stored(connection, origin), routes), -1)
+        connection.execute(sa.delete(db.rollups).where(db.rollups.c.origin == origin))
+        put(connection, origin, held)
+    put(connection, origin, new)
+    put_usage(connection, license_id, change)
+    if held is not None:
+        nothing = [db.license_usage.c[meter] == 0 for meter in METER_ORDER]
+        mine = db.license_usage.c.license_id == license_id
+        connection.execute(sa.delete(db.license_usage).where(mine, *nothing))
+
+
+def put(connection: sa.Connection, origin: str, rollup: Rollup) -> None:
+    """Add to the stored roll-up of a log."""
+    bulk.add(connection, db.rollups, [(origin, *cell, *rollup[cell]) for cell in sorted(rollup)])
+
+
+def put_usage(connection: sa.Connection, license_id: str, usage: Usage) -> None:
+    """Add to the stored usage of a license; always in the same order, so that no two wait for each other."""
+    rows = [(license_id, *key, *usage[key]) for key in sorted(usage) if any(usage[key])]
+    bulk.add(connection, db.license_usage, rows)
+
+
+def by_number(rollup: Rollup, routes: Routes) -> Usage:
+    """A log's roll-up by the number of the license document that its routes name."""
+    usage: Usage = {}
+    for (route, quarter, status), amounts in rollup.items():
+        key = quarter, routes[route]["seq"], status
+        usage[key] = [a + b for a, b in zip(usage.get(key, _NOTHING), amounts, strict=True)]
+    return usage
+
+
+def _join(usage: Usage, more: Usage, sign: int) -> None:
+    for key, amounts in more.items():
+        usage[key] = [a + sign * b for a, b in zip(usage.get(key, _NOTHING), amounts, strict=True)]
+
+
+def usage_of(connection: sa.Connection, license_id: str) -> Usage:
+    """The usage of a license as it stands in its table."""
+    rows = connection.execute(sa.select(db.license_usage).where(db.license_usage.c.license_id == license_id))
+    return {(r.quarter_ms, r.seq, r.status): [getattr(r, meter) for meter in METER_ORDER] for r in rows}
+
+
+def summed(connection: sa.Connection, license_id: str) -> Usage:
+    """What the table should say of a license: the sum of the roll-ups of its logs."""
+    usage: Usage = {}
+    mine = sa.select(db.logs.c.origin, db.logs.c.state).where(db.logs.c.license_id == license_id)
+    for log in connection.execute(mine).all():
+        _join(usage, by_number(stored(connection, log.origin), json.loads(log.state)["routes"]), 1)
+    return usage
