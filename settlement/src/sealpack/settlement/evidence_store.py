@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write
+from sealpack.format.files import atomic_write, io_error
 
 DATABASE = "database"  # the place of what lies in the database itself
 _MARK = "sealpack-evidence"  # in the folder, so that one that is not mounted is not taken for an empty one
@@ -71,7 +71,7 @@ class Directory:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _store_io(f"cannot make {self.root}: {(error.strerror or str(error)).lower()}") from None
+            raise _store_error(io_error(error, self.root, "write")) from None
         _write(self.root / _MARK, b"1\n", mode=0o644)
 
     def put(self, digest: str, data: bytes) -> None:
@@ -89,7 +89,7 @@ class Directory:
         except FileExistsError:
             pass
         except OSError as error:
-            raise _store_io(f"cannot make {path.parent}: {(error.strerror or str(error)).lower()}") from None
+            raise _store_error(io_error(error, path.parent, "write")) from None
         _write(path, data, mode=_READ_ONLY)
 
     def get(self, digest: str) -> bytes:
@@ -100,8 +100,7 @@ class Directory:
             self._require_mark()
             raise gone(digest, str(self.root)) from None
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise _store_io(f"cannot read {self.path(digest)}: {reason}") from None
+            raise _store_error(io_error(error, self.path(digest), "read")) from None
 
     def path(self, digest: str) -> Path:
         """Where a digest's bytes lie."""
@@ -116,9 +115,12 @@ def _write(path: Path, data: bytes, *, mode: int) -> None:
     try:
         atomic_write(path, data, mode=mode)
     except SealpackError as error:
-        if error.code in ("STORE_FULL", "STORE_READONLY"):
-            raise
-        raise _store_io(error.message) from None
+        raise _store_error(error) from None
+
+
+def _store_error(error: SealpackError) -> SealpackError:
+    """What a folder said, as a STORE_*."""
+    return error if error.code in ("STORE_FULL", "STORE_READONLY") else _store_io(error.message)
 
 
 def _store_io(message: str) -> SealpackError:

@@ -25,6 +25,7 @@ _VERBS = {
     "payouts": "payouts:payouts",
     "ledger": "ledger:ledger",
     "audit": "audit:audit",
+    "store": "store:store",
     "cases": "cases:cases",
     "case": "cases:case",
     "serve": "serve:serve",
