@@ -10,6 +10,7 @@ import pytest
 
 from sealpack.settlement.periods import (
     Period,
+    Term,
     active_part,
     count_days,
     day_start,
@@ -102,7 +103,8 @@ def test_find_period_is_half_open() -> None:
 )
 def test_both_the_first_and_the_last_day_count(activated: date | None, ended: date | None, days: int) -> None:
     april = Period.containing(date(2026, 4, 1), "Europe/Berlin")
-    assert active_part(april, activated, ended).share == Fraction(days, 30)
+    terms = [Term(activated or date.min, ended)]
+    assert active_part(april, terms).share == Fraction(days, 30)
 
 
 def test_a_month_with_a_clock_change_still_counts_days_not_hours() -> None:

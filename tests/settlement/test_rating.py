@@ -369,7 +369,7 @@ def test_what_is_left_at_the_end_of_a_term_rolls_over_or_is_forfeited(unused: st
     # 33.335 is drawn as 33.34, so 66.66 of the money paid is left: what rolls over was printed, to the cent.
     plan = committed(unused=unused)
     last = one(plan, tokens(33_335), Span(APRIL.first, APRIL.last, date(2026, 4, 1), date(2026, 4, 30)))
-    state = next_term(last)
+    state = next_term(plan, last.state)
     assert (state.carried, state.used, state.taken) == (left, {}, last.state.taken)
     again = one(plan, tokens(200_000), Span(APRIL.first, APRIL.last, date(2026, 4, 1)), state=state)
     drawn = 10_000 + (6666 if left else 0)
@@ -378,7 +378,8 @@ def test_what_is_left_at_the_end_of_a_term_rolls_over_or_is_forfeited(unused: st
 
 
 def test_nothing_of_a_postpaid_spend_rolls_over() -> None:
-    assert next_term(one(committed("postpaid"), {})).carried == {}
+    plan = committed("postpaid")
+    assert next_term(plan, one(plan, {}).state).carried == {}
 
 
 def test_the_working_of_a_commitment_can_be_followed() -> None:

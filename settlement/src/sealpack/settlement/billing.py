@@ -16,6 +16,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.license import License
 from sealpack.format.records import METER_ORDER
 from sealpack.settlement import (
+    approvals,
     db,
     epochs,
     invoice,
@@ -27,13 +28,12 @@ from sealpack.settlement import (
     sublicenses,
 )
 from sealpack.settlement.audit import NOBODY, Actor
+from sealpack.settlement.contract import Contract
 from sealpack.settlement.invoice import Evidence, Header, Invoice
 from sealpack.settlement.issuing import Printed
 from sealpack.settlement.parties import Customer, Seller
-from sealpack.settlement.periods import Period, local_day
+from sealpack.settlement.periods import Period
 from sealpack.settlement.plan import LOST, Plan, Tax
-from sealpack.settlement.printing import as_printed
-from sealpack.settlement.rating import Span, rate
 from sealpack.settlement.results import PeriodResult
 
 
@@ -44,19 +44,25 @@ def bill_all(
     *,
     customer: str | None = None,
     draft: bool = False,
+    approved: bool = False,
     actor: Actor = NOBODY,
 ) -> tuple[list[Printed], dict[str, str]]:
     """:func:`bill` for every live license with a plan that runs in that month, of one customer or all.
 
-    Returns what was printed, and for each license that could not be billed the reason.
+    `approved`: only for those that were approved for it. Returns what was printed, and for each license that
+    could not be billed the reason.
     """
     printed: list[Printed] = []
     skipped: dict[str, str] = {}
     with database.read() as connection:
-        names = [name for name in _billable(connection, customer) if _runs_in(connection, name, month)]
+        names = _billable(connection, customer)
+        if approved:
+            known = approvals.of_month(connection, month)
+            names = [name for name in names if name in known]
+        names = [name for name in names if _runs_in(connection, name, month)]
     for name in names:
         try:
-            printed.append(bill(database, name, month, issued, draft=draft, actor=actor))
+            printed.append(bill(database, name, month, issued, draft=draft, approved=approved, actor=actor))
         except SealpackError as error:
             if error.spec.exit == 1:
                 raise
@@ -77,8 +83,7 @@ def _billable(connection: sa.Connection, customer: str | None) -> list[str]:
 def _runs_in(connection: sa.Connection, license_id: str, month: date) -> bool:
     """False when the license was never activated, starts later or ended before; unknown plans are told of."""
     try:
-        license = _license(connection, license_id)
-        _check_runs(connection, license, *_plan_for(connection, license, month))
+        _check_runs(connection, Contract(connection, license_of(connection, license_id)), month)
     except SealpackError as error:
         return error.code == "PLAN_INVALID"
     return True
@@ -88,14 +93,15 @@ def running(connection: sa.Connection, month: date) -> list[tuple[License, Plan,
     """Every live license that runs in that month, with its plan and the period; PLAN_INVALID."""
     found = []
     for name in _billable(connection, None):
-        license = _license(connection, name)
+        license = license_of(connection, name)
+        sold = Contract(connection, license)
         try:
-            plan, period = _plan_for(connection, license, month)
-            _check_runs(connection, license, plan, period)
+            _check_runs(connection, sold, month)
         except SealpackError as error:
             if error.code not in ("USAGE", "REGISTRY_INVALID"):
                 raise
             continue
+        plan, period = sold.plan_for(month), sold.period(month)
         found.append((license, plan, period))
     return found
 
@@ -107,16 +113,20 @@ def bill(
     issued: date | None,
     *,
     draft: bool = False,
+    approved: bool = False,
+    expect: str | None = None,
     actor: Actor = NOBODY,
 ) -> Printed:
     """The invoice of a license for the period that holds `month`, dated `issued`.
 
-    A draft has no number and is not stored. REGISTRY_INVALID for an unknown or never activated license,
-    PLAN_INVALID for an unknown plan, USAGE for a test license or a period before the activation.
+    A draft has no number and is not stored. `approved`: only if it is what was approved, as always where the
+    seller says so; `expect`: only if it has this digest (:func:`approvals.digest`). REGISTRY_INVALID for an
+    unknown or never activated license, PLAN_INVALID for an unknown plan, USAGE for a test license or a period
+    before the activation, APPROVAL_MISSING, CHANGED_MEANWHILE.
     """
     with database.write() as connection:
-        license = _license(connection, license_id)
-        plan, period = _plan_for(connection, license, month)
+        license = license_of(connection, license_id)
+        _, period = plan_for(connection, license, month)
         stored = connection.execute(
             sa.select(db.invoices).where(
                 db.invoices.c.license_id == license_id, db.invoices.c.period == period.first.isoformat(),
@@ -125,20 +135,34 @@ def bill(
         ).first()  # fmt: skip
         if stored is not None:
             return Printed(stored.name, license_id, stored.json, stored.csv, stored.html, False)
-        _check_runs(connection, license, plan, period)
-        customer = customer_of(connection, license)
-        tax = customer.tax.tax if customer.tax else None
-        result = printed_periods(connection, license, plan, period, tax)[-1]
+        result = rated(connection, license, month)
 
         def make(number: str) -> Invoice:
             return invoice.invoice(result, header(connection, license, number, issued))
 
         if draft:
             return issuing.as_files(make(""), f"draft-{license_id}-{month:%Y-%m}")
+        approved = approved or parties.load_seller(connection, license.issuer).approval
+        approvals.check(connection, make(""), approved=approved, expect=expect)
         return issuing.issue(connection, license, "invoice", make, actor)
 
 
-def _license(connection: sa.Connection, license_id: str) -> License:
+def rated(connection: sa.Connection, license: License, month: date) -> PeriodResult:
+    """What the invoice of a license for the period that holds `month` would print now; errors as `bill`."""
+    sold = Contract(connection, license)
+    _check_runs(connection, sold, month)
+    customer = customer_of(connection, license)
+    tax = customer.tax.tax if customer.tax else None
+    return printed_periods(connection, sold, month, tax)[-1]
+
+
+def draft_of(connection: sa.Connection, license: License, month: date) -> Invoice:
+    """The same as a draft without number or day."""
+    return invoice.invoice(rated(connection, license, month), header(connection, license, "", None))
+
+
+def license_of(connection: sa.Connection, license_id: str) -> License:
+    """A license that is billed; REGISTRY_INVALID, USAGE."""
     license = registry.load_license(connection, license_id)
     if license is None:
         raise SealpackError("REGISTRY_INVALID", f"license {license_id} is not known here")
@@ -153,20 +177,13 @@ def _license(connection: sa.Connection, license_id: str) -> License:
     return license
 
 
-def _plan_for(connection: sa.Connection, license: License, month: date) -> tuple[Plan, Period]:
+def plan_for(connection: sa.Connection, license: License, month: date) -> tuple[Plan, Period]:
     """The plan in force when the month began, and the month: a renewal's plan counts from the next one on.
 
     Months before the first live document of the license have that one's plan.
     """
-    plan = registry.load_plan_of(connection, license)
-    period = Period.containing(month, plan.tz)
-    for version in registry.load_license_versions(connection, license.license_id):
-        if version.plan is not None and version.environment == "live":
-            plan = registry.load_plan_of(connection, version)
-            period = Period.containing(month, plan.tz)
-            if version.issued_at * 1000 <= period.start_ms:
-                break
-    return plan, period
+    sold = Contract(connection, license)
+    return sold.plan_for(month), sold.period(month)
 
 
 def customer_of(connection: sa.Connection, license: License) -> Customer:
@@ -176,63 +193,24 @@ def customer_of(connection: sa.Connection, license: License) -> Customer:
 
 
 def printed_periods(
-    connection: sa.Connection, license: License, plan: Plan, last: Period, tax: Tax | None
+    connection: sa.Connection, sold: Contract, last: date, tax: Tax | None
 ) -> list[PeriodResult]:
-    """What every invoice of a license up to a period prints, rated as if the plan had always been its own."""
-    span = _span(connection, license, plan, last)
-    results = rate(plan, usage_of(connection, license.license_id), span, tax=tax)
-    return as_printed(results, tax=tax)[:-1]
+    """What every invoice of a license up to a month prints, each month rated under its own plan."""
+    return sold.printed(usage_of(connection, sold.license.license_id), last.replace(day=1), tax)
 
 
-def _span(connection: sa.Connection, license: License, plan: Plan, period: Period) -> Span:
-    """From the activation to one period more than is printed: its advance lines are on this invoice."""
-    activated = _activated(connection, license, plan)
-    return Span(activated, period.next().last, activated=activated, ended=_ended(license, plan))
+def _check_runs(connection: sa.Connection, sold: Contract, month: date) -> None:
+    """USAGE for a period before the license's first day, or outside its terms and without usage.
 
+    What is used then was used in days of grace, or a person accepted it.
+    """
+    period = sold.period(month)
 
-def _ended(license: License, plan: Plan) -> date | None:
-    return None if license.exp is None else local_day(license.exp * 1000 - 1, plan.tz)
+    def used() -> bool:
+        usage = usage_of(connection, sold.license.license_id)
+        return any(period.start_ms <= quarter < period.end_ms for quarter, _, _ in usage)
 
-
-def _used_in(connection: sa.Connection, license: License, period: Period) -> bool:
-    """Whether anything is billed for a period: in days of grace, or because a person accepted it."""
-    usage = usage_of(connection, license.license_id)
-    return any(period.start_ms <= quarter < period.end_ms for quarter, _, _ in usage)
-
-
-def _check_runs(connection: sa.Connection, license: License, plan: Plan, period: Period) -> None:
-    """USAGE for a period before the license's first day, or after its last one and without usage."""
-    activated, ended = _activated(connection, license, plan), _ended(license, plan)
-    if activated > period.last:
-        raise SealpackError("USAGE", f"license {license.license_id} starts on {activated}, after that period")
-    if ended is not None and ended < period.first and not _used_in(connection, license, period):
-        raise SealpackError("USAGE", f"license {license.license_id} ended on {ended}, before that period")
-
-
-def _activated(connection: sa.Connection, license: License, plan: Plan) -> date:
-    first = connection.execute(
-        sa.select(sa.func.min(db.activations.c.first_at)).where(
-            db.activations.c.license_id.in_(sublicenses.billed_with(connection, license.license_id))
-        )
-    ).scalar()
-    if first is None:
-        raise SealpackError("REGISTRY_INVALID", f"license {license.license_id} was never activated")
-    if license.provisional is not None:  # what ran before the activation is billed when it ran
-        first = min(first, _first_use(connection, license.license_id, first))
-    # A renewal begins later than the license did: the earliest live document says from when on it is billed.
-    versions = registry.load_license_versions(connection, license.license_id)
-    begins = min((v.nbf for v in versions if v.environment == "live"), default=license.nbf)
-    return local_day(max(first, begins) * 1000, plan.tz)
-
-
-def _first_use(connection: sa.Connection, license_id: str, default: int) -> int:
-    """When the first settled call under a license ran (to a quarter hour), Unix seconds."""
-    quarter = connection.execute(
-        sa.select(sa.func.min(db.license_usage.c.quarter_ms)).where(
-            db.license_usage.c.license_id.in_(sublicenses.billed_with(connection, license_id))
-        )
-    ).scalar()
-    return default if quarter is None else quarter // 1000
+    sold.check_runs(period, used)
 
 
 def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
@@ -266,7 +244,7 @@ def used_below(database: db.Database, license_id: str, month: date) -> dict[str,
     """What was used under each sub-license in the month's period: meter -> base units; for information."""
     found = {}
     with database.read() as connection:
-        _, period = _plan_for(connection, _license(connection, license_id), month)
+        _, period = plan_for(connection, license_of(connection, license_id), month)
         for name in sublicenses.of_parent(connection, license_id):
             used: Counter[str] = Counter()
             for (quarter, _, meter), amount in own_usage_of(connection, name).items():

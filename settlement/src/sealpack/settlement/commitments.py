@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from fractions import Fraction
 
 from sealpack.settlement import money
 from sealpack.settlement.periods import Active, Period
 from sealpack.settlement.plan import PLATFORM, CommittedSpend, Minimum, Plan
 from sealpack.settlement.pricing import Priced, Step, prorate, show
-from sealpack.settlement.results import Drawdown, Line, PeriodResult, State, accrued_by_charge
+from sealpack.settlement.results import Drawdown, Line, State, accrued_by_charge
 
 ZERO = Fraction(0)
 Parts = dict[str, int]
@@ -57,14 +58,14 @@ def draw(
     period: Period,
     *,
     starts: bool,
-    ends: bool,
+    ended: date | None,
 ) -> Drawn:
     """Draw one period's list total from a commitment.
 
-    `starts`: the term begins in this period and its prepayment is due; `ends`: the term ends in it
-    and a postpaid shortfall is due.
+    `starts`: the license begins in this period and its prepayment is due. `ended` is the last day of
+    the term: a postpaid shortfall is due in its period, and what is used later lowers it.
     """
-    committed = item.amount + state.carried.get(item.id, ZERO)
+    committed = _committed(plan, item, state)
     listed = sum((entry.amount for entry in scoped), ZERO)
     before = state.used.get(item.id, ZERO)
     now = before + listed
@@ -73,29 +74,70 @@ def draw(
     remaining = _minor(plan, committed) - _minor(plan, min(now, committed))
     result = Drawdown(item.id, listed, before, now, drawn, overage, remaining)
     lines = []
-    if starts and item.billing == "prepaid":
-        lines.append(_prepayment(plan, item, period))
+    if item.billing == "prepaid":
+        lines += _prepayment(plan, item, state, period, starts)
     if overage:
         lines.append(_overage(plan, item, scoped, result, committed, period))
-    if ends and item.billing == "postpaid" and remaining:
-        lines.append(_shortfall(plan, item, scoped, remaining, period))
+    if item.billing == "postpaid" and ended is not None and ended <= period.last:
+        short = remaining if ended >= period.first else -drawn
+        lines += [_shortfall(plan, item, scoped, short, period)] if short else []
     exact = {entry.charge.id: entry.amount for entry in scoped}
     return Drawn(plan, item, _parts(drawn, scoped), exact, lines, result)
 
 
-def next_term(last: PeriodResult) -> State:
-    """What the next term starts from, given the last period of one.
+def paid_ahead(plan: Plan, item: CommittedSpend, state: State, *, starts: bool) -> int | None:
+    """What has been billed ahead of the running term after this period; None where that is not followed."""
+    known = state.paid.get(item.id)
+    if item.billing != "prepaid" or (known is None and not starts):
+        return None
+    return max(known or 0, _minor(plan, item.amount))
+
+
+def left_of(plan: Plan, item: CommittedSpend, state: State) -> int:
+    """What is left to draw of a commitment, in minor units."""
+    committed = _committed(plan, item, state)
+    return _minor(plan, committed) - _minor(plan, min(state.used.get(item.id, ZERO), committed))
+
+
+def next_term(plan: Plan, state: State) -> State:
+    """What the next term starts from, given the state at the end of one.
 
     What is left of a prepaid committed spend rolls over where the plan says so and is forfeited
-    otherwise; it is money that was printed, so it is carried in whole minor units.
+    otherwise; it is money that was printed, so it is carried in whole minor units. The new term's own
+    prepayments are due.
     """
-    rolls = {item.id for item in last.plan.committed if item.unused == "rollover"}
-    carried = {
-        item.id: money.to_major(item.remaining, last.plan.exponent)
-        for item in last.drawdowns
-        if item.id in rolls and item.remaining
-    }
-    return State(carried=carried, taken=last.state.taken)
+    rolls = [item for item in plan.committed if item.unused == "rollover"]
+    left = {item.id: left_of(plan, item, state) for item in rolls}
+    carried = {name: money.to_major(amount, plan.exponent) for name, amount in left.items() if amount}
+    due = {item.id: 0 for item in plan.committed if item.billing == "prepaid"}
+    return State(carried=carried, taken=state.taken, paid=due)
+
+
+def next_plan(old: Plan, new: Plan, state: State, *, renewed: bool) -> State:
+    """What the first period under another plan starts from; `renewed`: a term begins with it, too.
+
+    A commitment goes on under the same id and way of billing. What was paid ahead for it counts; a new
+    one is due. Nothing is carried into another currency.
+    """
+    if old.currency != new.currency:
+        old, state = new, State()
+    elif renewed:
+        state = next_term(old, state)
+    before = {(item.id, item.billing) for item in old.committed}
+    kept = {item.id for item in new.committed if (item.id, item.billing) in before}
+    due = [item.id for item in new.committed if item.billing == "prepaid"]
+    return State(
+        used={name: used for name, used in state.used.items() if name in kept},
+        carried={name: amount for name, amount in state.carried.items() if name in kept},
+        taken=state.taken,
+        paid={name: state.paid.get(name, 0) if name in kept else 0 for name in due},
+    )
+
+
+def _committed(plan: Plan, item: CommittedSpend, state: State) -> Fraction:
+    """What can be drawn in the term: never less than was paid for."""
+    paid = money.to_major(state.paid.get(item.id, 0), plan.exponent)
+    return max(item.amount, paid) + state.carried.get(item.id, ZERO)
 
 
 def _minor(plan: Plan, amount: Fraction) -> int:
@@ -130,11 +172,15 @@ def _line(plan: Plan, item: CommittedSpend, kind: str, amount: int, text: str, p
     )
 
 
-def _prepayment(plan: Plan, item: CommittedSpend, period: Period) -> Line:
-    """Billed at term start; accrues to nobody until it is drawn."""
-    amount = _minor(plan, item.amount)
-    text = f"committed spend {_show(plan, amount)}, paid ahead"
-    return _line(plan, item, "prepayment", amount, text, period)
+def _prepayment(plan: Plan, item: CommittedSpend, state: State, period: Period, starts: bool) -> list[Line]:
+    """Billed at term start, or where a new version of the plan asks for more; accrues as it is drawn."""
+    total, before = paid_ahead(plan, item, state, starts=starts), state.paid.get(item.id, 0)
+    if total is None or (total <= before and not starts):
+        return []
+    amount = total - before
+    text = f"committed spend {_show(plan, total)}"
+    text += f", of which {_show(plan, before)} was billed before = {_show(plan, amount)}" if before else ""
+    return [_line(plan, item, "prepayment", amount, text + ", paid ahead", period)]
 
 
 def _overage(
@@ -166,10 +212,13 @@ def _shortfall(
     plan: Plan, item: CommittedSpend, scoped: Sequence[Priced], amount: int, period: Period
 ) -> Line:
     committed = _minor(plan, item.amount)
-    text = (
-        f"committed {_show(plan, committed)} less {_show(plan, committed - amount)} drawn "
-        f"= {_show(plan, amount)}"
-    )
+    if amount > 0:
+        text = (
+            f"committed {_show(plan, committed)} less {_show(plan, committed - amount)} drawn "
+            f"= {_show(plan, amount)}"
+        )
+    else:
+        text = f"drawn after the end, billed with the shortfall before: {_show(plan, amount)}"
     line = _line(plan, item, "shortfall", amount, text, period)
     parts = _parts(amount, scoped) or {item.scope[0]: amount}
     return replace(line, accrues=tuple(parts.items()))

@@ -8,24 +8,26 @@ note, so that documents add up to what the period rates to now. Goodwill credits
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import License, PlanRef
-from sealpack.settlement import billing, db, invoice, issuing, registry
+from sealpack.settlement import approvals, audit, billing, db, invoice, issuing, registry
 from sealpack.settlement.audit import NOBODY, Actor
+from sealpack.settlement.contract import Contract
 from sealpack.settlement.invoice import Invoice
 from sealpack.settlement.issuing import Document, Printed
-from sealpack.settlement.periods import Period
-from sealpack.settlement.plan import Plan, Tax
+from sealpack.settlement.plan import Tax
 from sealpack.settlement.printing import Correction, difference
-from sealpack.settlement.results import Line, PeriodResult, TaxLine
+from sealpack.settlement.results import BREAKAGE, Line, PeriodResult, TaxLine
 from sealpack.settlement.shares import Share
 
+Rated = dict[Tax | None, dict[date, PeriodResult]]  # per tax, by the first day of the period
 RATED = ("invoice", "late", "correction")  # what adds up to the rated truth; a `credit` is goodwill
 
 
@@ -95,21 +97,50 @@ def correct_all(
 
 
 def correct(
-    database: db.Database, license_id: str, issued: date | None, *, draft: bool = False, actor: Actor = NOBODY
-) -> list[Printed]:
+    database: db.Database, license_id: str, issued: date | None, *, draft: bool = False,
+    expect: str | None = None, actor: Actor = NOBODY,
+) -> list[Printed]:  # fmt: skip
     """Issue what the invoiced periods of a license rate to now beyond, or below, what was issued for them.
 
     One document per period that changed, dated `issued`, the oldest period first; none when nothing did. A
-    draft has no number and is not stored. REGISTRY_INVALID, PLAN_INVALID.
+    draft has no number and is not stored. `expect`: only if they have this :func:`digest`. REGISTRY_INVALID,
+    PLAN_INVALID, CHANGED_MEANWHILE.
     """
     with database.write() as connection:
-        license = registry.load_license(connection, license_id)
-        if license is None:
-            raise SealpackError("REGISTRY_INVALID", f"license {license_id} is not known here")
+        license = _license(connection, license_id)
+        changes = [_Change.of(license, *found) for found in _changes(connection, license)]
+        if expect not in (None, digest([change.document(connection, "", None) for change in changes])):
+            raise SealpackError(
+                "CHANGED_MEANWHILE", f"what is to be corrected for {license_id} is not what was looked at"
+            )
+        if draft:
+            return [
+                issuing.as_files(change.document(connection, "", issued), change.draft_name)
+                for change in changes
+            ]
         return [
-            _issue(connection, license, held, change, issued, draft, actor)
-            for held, change in _changes(connection, license)
+            issuing.issue(connection, license, one.kind, partial(one.document, connection, day=issued), actor)
+            for one in changes
         ]
+
+
+def drafts(connection: sa.Connection, license_id: str) -> list[Invoice]:
+    """What :func:`correct` would issue now."""
+    license = _license(connection, license_id)
+    changes = [_Change.of(license, *found) for found in _changes(connection, license)]
+    return [change.document(connection, "", None) for change in changes]
+
+
+def digest(documents: Sequence[Invoice]) -> str:
+    """Of what corrections say, whenever they are printed; hex."""
+    return audit.sha256("".join(approvals.digest(invoice.to_dict(one)) for one in documents).encode())
+
+
+def _license(connection: sa.Connection, license_id: str) -> License:
+    license = registry.load_license(connection, license_id)
+    if license is None:
+        raise SealpackError("REGISTRY_INVALID", f"license {license_id} is not known here")
+    return license
 
 
 def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Correction]]:
@@ -120,11 +151,10 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Cor
     """
     found: list[tuple[Sum, Correction]] = []
     owed: dict[str, int] = {}
-    rated: dict[tuple[str, Tax | None], dict[date, PeriodResult]] = {}
+    rated: Rated = {}
     for held in _invoiced(connection, license.license_id):
         now = _rate_again(connection, license, held.documents[0], rated)
-        # Which charge earned what is not printed: shares alone say who earned more.
-        change = difference(held, replace(now, lines=tuple(replace(line, accrues=()) for line in now.lines)))
+        change = difference(held, as_issued(now))
         for share in change.shares:
             owed[share.party] = owed.get(share.party, 0) + share.amount
         if not change.is_nothing:
@@ -138,6 +168,12 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Cor
     return found
 
 
+def as_issued(now: PeriodResult) -> PeriodResult:
+    """A period as a document can say it: which charge earned what is not printed, but for breakage."""
+    lines = [line if line.kind == BREAKAGE else replace(line, accrues=()) for line in now.lines]
+    return replace(now, lines=tuple(lines))
+
+
 def _invoiced(connection: sa.Connection, license_id: str) -> list[Sum]:
     """What was issued per period, the invoice itself first."""
     columns = db.invoices.c
@@ -148,22 +184,17 @@ def _invoiced(connection: sa.Connection, license_id: str) -> list[Sum]:
 
 
 def _rate_again(
-    connection: sa.Connection,
-    license: License,
-    original: Document,
-    rated: dict[tuple[str, Tax | None], dict[date, PeriodResult]],
+    connection: sa.Connection, license: License, original: Document, rated: Rated
 ) -> PeriodResult:
     """The period of an invoice as it rates now, under the plan and the tax that the invoice was made with."""
-    plan = _plan_of(connection, original)
+    _check_plan(connection, original)
     taxes = original.issued.taxes
     tax = Tax(taxes[0].category, taxes[0].rate, taxes[0].reason) if taxes else None
-    first = date.fromisoformat(original.period)
-    key = plan.digest, tax
-    if first not in rated.get(key, {}):
-        last = Period.containing(_last_period(connection, license.license_id), plan.tz)
-        results = billing.printed_periods(connection, license, plan, last, tax)
-        rated[key] = {result.period.first: result for result in results}
-    return rated[key][first]
+    if tax not in rated:
+        last = _last_period(connection, license.license_id)
+        results = billing.printed_periods(connection, Contract(connection, license), last, tax)
+        rated[tax] = {result.period.first: result for result in results}
+    return rated[tax][date.fromisoformat(original.period)]
 
 
 def _last_period(connection: sa.Connection, license_id: str) -> date:
@@ -171,44 +202,51 @@ def _last_period(connection: sa.Connection, license_id: str) -> date:
     return date.fromisoformat(str(connection.execute(query).scalar()))
 
 
-def _plan_of(connection: sa.Connection, original: Document) -> Plan:
+def _check_plan(connection: sa.Connection, original: Document) -> None:
     name, version, digest = original.issued.plan
     plan = registry.load_plan(connection, PlanRef(name, version))
     if plan is None or plan.digest != digest:
         raise SealpackError(
             "PLAN_INVALID", f"the plan of {original.name}, {name} version {version}, is not known here"
         )
-    return plan
 
 
-def _issue(
-    connection: sa.Connection,
-    license: License,
-    held: Sum,
-    change: Correction,
-    issued: date | None,
-    draft: bool,
-    actor: Actor,
-) -> Printed:
-    kind = "correction" if change.is_credit else "late"
-    month = f"{change.result.period.first:%B %Y}"
-    if not change.lines:  # drawn from what was prepaid: the lines print nothing, and say how much was used
-        used = tuple(replace(line, amount=0) for line in change.result.lines if line.raw is not None)
-        change = replace(change, lines=used)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A period that changed: what was issued for it, and what is to be added."""
 
-    def make(number: str) -> Invoice:
-        payable = not change.is_credit
-        header = billing.header(connection, license, number, issued, payable=payable)
-        if change.is_credit:
-            corrects, reason = _most_open(held), f"correction for {month}"
-            return invoice.credit_note(change, header, corrects=corrects, reason=reason)
+    license: License
+    held: Sum
+    change: Correction
+
+    @classmethod
+    def of(cls, license: License, held: Sum, change: Correction) -> _Change:
+        """Drawn from what was prepaid, lines print nothing: then they say how much was used."""
+        if not change.lines:
+            used = tuple(replace(line, amount=0) for line in change.result.lines if line.raw is not None)
+            change = replace(change, lines=used)
+        return cls(license, held, change)
+
+    @property
+    def kind(self) -> str:
+        """correction | late."""
+        return "correction" if self.change.is_credit else "late"
+
+    @property
+    def draft_name(self) -> str:
+        """What its files are called while it has no number."""
+        return f"draft-{self.license.license_id}-{self.change.result.period.first:%Y-%m}-{self.kind}"
+
+    def document(self, connection: sa.Connection, number: str, day: date | None) -> Invoice:
+        """The credit note or further invoice."""
+        month = f"{self.change.result.period.first:%B %Y}"
+        payable = not self.change.is_credit
+        header = billing.header(connection, self.license, number, day, payable=payable)
+        if self.change.is_credit:
+            corrects, reason = _most_open(self.held), f"correction for {month}"
+            return invoice.credit_note(self.change, header, corrects=corrects, reason=reason)
         reason = f"late usage for {month}"
-        return invoice.further(change, header, corrects=held.documents[0].name, reason=reason)
-
-    if draft:
-        period = change.result.period.first
-        return issuing.as_files(make(""), f"draft-{license.license_id}-{period:%Y-%m}-{kind}")
-    return issuing.issue(connection, license, kind, make, actor)
+        return invoice.further(self.change, header, corrects=self.held.documents[0].name, reason=reason)
 
 
 def _most_open(held: Sum) -> str:

@@ -37,6 +37,7 @@ from sealpack.settlement import (
     registry,
     sublicenses,
 )
+from sealpack.settlement.contract import Contract
 from sealpack.settlement.invoice import Issued
 from sealpack.settlement.issuing import Document
 from sealpack.settlement.logs import Log
@@ -308,10 +309,21 @@ class _Replay:
         license = registry.load_license(self.connection, self.manifest["license"])
         if license is None:
             raise _bad("the license is not in the pack")
-        period = Period.containing(date.fromisoformat(self._this["period_start"]), plan.tz)
+        first = date.fromisoformat(self._this["period_start"])
+        period = Period.containing(first, plan.tz)
         if (str(period.first), str(period.last)) != (self._this["period_start"], self._this["period_end"]):
             raise _bad("the invoice is of no whole period")
-        return billing.printed_periods(self.connection, license, plan, period, tax)[-1]
+        plans = self._plans()
+        sold = Contract(self.connection, license, lambda month: plans.get(month.strftime("%Y-%m"), plan))
+        return billing.printed_periods(self.connection, sold, first, tax)[-1]
+
+    def _plans(self) -> dict[str, Plan]:
+        """The plans of months that have another one than the invoice."""
+        named = {said["month"]: said["digest"] for said in self.manifest.get("plans", [])}
+        read = {name: Plan.from_json(self.files[f"plans/{name}.json"]) for name in set(named.values())}
+        if any(plan.digest != name for name, plan in read.items()):
+            raise _bad("a price plan is not the one that it is named after")
+        return {month: read[digest] for month, digest in named.items()}
 
     def _check_quantities(self) -> str:
         """Base units on the invoice are those of the receipts."""
@@ -341,7 +353,7 @@ class _Replay:
                 )
             return "rated again from the receipts: every line and its working the same"
         held = corrections.Sum(tuple(self._family()))
-        change = difference(held, replace(now, lines=tuple(replace(line, accrues=()) for line in now.lines)))
+        change = difference(held, corrections.as_issued(now))
         if change.lines or change.net or any(tax.amount for tax in change.taxes):
             both = f"{now.text(held.net)} net, rated again {now.text(now.net)}"
             raise _bad(f"all documents of the period come to {both}")

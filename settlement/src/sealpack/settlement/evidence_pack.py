@@ -12,6 +12,7 @@ import json
 import struct
 import zipfile
 import zlib
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,10 @@ import sqlalchemy as sa
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import cases, db, evidence, issuing, registry, sublicenses
+from sealpack.settlement.contract import Contract
 from sealpack.settlement.corrections import RATED
+from sealpack.settlement.issuing import Document
+from sealpack.settlement.plan import Plan
 
 SCHEMA = "sealpack/evidence-pack/v1"
 MANIFEST = "evidence.json"
@@ -120,11 +124,25 @@ def for_invoice(connection: sa.Connection, name: str) -> bytes:
         db.plans.c.id == document.issued.plan[0], db.plans.c.version == version
     )
     files["plan.json"] = connection.execute(plan).scalar_one()
+    others = _other_plans(connection, document)
+    files |= {f"plans/{plan.digest}.json": plan.document for plan in others.values()}
+    plans = [{"month": f"{month:%Y-%m}", "digest": plan.digest} for month, plan in others.items()]
     manifest = {
         "about": {"kind": "invoice", "name": name},
         "documents": [{"name": row.name, "kind": row.kind} for row in rows],
+        **({"plans": plans} if plans else {}),
     }
     return _assembled(connection, document.license_id, logs, manifest, files)
+
+
+def _other_plans(connection: sa.Connection, document: Document) -> dict[date, Plan]:
+    """The plans of the months that count for a document, where they are others than its own."""
+    license = registry.load_license(connection, document.license_id)
+    if license is None:
+        raise SealpackError("REGISTRY_INVALID", f"license {document.license_id} is not known here")
+    sold = Contract(connection, license)
+    found = {month: sold.plan_for(month) for month in sold.months(date.fromisoformat(document.period))}
+    return {month: plan for month, plan in found.items() if plan.digest != document.issued.plan[2]}
 
 
 def for_log(connection: sa.Connection, origin: str) -> bytes:

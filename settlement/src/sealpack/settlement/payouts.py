@@ -8,7 +8,7 @@ a credit note came later, is kept from the next payouts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -36,6 +36,11 @@ class Payout:
     paid: int
 
     @property
+    def key(self) -> Key:
+        """What tells it apart."""
+        return self.issuer, self.party, self.currency
+
+    @property
     def due(self) -> int:
         """What can be paid out now."""
         return self.released - self.paid
@@ -48,31 +53,56 @@ class Payout:
         return {"issuer": self.issuer, "party": self.party, "currency": self.currency, **texts}
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a party has of one license and period: earned in all, and what of it is released, minor units."""
+
+    issuer: str
+    party: str
+    currency: str
+    license_id: str
+    period: str
+    earned: int
+    released: int
+
+
 def payouts(connection: sa.Connection) -> list[Payout]:
     """Every party that earned something, the platform left out."""
     earned: dict[Key, int] = defaultdict(int)
     released: dict[Key, int] = defaultdict(int)
+    for part in parts(receivables.standings(connection)):
+        key = part.issuer, part.party, part.currency
+        earned[key] += part.earned
+        released[key] += part.released
+    spent = _paid_out(connection)
+    return [Payout(*key, earned[key], released[key], spent.get(key, 0)) for key in sorted(earned)]
+
+
+def parts(standings: Iterable[Standing]) -> list[Part]:
+    """What each party but the platform has of every license and period, as all documents stand."""
     families: dict[tuple[str, str], list[Standing]] = defaultdict(list)
-    for standing in receivables.standings(connection):
+    for standing in standings:
         families[standing.document.license_id, standing.document.period].append(standing)
     prepaid = _prepaid(families.values())
-    for (license_id, _), members in families.items():
+    found = []
+    for (license_id, period), members in families.items():
         head = members[0].document
         shares: dict[str, int] = defaultdict(int)
         for member in members:
             for party, amount in member.document.issued.shares.items():
                 shares[party] += amount
         paid, due = _family(members)
-        drawn = sum(shares.values()) > sum(member.document.issued.net for member in members)
+        issued = [member.document.issued for member in members]
+        drawn = sum(shares.values()) > sum(one.net + one.breakage for one in issued)
         for party, share in shares.items():
             if party == PLATFORM:
                 continue
-            key = head.issuer, party, head.issued.currency
-            earned[key] += share
             own = _part(share, paid, due)
-            released[key] += min(own, _part(share, *prepaid[license_id])) if drawn else own
-    spent = _paid_out(connection)
-    return [Payout(*key, earned[key], released[key], spent.get(key, 0)) for key in sorted(earned)]
+            released = min(own, _part(share, *_ahead(prepaid[license_id], period))) if drawn else own
+            found.append(
+                Part(head.issuer, party, head.issued.currency, license_id, period, share, released)
+            )  # fmt: skip
+    return found
 
 
 def _family(members: Iterable[Standing]) -> tuple[int, int]:
@@ -84,17 +114,21 @@ def _family(members: Iterable[Standing]) -> tuple[int, int]:
     return paid, due
 
 
-def _prepaid(families: Iterable[list[Standing]]) -> dict[str, tuple[int, int]]:
-    """Per license what was paid and is due for the periods whose invoice bills a prepayment."""
-    found: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+def _prepaid(families: Iterable[list[Standing]]) -> dict[str, dict[str, tuple[int, int]]]:
+    """Per license and period whose invoice bills a prepayment, what was paid for it and is due."""
+    found: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for members in families:
         lines = (line for member in members for line in member.document.issued.lines)
         if any(line.kind == "prepayment" for line in lines):
-            license_id = members[0].document.license_id
-            paid, due = _family(members)
-            before = found[license_id]
-            found[license_id] = before[0] + paid, before[1] + due
+            head = members[0].document
+            found[head.license_id][head.period] = _family(members)
     return found
+
+
+def _ahead(prepaid: Mapping[str, tuple[int, int]], period: str) -> tuple[int, int]:
+    """Paid and due of the newest prepayment that was billed by a period: what is drawn is drawn from it."""
+    by_then = max((first for first in prepaid if first <= period), default="")
+    return prepaid.get(by_then, (0, 0))
 
 
 def _part(share: int, paid: int, due: int) -> int:
@@ -122,17 +156,23 @@ def pay_out(
     *,
     party: str | None = None,
     minimum: str | None = None,
+    expect: Mapping[Key, int] | None = None,
     actor: Actor,
 ) -> list[Payout]:
     """Book a payout of all that is due, to one party or to all; those below `minimum` wait.
 
-    Returns what was paid, each as it stood before. USAGE when the platform is named: it pays itself.
+    `expect`: to these alone, who must be due exactly that. Returns what was paid, each as it stood before.
+    USAGE when the platform is named: it pays itself; CHANGED_MEANWHILE.
     """
     if party == PLATFORM:
         raise SealpackError("USAGE", "the platform's part is its own: it is not paid out")
     with database.write() as connection:
-        made = []
-        for payout in payouts(connection):
+        made, known = [], payouts(connection)
+        if expect is not None:
+            known = [payout for payout in known if payout.key in expect]
+            if {payout.key: payout.due for payout in known} != expect:
+                raise SealpackError("CHANGED_MEANWHILE", "what is due is not what was looked at")
+        for payout in known:
             least = 1 if minimum is None else receivables.minor_units(minimum, payout.currency)
             if payout.due >= least and party in (None, payout.party):
                 _book(connection, payout, day, reference, actor)

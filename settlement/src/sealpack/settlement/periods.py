@@ -86,6 +86,14 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """A stretch of local days, both included, for which a license runs; `last` None: no end is set."""
+
+    first: date
+    last: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Active:
     """The part of a period in which the license was active; `first` > `last` when it was not."""
 
@@ -100,12 +108,14 @@ class Active:
         return Fraction(self.days, self.of)
 
 
-def active_part(period: Period, activated: date | None, ended: date | None) -> Active:
-    """Clip a period to activation and end; both those days count, None means unbounded."""
-    first = max(period.first, activated or period.first)
-    last = min(period.last, ended or period.last)
-    days = count_days(first, last, period.tz) if first <= last else 0
-    return Active(first, last, days, period.days)
+def active_part(period: Period, terms: Sequence[Term]) -> Active:
+    """The days of a period that lie in one of the terms, which do not overlap."""
+    clipped = [(max(period.first, t.first), min(period.last, t.last or period.last)) for t in terms]
+    inside = [(first, last) for first, last in clipped if first <= last]
+    if not inside:
+        return Active(period.last, period.first, 0, period.days)
+    days = sum(count_days(first, last, period.tz) for first, last in inside)
+    return Active(inside[0][0], inside[-1][1], days, period.days)
 
 
 def periods_between(first: date, last: date, tz: str) -> list[Period]:

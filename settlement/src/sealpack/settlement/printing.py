@@ -7,13 +7,14 @@ difference between what was issued and what the same period rates to now.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
 
 from sealpack.settlement.plan import Tax
-from sealpack.settlement.results import Line, PeriodResult, State, Taxed, TaxLine, close
+from sealpack.settlement.results import BREAKAGE, Line, PeriodResult, State, Taxed, TaxLine, close
 from sealpack.settlement.shares import Share
 
 
@@ -63,6 +64,7 @@ class Correction(Taxed):
     def is_nothing(self) -> bool:
         """True: no amount changes, and nobody earned more or less in all; parties may still have moved."""
         printed = [self.net, *(line.amount for line in self.lines), *(tax.amount for tax in self.taxes)]
+        printed += [line.earned for line in self.lines if line.kind == BREAKAGE]
         return not any(printed) and not sum(share.amount for share in self.shares)
 
 
@@ -117,16 +119,20 @@ def _by_service(lines: Sequence[Line]) -> dict[tuple[str, str, date], Line]:
     for line in lines:
         key = line.charge, line.kind, line.first
         known = found.get(key)
-        found[key] = replace(known, amount=known.amount + line.amount) if known else line
+        if known:
+            both = known.amount + line.amount, known.accrues + line.accrues
+            line = replace(known, amount=both[0], accrues=both[1])
+        found[key] = line
     return found
 
 
 def _difference(old: Line | None, new: Line | None) -> Line:
     line = new or old
     assert line is not None  # the key came from one of the two
-    earned = {charge: amount for charge, amount in new.accrues} if new else {}
-    for charge, amount in old.accrues if old else ():
-        earned[charge] = earned.get(charge, 0) - amount
+    earned: dict[str, int] = defaultdict(int)
+    for sign, one in ((1, new), (-1, old)):
+        for charge, amount in one.accrues if one else ():
+            earned[charge] += sign * amount
     return replace(
         line,
         description=f"{line.description} (corrected)",

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from sealpack.settlement import money
-from sealpack.settlement.commitments import Drawn, draw, minimum_true_up, spread_credit
+from sealpack.settlement.commitments import Drawn, draw, minimum_true_up, paid_ahead, spread_credit
 from sealpack.settlement.periods import (
     Active,
     Period,
+    Term,
     active_part,
     find_period,
     periods_between,
@@ -34,13 +35,21 @@ class Span:
     """What to rate: every period from the one holding `first` to the one holding `last`.
 
     All are local days of the plan's zone. `activated` and `ended` (both count) prorate and place
-    one-time charges, prepayments and the shortfall; None: before the span, or not ended yet.
+    one-time charges, prepayments and the shortfall; None: before the span, or not ended yet. Of a
+    license that was renewed, `ended` is the last day of the term that is rated, and `terms` are all
+    of them: these prorate then.
     """
 
     first: date
     last: date
     activated: date | None = None
     ended: date | None = None
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def active(self) -> tuple[Term, ...]:
+        """When the license runs."""
+        return self.terms or (Term(self.activated or date.min, self.ended),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,9 @@ def _rate_period(
     treatment: Tax | None,
     credits: Sequence[Credit],
 ) -> PeriodResult:
-    active = active_part(period, span.activated, span.ended)
+    active = active_part(period, span.active)
+    starts = [item.id for item in plan.committed if item.id not in state.used]
+    starts = starts if _within(span.activated, period) else []
     priced = _price(plan, period, active, metered(plan, sums), span)
     drawn = [
         draw(
@@ -135,8 +146,8 @@ def _rate_period(
             [entry for entry in priced if entry.charge.id in item.scope],
             state,
             period,
-            starts=_within(span.activated, period) and item.id not in state.used,
-            ends=_within(span.ended, period),
+            starts=item.id in starts,
+            ended=span.ended,
         )
         for item in plan.committed
     ]
@@ -147,7 +158,10 @@ def _rate_period(
     for credit in credits:
         printed += _credit_line(plan, credit, printed, period)
     drawdowns = tuple(item.drawdown for item in drawn)
-    after = replace(state, used={**state.used, **{item.id: item.now for item in drawdowns}})
+    used = {**state.used, **{item.id: item.now for item in drawdowns}}
+    paid = {item.id: paid_ahead(plan, item, state, starts=item.id in starts) for item in plan.committed}
+    billed = {name: amount for name, amount in paid.items() if amount is not None}
+    after = replace(state, used=used, paid={**state.paid, **billed})
     return close(plan, period, printed, treatment, drawdowns, after)
 
 

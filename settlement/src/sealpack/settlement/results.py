@@ -19,6 +19,8 @@ from sealpack.settlement.plan import Plan, Tax
 from sealpack.settlement.pricing import Step
 from sealpack.settlement.shares import Share, split
 
+BREAKAGE = "breakage"  # prints 0: what was paid ahead and never drawn becomes the platform's
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -26,17 +28,20 @@ class State:
 
     `used`: list money drawn per commitment (major units); a commitment that is named here has had
     its prepayment billed. `carried`: rolled over from an earlier term, per commitment (major
-    units). `taken`: minor units accrued in the share scope per calendar year of service.
+    units). `taken`: minor units accrued in the share scope per calendar year of service. `paid`:
+    minor units billed ahead in this term, per prepaid commitment; what the plan asks for beyond
+    that is billed. One that is not named here is billed with the activation, or was before.
     """
 
     used: Mapping[str, Fraction] = field(default_factory=dict)
     carried: Mapping[str, Fraction] = field(default_factory=dict)
     taken: Mapping[int, Fraction] = field(default_factory=dict)
+    paid: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One printed line. `kind`: charge prepayment overage shortfall true_up credit."""
+    """One printed line. `kind`: charge prepayment overage shortfall true_up breakage credit."""
 
     charge: str  # id of the charge, commitment or credit
     kind: str
@@ -49,6 +54,11 @@ class Line:
     raw: int | None = None  # base units
     steps: tuple[Step, ...] = ()
     accrues: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def earned(self) -> int:
+        """What accrues by it to anybody."""
+        return sum(amount for _, amount in self.accrues)
 
     def to_dict(self, places: int) -> dict[str, Any]:
         """JSON form: decimal strings, or "n/d" for an exact number whose decimal does not end."""
@@ -65,6 +75,7 @@ class Line:
             "service_end": self.last.isoformat(),
             **measured,
             "amount": money.amount_text(self.amount, places),
+            **({BREAKAGE: money.amount_text(self.earned, places)} if self.kind == BREAKAGE else {}),
             "working": [step.to_dict() for step in self.steps],
         }
 

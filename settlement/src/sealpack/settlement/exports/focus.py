@@ -31,7 +31,7 @@ COLUMNS = (
 )  # fmt: skip
 _CORRECTIONS = ("late", "correction")  # kinds that correct an earlier period
 _CATEGORIES = {"credit": "Credit", "true_up": "Adjustment", "shortfall": "Adjustment", "overage": "Usage",
-               "prepayment": "Purchase"}  # fmt: skip
+               "prepayment": "Purchase", "breakage": "Adjustment"}  # fmt: skip
 
 
 def to_csv(connection: sa.Connection, documents: Iterable[Stored]) -> bytes:
