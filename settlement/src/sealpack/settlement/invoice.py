@@ -19,7 +19,7 @@ from sealpack.format import canonical
 from sealpack.settlement import money
 from sealpack.settlement.plan import Plan
 from sealpack.settlement.printing import Correction
-from sealpack.settlement.results import Line, PeriodResult, Taxed, TaxLine
+from sealpack.settlement.results import BREAKAGE, Line, PeriodResult, Taxed, TaxLine
 from sealpack.settlement.shares import Share
 
 SCHEMA = "sealpack/invoice/v1"
@@ -200,6 +200,11 @@ class Issued:
     def tax(self) -> int:
         return self.total - self.net
 
+    @property
+    def breakage(self) -> int:
+        """What of money paid ahead became the platform's without being drawn."""
+        return sum(line.earned for line in self.lines if line.kind == BREAKAGE)
+
     def columns(self, kind: str) -> dict[str, Any]:
         """What the table of invoices says beside the bytes; `kind` as there."""
         return {
@@ -219,6 +224,7 @@ def _minor(text: str) -> int:
 
 
 def _read_line(value: dict[str, Any]) -> Line:
+    breakage = _minor(value.get(BREAKAGE, "0"))
     return Line(
         charge=value["charge"],
         kind=value["kind"],
@@ -226,6 +232,7 @@ def _read_line(value: dict[str, Any]) -> Line:
         amount=_minor(value["amount"]),
         first=date.fromisoformat(value["service_start"]),
         last=date.fromisoformat(value["service_end"]),
+        accrues=((value["charge"], breakage),) if breakage else (),
     )
 
 
@@ -252,8 +259,8 @@ def to_dict(document: Invoice) -> dict[str, Any]:
         "kind": document.kind,
         "draft": document.draft,
         **{key: value for key, value in optional.items() if value},
-        "seller": _business(header.seller),
-        "customer": _business(header.customer),
+        "seller": business_dict(header.seller),
+        "customer": business_dict(header.customer),
         "license": header.license_id,
         "period_start": document.first.isoformat(),
         "period_end": document.last.isoformat(),
@@ -283,7 +290,8 @@ def _iso(day: date | None) -> str:
     return day.isoformat() if day else ""
 
 
-def _business(party: Business) -> dict[str, Any]:
+def business_dict(party: Business) -> dict[str, Any]:
+    """The JSON form of a party; members without a value are left out."""
     optional = {"tax_id": party.tax_id, "email": party.email, "country": party.country}
     return {
         "name": party.name,
