@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from sealpack.format.fields import Fields
 from sealpack.format.values import IDENTIFIER, plain
-from sealpack.settlement import db, money
+from sealpack.settlement import audit, db, money
+from sealpack.settlement.audit import Actor
 from sealpack.settlement.invoice import Business
 from sealpack.settlement.plan import TAX_CATEGORIES, ZERO_RATED, Tax
 
@@ -143,6 +144,14 @@ def put_customers(connection: sa.Connection, value: Any, what: str) -> str:
     return f"{len(found)} customer{'s' * (len(found) != 1)}"
 
 
+def change_customer(connection: sa.Connection, record: Any, *, actor: Actor) -> Customer:
+    """Take over one record as a person wrote it, and note that in the audit trail; REGISTRY_INVALID."""
+    customer = Customer.parse(Fields(record, "the record", _CODE))
+    document = _replace(connection, db.customers, db.customers.c.id, customer.id, customer)
+    audit.note(connection, actor, "customer", customer=customer.id, record=audit.sha256(document))
+    return customer
+
+
 def put_seller(connection: sa.Connection, value: Any, what: str) -> str:
     """Take over a seller file; a known issuer is replaced."""
     f = Fields(value, what, _CODE)
@@ -154,10 +163,12 @@ def put_seller(connection: sa.Connection, value: Any, what: str) -> str:
 
 def _replace(
     connection: sa.Connection, table: sa.Table, key: sa.Column[Any], name: str, record: object
-) -> None:
-    row = {key.name: name, "document": json.dumps(plain(record)).encode()}
+) -> bytes:
+    document = json.dumps(plain(record)).encode()
+    row = {key.name: name, "document": document}
     statement = db.put(connection, table).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=[key.name], set_=row))
+    return document
 
 
 def load_customer(connection: sa.Connection, customer_id: str) -> Customer | None:

@@ -7,6 +7,7 @@ they are stored; nothing a usage log says of itself comes in here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,6 +56,12 @@ def load_trust(connection: sa.Connection) -> Trust:
         raise SealpackError(
             "TRUST_UNPINNED", "settlement has no trust yet", remedy="run `sealpack settle import trust.json`"
         )
+    return _trust(data)
+
+
+@lru_cache(maxsize=8)
+def _trust(data: bytes) -> Trust:
+    """The trust of our own table, read once."""
     return Trust.load(data)
 
 
@@ -83,7 +90,13 @@ def load_plan(connection: sa.Connection, ref: PlanRef) -> Plan | None:
     document = connection.execute(
         sa.select(db.plans.c.document).where(db.plans.c.id == ref.id, db.plans.c.version == ref.version)
     ).scalar()
-    return None if document is None else Plan.from_json(document)
+    return None if document is None else _plan(document)
+
+
+@lru_cache(maxsize=256)
+def _plan(document: bytes) -> Plan:
+    """A plan of our own table, read once."""
+    return Plan.from_json(document)
 
 
 def load_plan_of(connection: sa.Connection, license: License) -> Plan:
@@ -316,6 +329,7 @@ def _forms(connection: sa.Connection, data: bytes) -> list[License]:
     return [stored_license(data)]
 
 
+@lru_cache(maxsize=4096)
 def stored_license(data: bytes) -> License:
     """A license from our own table: it was verified when it came in."""
     envelope = sublicenses.read(data)

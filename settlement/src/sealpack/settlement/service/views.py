@@ -55,7 +55,8 @@ class Span:
         return cls(count, tuple(key))
 
 
-def _cursor(key: Sequence[str | int]) -> str:
+def cursor(key: Sequence[str | int]) -> str:
+    """The `next` of a page whose last item has this key."""
     return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode()
 
 
@@ -71,7 +72,7 @@ def _page(
     rows = connection.execute(query.order_by(*keys).limit(span.limit + 1)).all()
     shown = rows[: span.limit]
     more = len(rows) > len(shown)
-    next_ = _cursor([getattr(shown[-1], f"key{n}") for n in range(len(keys))]) if more else None
+    next_ = cursor([getattr(shown[-1], f"key{n}") for n in range(len(keys))]) if more else None
     return {"items": [show(row) for row in shown], **({"next": next_} if next_ else {})}
 
 
@@ -174,7 +175,7 @@ def cases(database: db.Database, limit: str | None, after: str | None, state: st
     first = span.after[0] if span.after else -1
     found = [c for c in cases_of.cases(database) if c.number > int(first) and state in (None, c.state)]
     shown = found[: span.limit]
-    next_ = {"next": _cursor([shown[-1].number])} if len(found) > len(shown) else {}
+    next_ = {"next": cursor([shown[-1].number])} if len(found) > len(shown) else {}
     return {"items": [case.to_dict() for case in shown], **next_}
 
 
