@@ -130,7 +130,7 @@ def test_an_entry_that_unpacks_to_more_than_it_says(tmp_path: Path) -> None:
     for where in (22, at + 24):
         struct.pack_into("<L", body, where, 100)
     tracemalloc.start()
-    ((name, found),) = uploads._entries(io.BytesIO(body), "x.zip", Limits())
+    ((name, found),) = uploads.entries(io.BytesIO(body), "x.zip", Limits())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert isinstance(found, Outcome) and (name, found.code) == ("a.usage.gz", "R301")

@@ -7,15 +7,19 @@ or not at all.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from sealpack.format import registry as registry_format
 from sealpack.format.documents import PARCEL_SCHEMA, Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import read_bounded
 from sealpack.format.trust import TRUST_SCHEMA, Trust
-from sealpack.settlement import db, parties, registry
+from sealpack.settlement import audit, db, parties, registry
+from sealpack.settlement.audit import Actor
 from sealpack.settlement.plan import load_plan
 
 MAX_BYTES = 256 << 20
@@ -30,28 +34,51 @@ def import_file(database: db.Database, path: Path) -> str:
     Returns what it brought, in words. REGISTRY_INVALID, PLAN_INVALID, TRUST_UNPINNED and every error of a
     signed document.
     """
-    data = read_bounded(path, MAX_BYTES)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        plan = load_plan(data, what=path.name)
-        with database.write() as connection:
-            return registry.put_plan(connection, plan)
-    schema, value, rest = _first_value(data, path.name)
+    return import_data(database, read_bounded(path, MAX_BYTES), path.name)
+
+
+def import_data(database: db.Database, data: bytes, name: str, actor: Actor | None = None) -> str:
+    """The same for a file's bytes; with an `actor` it stands in the audit trail."""
+    if is_plan(name):
+        plan = load_plan(data, what=name)
+        put = partial(registry.put_plan, plan=plan)
+    else:
+        put = partial(_put, data=data, name=name)
     with database.write() as connection:
-        if schema == TRUST_SCHEMA:
-            return registry.put_trust(connection, Trust.load(data))
-        if schema == PARCEL_SCHEMA:
-            return registry.put_documents(connection, Parcel.from_bytes(data, path.name).documents)
-        if schema == registry_format.SCHEMA:
-            return _put_lines(connection, data, path.name)
-        if rest:
-            raise SealpackError("REGISTRY_INVALID", f"{path.name} goes on after its JSON")
-        if schema == parties.CUSTOMERS_SCHEMA:
-            return parties.put_customers(connection, value, path.name)
-        if schema == parties.SELLER_SCHEMA:
-            return parties.put_seller(connection, value, path.name)
-    raise SealpackError(
-        "REGISTRY_INVALID", f"{path.name}: nothing settlement takes ({schema or 'no schema'})"
-    )
+        brought = put(connection)
+        if actor is not None:
+            audit.note(connection, actor, "import", file=audit.sha256(data), name=name, brought=brought)
+    return brought
+
+
+def is_plan(name: str) -> bool:
+    """Whether a file of that name is taken for a plan."""
+    return Path(name).suffix.lower() in (".yaml", ".yml")
+
+
+def schema_of(data: bytes) -> str:
+    """The `schema` of a JSON file's first value; empty for anything else."""
+    try:
+        return _first_value(data, "")[0]
+    except SealpackError:
+        return ""
+
+
+def _put(connection: sa.Connection, data: bytes, name: str) -> str:
+    schema, value, rest = _first_value(data, name)
+    if schema == TRUST_SCHEMA:
+        return registry.put_trust(connection, Trust.load(data))
+    if schema == PARCEL_SCHEMA:
+        return registry.put_documents(connection, Parcel.from_bytes(data, name).documents)
+    if schema == registry_format.SCHEMA:
+        return _put_lines(connection, data, name)
+    if rest:
+        raise SealpackError("REGISTRY_INVALID", f"{name} goes on after its JSON")
+    if schema == parties.CUSTOMERS_SCHEMA:
+        return parties.put_customers(connection, value, name)
+    if schema == parties.SELLER_SCHEMA:
+        return parties.put_seller(connection, value, name)
+    raise SealpackError("REGISTRY_INVALID", f"{name}: nothing settlement takes ({schema or 'no schema'})")
 
 
 def _first_value(data: bytes, name: str) -> tuple[str, Any, bool]:

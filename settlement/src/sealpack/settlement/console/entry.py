@@ -19,7 +19,7 @@ from sealpack.settlement import users
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.console import sessions
 from sealpack.settlement.console.app import HOME, LOGIN, SETUP, Console, own_path
-from sealpack.settlement.console.forms import text
+from sealpack.settlement.console.forms import new_password, text
 from sealpack.settlement.users import MAX_PASSWORD, User
 
 START = "/console/start"
@@ -57,7 +57,7 @@ async def post_login(console: Console, request: Request) -> Response:
     name, password = text(form, "name", needed=False), str(form.get("password", ""))[:MAX_PASSWORD]
     address = console.address(request)
     try:
-        user = await _checked(console, name, password, address)
+        user = await checked(console, name, password, address)
     except SealpackError as error:
         if error.code not in ("LOGIN_INVALID", "RATE_LIMITED"):
             raise
@@ -66,10 +66,11 @@ async def post_login(console: Console, request: Request) -> Response:
         if (wait := error.facts.get("retry_after_s")) is not None:
             response.headers["Retry-After"] = str(wait)
         return response
-    return await _logged_in(console, request, user, wanted)
+    return await logged_in(console, request, user, wanted)
 
 
-async def _checked(console: Console, name: str, password: str, address: str) -> User:
+async def checked(console: Console, name: str, password: str, address: str) -> User:
+    """The user of that name and password; LOGIN_INVALID, RATE_LIMITED."""
     console.throttle.begin(name, address)
     found = await console.query(users.find, name)
     right = await console.hash(users.is_right, found[1] if found else None, password)
@@ -79,7 +80,7 @@ async def _checked(console: Console, name: str, password: str, address: str) -> 
     return found[0]
 
 
-async def _logged_in(console: Console, request: Request, user: User, path: str, notice: str = "") -> Response:
+async def logged_in(console: Console, request: Request, user: User, path: str, notice: str = "") -> Response:
     """On to a page in a new session, whatever the browser held before."""
     old = request.cookies.get(console.cookie("session"))
     if old:
@@ -123,22 +124,13 @@ async def post_setup(console: Console, request: Request) -> Response:
     form = await console.form(request)
     name = text(form, "name", needed=False)
     try:
-        user = await _first(console, request, name, str(form.get("code", "")), _password(form))
+        user = await _first(console, request, name, str(form.get("code", "")), new_password(form))
     except SealpackError as error:
         if error.code not in ("LOGIN_INVALID", "RATE_LIMITED", "USAGE"):
             raise
         return _setup(console, request, name, error)
     console.code = None
-    return await _logged_in(console, request, user, START, f"Welcome, {user.name}. You are an admin.")
-
-
-def _password(form: object) -> str:
-    """A new password, which was typed twice; USAGE."""
-    given = getattr(form, "get")  # noqa: B009
-    first, second = str(given("password", "")), str(given("again", ""))
-    if first != second:
-        raise SealpackError("USAGE", "the two passwords differ", remedy="type the same one twice")
-    return first
+    return await logged_in(console, request, user, START, f"Welcome, {user.name}. You are an admin.")
 
 
 async def _first(console: Console, request: Request, name: str, code: str, password: str) -> User:

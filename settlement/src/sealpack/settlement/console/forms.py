@@ -72,3 +72,11 @@ def text(form: FormData, name: str, *, most: int = 300, needed: bool = True) -> 
     if len(value) > most:
         raise SealpackError("FORM_INVALID", f"{name} is longer than {most} characters")
     return value
+
+
+def new_password(form: FormData) -> str:
+    """A new password, which was typed twice; USAGE."""
+    first, second = str(form.get("password", "")), str(form.get("again", ""))
+    if first != second:
+        raise SealpackError("USAGE", "the two passwords differ", remedy="type the same one twice")
+    return first

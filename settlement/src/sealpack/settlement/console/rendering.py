@@ -52,7 +52,7 @@ class Renderer:
         self._templates.globals.update(
             version=version("sealpack"), database=database, static=self._static, page_url=page_url,
             meaning=OUTCOMES.get, iso=iso, clock=clock, amount=amount, thousands=thousands, tone=tone,
-            sentence=sentence,
+            sentence=sentence, codes=OUTCOMES,
         )  # fmt: skip
 
     def render(self, template: str, status: int, context: Mapping[str, Any]) -> Response:

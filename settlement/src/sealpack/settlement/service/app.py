@@ -6,11 +6,9 @@ that the verbs use. Every answer is JSON, a parcel or a zip; every refusal a pro
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import tempfile
-import zipfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +25,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import ack, db
-from sealpack.settlement.ack import Reply
+from sealpack.settlement import db
 from sealpack.settlement.console.app import Console
 from sealpack.settlement.console.routes import console_routes
-from sealpack.settlement.service import openapi, tokens, uploads, views
+from sealpack.settlement.service import openapi, replies, tokens, uploads, views
 from sealpack.settlement.service.core import Service as Service
 from sealpack.settlement.service.limits import Limits
 from sealpack.settlement.service.receiving import pieces
@@ -108,7 +105,7 @@ async def get_reply(service: Service, request: Request, caller: Caller) -> Respo
     name = request.path_params["of"]
     if name.startswith("sealpack/usage/"):
         known = await service.query(partial(tokens.origin_concerns, caller), name) if _plain(name) else False
-        found = await _replies(service, caller, [name]) if known else []
+        found = await replies.replies(service, [name], make=_may_make(caller)) if known else []
         if not found:
             raise _no_reply(name)
         return Response(found[0].data, media_type=PARCEL, headers=_named(found[0].name))
@@ -126,29 +123,18 @@ async def get_replies(service: Service, request: Request, caller: Caller) -> Res
 async def _zipped(service: Service, caller: Caller, which: sa.ColumnElement[bool], name: str) -> Response:
     def origins(connection: sa.Connection) -> list[str]:
         mine = caller.licenses(connection)
-        query = (
-            sa.select(db.logs.c.origin)
-            .join(db.licenses, db.licenses.c.license_id == db.logs.c.license_id)
-            .where(which, *([] if mine is None else [mine]))
-            .order_by(db.logs.c.origin)
-        )
-        return list(connection.execute(query).scalars())
+        return replies.origins(connection, which, *([] if mine is None else [mine]))
 
-    found = await _replies(service, caller, await service.query(origins)) if _plain(name) else []
+    names = await service.query(origins) if _plain(name) else []
+    found = await replies.replies(service, names, make=_may_make(caller))
     if not found:
         raise _no_reply(name)
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        for reply in found:
-            archive.writestr(zipfile.ZipInfo(reply.name), reply.data)
-    return Response(body.getvalue(), media_type=ZIP, headers=_named("replies.zip"))
+    return Response(replies.zipped(found), media_type=ZIP, headers=_named("replies.zip"))
 
 
-async def _replies(service: Service, caller: Caller, origins: list[str]) -> list[Reply]:
-    """Made now where there is something new to say, but for an auditor, who changes nothing."""
-    if service.signers is None or caller.role == "auditor":
-        return await service.read(ack.newest, service.database, origins)
-    return await service.write(ack.replies, service.database, service.signers, origins, service.clock())
+def _may_make(caller: Caller) -> bool:
+    """An auditor changes nothing."""
+    return caller.role != "auditor"
 
 
 def _no_reply(name: str) -> SealpackError:

@@ -63,23 +63,23 @@ def take(database: db.Database, path: Path, name: str, caller: Caller, limits: L
             data = stream.read()
             if not stick.is_usage(data, name):
                 raise SealpackError("UPLOAD_INVALID", f"{name} is neither a usage file nor a zip")
-            return Taken([_ingest(database, data, name, actor)])
+            return Taken([ingest_file(database, data, name, actor)])
         return _take_zip(database, stream, name, actor, limits)
 
 
 def _take_zip(database: db.Database, stream: BinaryIO, name: str, actor: Actor, limits: Limits) -> Taken:
     taken = Taken()
-    for entry, data in _entries(stream, name, limits):
+    for entry, data in entries(stream, name, limits):
         if isinstance(data, Outcome):
             taken.files.append(data.to_dict())
         elif stick.is_usage(data, entry):
-            taken.files.append(_ingest(database, data, entry, actor))
+            taken.files.append(ingest_file(database, data, entry, actor))
         else:
             taken.left.append(entry)
     return taken
 
 
-def _entries(stream: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[str, bytes | Outcome]]:
+def entries(stream: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[str, bytes | Outcome]]:
     """Name and content of every file in a zip, by name; an outcome where there is no content to be had."""
     _check_directory(stream, name, limits)
     try:
@@ -137,7 +137,7 @@ def _too_large(message: str) -> SealpackError:
     return SealpackError("REQUEST_TOO_LARGE", message, remedy="send the files in several uploads")
 
 
-def _ingest(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
+def ingest_file(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
     """Keep a file with its entry in the audit trail, ingest it, and say how it stands."""
     name, digest = printable(name)[:255], hashlib.sha256(data).hexdigest()
 
