@@ -6,11 +6,16 @@ from sealpack.settlement.console.app import Page
 from sealpack.settlement.console.pages import (
     access,
     account,
+    audit,
     cases,
+    customers,
+    devices,
     drop,
     files,
     home,
+    licenses,
     replies,
+    search,
     start,
 )
 
@@ -20,8 +25,13 @@ MODULES = (
     files,
     cases,
     replies,
+    customers,
+    licenses,
+    devices,
+    search,
     start,
     access,
     account,
+    audit,
 )
 PAGES: tuple[Page, ...] = tuple(page for module in MODULES for page in module.PAGES)
