@@ -10,6 +10,7 @@ class Limits:
     """Upper bounds on untrusted input. `_bytes` are bytes, `_depth` nesting levels."""
 
     document_bytes: int = 256 * 1024  # license, activation, lease, trust documents
+    billing_bytes: int = 16 << 20  # a signed invoice or statement
     json_depth: int = 16
     entries: int = 4096  # container members
     entry_name_bytes: int = 200

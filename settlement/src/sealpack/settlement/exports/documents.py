@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sealpack.settlement import db
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document: `kind` as in the table of invoices, `value` its parsed JSON."""
+    """A document: `kind` as in the table of invoices, `data` its JSON and `value` that parsed."""
 
     name: str
     kind: str
@@ -23,6 +23,7 @@ class Stored:
     customer: str
     license_id: str
     value: dict[str, Any]
+    data: bytes = field(default=b"", repr=False)
 
 
 def load(
@@ -46,4 +47,7 @@ def load(
     missing = set(names) - {row.name for row in rows}
     if missing:
         raise SealpackError("INVOICE_UNKNOWN", f"no invoice {min(missing)} was issued here")
-    return [Stored(r.name, r.kind, r.issuer, r.customer_id, r.license_id, json.loads(r.json)) for r in rows]
+    return [
+        Stored(r.name, r.kind, r.issuer, r.customer_id, r.license_id, json.loads(r.json), bytes(r.json))
+        for r in rows
+    ]

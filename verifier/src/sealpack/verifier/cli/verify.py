@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealpack.format import parts
+from sealpack.format import billing, parts
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import read_bounded
 from sealpack.format.keys import ECDSA, PrivateKey, PublicKey
+from sealpack.format.limits import LIMITS
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def verify(
 ) -> int:
     """Check that BUNDLE is authentic and intact, and report every check.
 
+    BUNDLE may also be a signed invoice or statement, with --trust: then it is told who signed it, and that
+    its amounts add up; or a dispute pack.
+
     The report is text, one JSON object, SARIF 2.1.0, one HTML page to be filed, or (svr) a signed in-toto
     Simple Verification Result, which only a bundle that passed gets.
 
@@ -90,6 +94,8 @@ def verify(
 
     if _is_evidence_pack(bundle):
         return _verify_pack(bundle, trust_file, fmt)
+    if _is_signed_document(bundle):
+        return _verify_signed(bundle, trust_file, fmt)
     if (trust_file is None) == (key_file is None):
         raise SealpackError("USAGE", "give one of --trust FILE or --key FILE")
     if mldsa_file and key_file is None:
@@ -145,6 +151,28 @@ def _verify_pack(path: str, trust_file: str | None, fmt: str) -> int:
     assert check is not None
     status: int = context.invoke(check, file=path, trust_file=trust_file, fmt=fmt)
     return status
+
+
+def _is_signed_document(path: str) -> bool:
+    """A signed invoice or statement (specs/invoice.md section 7) is JSON that says so."""
+    if not Path(path).is_file() or Path(path).stat().st_size > 2 * LIMITS.billing_bytes:
+        return False
+    with Path(path).open("rb") as file:
+        if file.read(1) != b"{":
+            return False
+    return billing.is_signed(read_bounded(path, 2 * LIMITS.billing_bytes))
+
+
+def _verify_signed(path: str, trust_file: str | None, fmt: str) -> int:
+    """Who signed an invoice or statement, and whether it adds up."""
+    from sealpack.verifier import signed_document
+
+    if trust_file is None or fmt not in ("text", "json"):
+        raise SealpackError("USAGE", "a signed document is verified with --trust FILE, as text or json")
+    data = read_bounded(path, 2 * LIMITS.billing_bytes)
+    report = signed_document.verify(data, support.load_trust(trust_file))
+    support.emit(report.to_dict(), "\n".join(map(printable, report.lines())), fmt)
+    return report.exit_status
 
 
 def _refusal(report: Report) -> str:
