@@ -245,9 +245,10 @@ PLAIN = {"b": 1, "k": "u", "meters": {"calls": 1, "items": 2, "ms": 31, "tok_in"
 
 
 def slowly(line: bytes, monkeypatch: pytest.MonkeyPatch) -> Record | None:
-    """What the reader makes of a line without the short way for plain usage records; None when refused."""
+    """What the reader makes of a line without the short ways; None when refused."""
     with monkeypatch.context() as patch:
         patch.setattr(records, "_plain_usage", lambda line: None)
+        patch.setattr(records, "_plain_tally", lambda line: None)
         try:
             return parse_record(line)
         except SealpackError:
@@ -283,6 +284,52 @@ def test_no_changed_byte_makes_the_short_way_read_what_the_long_way_refuses(
         for byte in (b"", b"0", b"1", b"-", b",", b"}", b'"', b" ", b"\n", b"\xc3", b"k"):
             for changed in (line[:at] + byte + line[at + 1 :], line[:at] + byte + line[at:]):
                 if (found := records._plain_usage(changed)) is not None:
+                    assert Record(*found) == slowly(changed, monkeypatch), changed
+
+
+TOLD = {"r1": {"err": {"calls": 1}, "ok": {"calls": 12, "ms": 31}}}
+TALLIED = {"b": 1, "k": "t", "n": 5, "registers": TOLD, "t": 1, "u": 60001, "v": 1, "w": -3}
+
+
+def tallied(**changed: Any) -> bytes:
+    return json.dumps(TALLIED | changed, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_tallies_are_read_the_short_way_as_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: list[Any] = [
+        {},
+        {"r1": {}},
+        {"r1": {"ok": {}}},
+        {"r1": {"so": {"ms": 1}}},
+        {"R": {"ok": {"ms": 1}}},
+    ]
+    tables += [{"r1": {"ok": {"watts": 1}}}, {"r1": {"ok": 5}}, {"r1": 5}, {"r1": {"ok": {"ms": {"ms": 5}}}}]
+    tables += [{"r2": {"ok": {"ms": 1}}, f"{'r' * 32}": {"lost": {"ms": 1}}}]
+    tables += [{f"r{n}": {"ok": {"ms": 1}} for n in range(count)} for count in (64, 65)]
+    tables += [{"r1": {"ok": {"ms": n}}} for n in (*BIG, *(-n for n in BIG))]
+    lines = [tallied(registers=table) for table in tables]
+    lines += [tallied(**{name: n}) for name in "bntuw" for n in (*BIG, *(-n for n in BIG))]
+    lines += [tallied(v=2), tallied(extra=1), tallied().replace(b'"r1":{', b'"r1":{"err":{"calls":1},', 1)]
+    lines += [
+        tallied().replace(b"{", b"[", 2),
+        tallied().replace(b"r1", b"\xff"),
+        tallied().replace(b"r1", b'"'),
+    ]
+    short = [records._plain_tally(line) for line in lines]
+    assert 30 < sum(found is not None for found in short) < len(lines) - 20
+    for line, found in zip(lines, short, strict=True):
+        if found is not None:
+            assert Record(*found) == slowly(line, monkeypatch), line
+
+
+def test_no_changed_byte_makes_a_tally_read_the_short_way_that_the_long_way_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = tallied()
+    for at in range(len(line)):
+        for byte in (b"", b"0", b"1", b"-", b",", b"}", b"{", b":", b'"', b" ", b"\n", b"\xc3", b"k"):
+            for changed in (line[:at] + byte + line[at + 1 :], line[:at] + byte + line[at:]):
+                if (found := records._plain_tally(changed)) is not None:
                     assert Record(*found) == slowly(changed, monkeypatch), changed
 
 

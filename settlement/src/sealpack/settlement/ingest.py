@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -98,7 +99,21 @@ def release(database: db.Database, now: int, *, origin: str | None = None) -> li
 
 
 def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
-    """Digests of the files to look at again, in log order. A key that is unknown may come by rotation."""
+    """Digests of the files to look at again, in log order."""
+    within = {}
+    if origin is not None:
+        start = family(origin)
+        within = {"start": start, "end": start[:-1] + chr(ord(start[-1]) + 1)}
+    with database.read() as connection:
+        return connection.execute(_undecided(bool(within)), within).scalars().all()
+
+
+@cache
+def _undecided(within: bool) -> sa.Select[str]:
+    """The question of :func:`_waiting`, `within` a range of origins: one that the index serves.
+
+    A key that is unknown may come by rotation.
+    """
     files = db.files.c
     size = sa.select(db.logs.c.size).where(db.logs.c.origin == files.origin).scalar_subquery()
     open_gap = (files.code == "H201") & (files.first > sa.func.coalesce(size, 0))
@@ -109,12 +124,9 @@ def _waiting(database: db.Database, origin: str | None) -> Sequence[str]:
     undecided = files.code.is_(None) | held | unbegun | (files.code == "R303")
     order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
     query = sa.select(files.sha256).where(undecided).order_by(*order)
-    if origin is not None:
-        # A range, for which the index serves.
-        start = family(origin)
-        query = query.where(files.origin >= start, files.origin < start[:-1] + chr(ord(start[-1]) + 1))
-    with database.read() as connection:
-        return connection.execute(query).scalars().all()
+    if within:
+        query = query.where(files.origin >= sa.bindparam("start"), files.origin < sa.bindparam("end"))
+    return query
 
 
 def _decide(database: db.Database, digest: str, now: int, data: bytes | None = None) -> Outcome:

@@ -51,7 +51,8 @@ def roll_run(run: Run, rollup: Rollup, floor_ms: int) -> None:
     """:func:`roll` of every record of a run."""
     floor_quarter = floor_ms - floor_ms % QUARTER_MS
     for (route, quarter, status), amounts in run.amounts.items():
-        add(rollup, (route, max(quarter, floor_quarter), status), amounts)
+        if any(amounts):
+            add(rollup, (route, max(quarter, floor_quarter), status), amounts)
 
 
 def not_after(rollup: Rollup, time_ms: int) -> Rollup:

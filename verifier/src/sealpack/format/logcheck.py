@@ -124,7 +124,7 @@ class LogChecker:
             and 0 < state.position == run.position
             and state.boot == run.boot
             and state.uptime_ms <= run.uptime_ms
-            and (state.routes is None or run.routes <= state.routes.keys())
+            and (state.routes is None or all(route in state.routes for route, _, _ in run.amounts))
         )
 
     def follow(self, record: Record) -> None:

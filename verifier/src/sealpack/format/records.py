@@ -170,11 +170,15 @@ def _plain_tally(line: bytes) -> tuple[str, int, int, int, int, int, dict[str, A
     if found is None:
         return None
     boot, position, registers, time_ms, uptime_ms, skew_ms = found.groups()
-    amounts = _AMOUNT.findall(registers)
-    keys = _register_keys(_AMOUNT.sub(b":1", registers))
+    pieces = _AMOUNT.split(registers)  # every other one is an amount
+    amounts = pieces[1::2]
+    keys = _register_keys(b"1".join(pieces[::2]))
     if keys is None or len(keys) != len(amounts):
         return None
-    body = {"registers": Registers(dict(zip(keys, map(int, amounts), strict=True))).to_tally()}
+    tally: dict[str, dict[str, dict[str, int]]] = {}
+    for (route, status, meter), amount in zip(keys, amounts, strict=True):
+        tally.setdefault(route, {}).setdefault(status, {})[meter] = int(amount)
+    body = {"registers": tally}
     return TALLY, int(position), int(boot), int(time_ms), int(skew_ms), int(uptime_ms), body
 
 
@@ -306,7 +310,7 @@ _KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
 }
 match_usage = _usage_pattern().fullmatch  # what is plain of a line, or None
 _match_tally = _tally_pattern().fullmatch
-_AMOUNT = re.compile(rf":({_POSITIVE})(?=[,}}])".encode())
+_AMOUNT = re.compile(rf"(?<=:)({_POSITIVE})(?=[,}}])".encode())
 _MEMBERS = {kind: _HEAD | required | optional for kind, (required, optional) in _KINDS.items()}
 _REQUIRED = {kind: _HEAD.keys() | required.keys() for kind, (required, _) in _KINDS.items()}
 

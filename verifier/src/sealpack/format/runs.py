@@ -8,6 +8,7 @@ does not go on from the one before, is read as a single record, by the long way 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -35,7 +36,6 @@ class Run:
     uptime_ms: int
     end_uptime_ms: int
     last_ms: int
-    routes: frozenset[str]
     amounts: dict[Cell, list[int]]
 
     def records(self) -> list[Record]:
@@ -51,14 +51,19 @@ def parse_leaves(leaves: Sequence[bytes], position: int) -> tuple[Part, ...]:
 
     Raises RECEIPT_INVALID for the first that is no canonical record, with its position.
     """
+    found = list(map(match_usage, leaves))
+    plain = _Columns.of([match for match in found if match])
     parts: list[Part] = []
-    at = 0
-    for is_plain, group in groupby(map(match_usage, leaves), bool):
-        matches = list(group)
-        lines = leaves[at : at + len(matches)]
-        run = _run(lines, [match for match in matches if match]) if is_plain else None
+    at = taken = 0
+    for is_plain, group in groupby(found, bool):
+        count = len(list(group))
+        lines = leaves[at : at + count]
+        run = None
+        if is_plain:
+            run = plain.run(taken, lines)
+            taken += count
         parts += [run] if run else _records(lines, position + at)
-        at += len(matches)
+        at += count
     return tuple(parts)
 
 
@@ -77,32 +82,53 @@ def _records(leaves: Iterable[bytes], position: int) -> list[Record]:
     return records
 
 
-def _run(leaves: Sequence[bytes], matches: Iterable[Match[bytes]]) -> Run | None:
-    """Plain usage records as a run; None when they do not go on from each other."""
-    columns = zip(*(match.groups(b"0") for match in matches), strict=True)
-    boots, *meters, numbers, routes, statuses, ended, up, _, _ = columns
-    positions, times, uptimes = _integers(numbers), _integers(ended), _integers(up)
-    first = positions[0]
-    if (
-        len(set(boots)) > 1
-        or positions != list(range(first, first + len(positions)))
-        or uptimes != sorted(uptimes)
-    ):
-        return None
-    sums: dict[tuple[bytes, int, bytes], list[int]] = {}
-    cells = zip(routes, (ms // QUARTER_MS for ms in times), statuses, strict=True)
-    for cell, *row in zip(cells, *map(_integers, meters), strict=True):
-        known = sums.get(cell)
-        sums[cell] = row if known is None else [a + b for a, b in zip(known, row, strict=True)]
-    amounts = {
-        (route.decode(), quarter * QUARTER_MS, status.decode()): counts
-        for (route, quarter, status), counts in sums.items()
-        if any(counts)
-    }
-    return Run(
-        leaves, first, int(boots[0]), uptimes[0], uptimes[-1], max(times),
-        frozenset(route.decode() for route in set(routes)), amounts,
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What many plain usage records hold, a list for each member; `meters` has a row for each record."""
+
+    boots: Sequence[bytes] = ()
+    positions: Sequence[int] = ()
+    times: Sequence[int] = ()
+    uptimes: Sequence[int] = ()
+    cells: Sequence[tuple[bytes, int, bytes]] = ()  # route, quarter of an hour, status
+    meters: Sequence[tuple[int, ...]] = ()
+
+    @classmethod
+    def of(cls, matches: Sequence[Match[bytes]]) -> _Columns:
+        """The columns of what :func:`match_usage` found."""
+        if not matches:
+            return cls()
+        columns = zip(*(match.groups(b"0") for match in matches), strict=True)
+        boots, *meters, positions, routes, statuses, ended, up, _, _ = columns
+        times = _integers(ended)
+        quarters = [ms // QUARTER_MS for ms in times]
+        return cls(
+            boots, _integers(positions), times, _integers(up),
+            list(zip(routes, quarters, statuses, strict=True)),
+            list(zip(*map(_integers, meters), strict=True)),
+        )  # fmt: skip
+
+    def run(self, start: int, leaves: Sequence[bytes]) -> Run | None:
+        """The records from `start` on, of these leaves; None when they do not go on from each other."""
+        part = slice(start, start + len(leaves))
+        positions, uptimes = self.positions[part], self.uptimes[part]
+        first = positions[0]
+        if (
+            len(set(self.boots[part])) > 1
+            or positions != list(range(first, first + len(leaves)))
+            or uptimes != sorted(uptimes)
+        ):
+            return None
+        by_cell: defaultdict[tuple[bytes, int, bytes], list[tuple[int, ...]]] = defaultdict(list)
+        for cell, row in zip(self.cells[part], self.meters[part], strict=True):
+            by_cell[cell].append(row)
+        amounts = {
+            (route.decode(), quarter * QUARTER_MS, status.decode()): list(map(sum, zip(*rows, strict=True)))
+            for (route, quarter, status), rows in by_cell.items()
+        }
+        return Run(
+            leaves, first, int(self.boots[start]), uptimes[0], uptimes[-1], max(self.times[part]), amounts
+        )
 
 
 def _integers(column: Iterable[bytes]) -> list[int]:
