@@ -24,8 +24,10 @@ address { font-style: normal; }
 .muted, dt, th, .why { color: #5c5952; }
 .seller { text-align: right; max-width: 80mm; }
 .parties { display: flex; justify-content: space-between; gap: 10mm; margin: 12mm 0 9mm; }
+.parties > div { max-width: 85mm; }
 .label { font-size: 8.5pt; color: #5c5952; margin: 0 0 1mm; }
-dl { display: grid; grid-template-columns: auto auto; gap: .6mm 5mm; margin: 0; }
+dl { display: grid; grid-template-columns: auto auto; align-content: start;
+  flex: none; max-width: 82mm; gap: .6mm 5mm; margin: 0; }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 table { width: 100%; border-collapse: collapse; }
 th { font-size: 8.5pt; font-weight: 400; text-align: left; padding: 0 0 1.5mm;
@@ -40,7 +42,8 @@ tr, .work li { break-inside: avoid; }
 .totals td { border: 0; padding: .8mm 0; }
 .totals .sum td { border-top: .3mm solid #1c1b19; padding-top: 2mm; font-size: 13pt;
   font-weight: 600; }
-.notes { margin: 8mm 0 0; white-space: pre-line; }
+.ask { margin: 0; font-weight: 600; }
+.notes { margin: 1mm 0 0; white-space: pre-line; }
 .work { list-style: none; margin: 0; padding: 0; font-size: 9pt; }
 .work li { margin: 0 0 2.5mm; }
 .work b { font-weight: 600; }

@@ -91,8 +91,16 @@ def _tax(document: Invoice, tax: TaxLine) -> str:
 
 
 def _payment(document: Invoice) -> str:
-    text = document.header.payment
-    return f'<p class="notes">{escape(text)}</p>' if text else ""
+    header = document.header
+    notes = f'<p class="notes">{escape(header.payment)}</p>' if header.payment else ""
+    if document.draft:
+        return notes
+    said = wording.payment(
+        document.text(document.total), document.plan.currency, header.number,
+        due=header.due.isoformat() if header.due else "", corrects=document.corrects,
+        credit=document.kind == "credit_note",
+    )  # fmt: skip
+    return f'<h2>Payment</h2><p class="ask">{escape(said)}</p>{notes}'
 
 
 def _working(document: Invoice) -> str:
@@ -125,7 +133,8 @@ def _proof(document: Invoice) -> str:
     ]
     lines += [
         f"Usage: log <code>{escape(item.origin)}</code>, entries {item.first:,} to "
-        f"{item.end - 1:,}, root <code>{escape(item.root)}</code>"
+        f"{max(item.end - 1, 0):,}, root <code>{escape(item.root)}</code>"
+        + (f", and the running totals of {len(item.stated)} signed files beyond" if item.stated else "")
         for item in document.header.evidence
     ]
     body = "".join(f"<p>{line}</p>" for line in lines)

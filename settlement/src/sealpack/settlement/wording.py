@@ -65,3 +65,13 @@ def quantity(text: str) -> str:
 def party(name: str) -> str:
     """A member of a share pool: "creator:acme" is called acme."""
     return name.partition(":")[2] or name
+
+
+def payment(total: str, currency: str, number: str, *, due: str, corrects: str, credit: bool) -> str:
+    """What a document asks for; `total` is its decimal string, `due` a day or nothing."""
+    shown = f"{currency} {amount(total.removeprefix('-'))}"
+    if credit:
+        return f"{shown} is credited on invoice {corrects}. Nothing is to be paid."
+    if not total.strip("0."):
+        return "Nothing is to be paid."
+    return f"Please pay {shown}{f' by {iso_day(due)}' if due else ''}, naming {number}."

@@ -17,11 +17,12 @@ from sealpack.verifier.cli import support
 @common.date_option
 @click.option("--draft", is_flag=True, help="Print without numbers, and store nothing.")
 @common.out_option
+@common.forms_options
 @common.by_option
 @support.format_option
 def correct(
     license_id: str | None, customer: str | None, day: datetime | None, draft: bool, out: str,
-    by: str | None, fmt: str,
+    forms: common.Forms, by: str | None, fmt: str,
 ) -> int:  # fmt: skip
     """Rate every invoiced month again from what is settled now; issue the differences.
 
@@ -31,6 +32,7 @@ def correct(
     with common.open_database() as database:
         from sealpack.settlement import corrections
 
+        forms.check(database)
         issued, actor = common.day_of(day), common.actor(by)
         skipped: dict[str, str] = {}
         if license_id:
@@ -39,13 +41,16 @@ def correct(
             printed, skipped = corrections.correct_all(
                 database, issued, customer=customer, draft=draft, actor=actor
             )
-    common.write_files(Path(out), printed)
+    written = common.write_documents(Path(out), printed, forms)
     lines = [f"{p.name}  {p.license_id}" for p in printed]
-    lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()]
+    lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()] + written.lines
     result = {
         "schema": "sealpack/settle-correct/v1",
-        "documents": [{"number": p.name, "license": p.license_id, "files": sorted(p.files)} for p in printed],
+        "documents": [
+            {"number": p.name, "license": p.license_id, "files": written.files[p.name]} for p in printed
+        ],
         "skipped": [{"license": name, "reason": reason} for name, reason in skipped.items()],
+        **written.result,
     }
     support.emit(result, "\n".join(lines) or "nothing to correct", fmt)
-    return 5 if skipped else 0
+    return 5 if skipped or written.refused else 0

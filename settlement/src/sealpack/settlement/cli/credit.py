@@ -17,11 +17,13 @@ from sealpack.verifier.cli import support
 @click.option("--reason", required=True, help="Printed on the credit note.")
 @common.date_option
 @common.out_option
+@common.forms_options
 @common.by_option
 @support.format_option
 def credit(
-    invoice: str, amount: str | None, reason: str, day: datetime | None, out: str, by: str | None, fmt: str
-) -> None:
+    invoice: str, amount: str | None, reason: str, day: datetime | None, out: str, forms: common.Forms,
+    by: str | None, fmt: str,
+) -> int:  # fmt: skip
     """Issue a credit note of AMOUNT before tax for INVOICE, or of all that is left of it.
 
     It lowers what is open on the invoice; what was paid already the customer has on account.
@@ -29,14 +31,17 @@ def credit(
     with common.open_database() as database:
         from sealpack.settlement import receivables
 
+        forms.check(database)
         made = receivables.credit(
             database, invoice, amount, reason, common.day_of(day), actor=common.actor(by)
         )
         with database.read() as connection:
             now = receivables.standing(connection, invoice)
-    common.write_files(Path(out), [made])
+    written = common.write_documents(Path(out), [made], forms)
     result = {
-        "schema": "sealpack/settle-credit/v1", "number": made.name, "files": sorted(made.files),
-        "invoice": now.to_dict(),
+        "schema": "sealpack/settle-credit/v1", "number": made.name, "files": written.files[made.name],
+        "invoice": now.to_dict(), **written.result,
     }  # fmt: skip
-    support.emit(result, f"{made.name}  credits {invoice}, which is {now.state}", fmt)
+    lines = [f"{made.name}  credits {invoice}, which is {now.state}", *written.lines]
+    support.emit(result, "\n".join(lines), fmt)
+    return 5 if written.refused else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sealpack.format.errors import SealpackError
-from sealpack.format.files import atomic_write, io_error, read_bounded
+from sealpack.format.files import read_bounded
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
 
@@ -24,7 +24,7 @@ _MAX_MAP = 1 << 24
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
-@click.group(short_help="E-invoices, FOCUS, usage reports, Stripe.")
+@click.group(short_help="PDF, signed JSON, e-invoices, FOCUS, usage, Stripe.")
 def export() -> None:
     """Write issued documents and settled usage in the forms that other systems read."""
 
@@ -61,12 +61,7 @@ def _check_month(period: str | None) -> None:
 def _write(out: str, files: dict[str, bytes], refused: dict[str, str], fmt: str) -> int:
     """Leave files in a folder; exit status 5 when something was refused."""
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise io_error(error, folder, "write") from None
-    for name, data in files.items():
-        atomic_write(folder / name, data)
+    common.write_files(folder, files)
     lines = [str(folder / name) for name in files]
     lines += [f"refused  {name}: {reason}" for name, reason in refused.items()]
     result = {
@@ -76,6 +71,63 @@ def _write(out: str, files: dict[str, bytes], refused: dict[str, str], fmt: str)
     }
     support.emit(result, "\n".join(lines) or "nothing to export", fmt)
     return 5 if refused else 0
+
+
+@export.command(short_help="Documents as PDF.")
+@common.font_option
+@_which
+def pdf(
+    numbers: tuple[str, ...], period: str | None, customer: str | None, fonts: tuple[str, ...], out: str,
+    fmt: str,
+) -> int:  # fmt: skip
+    """Write NUMBERS, or all of a month, as PDF, one file each: the same bytes every time.
+
+    A document with letters that no font here draws is refused; --font gives one that does. Exit status 5.
+    """
+    from sealpack.settlement import pdf as writer
+
+    writer.require()
+    found = _load(numbers, period, customer)
+    chosen = tuple(Path(font) for font in fonts)
+    files, refused = _each(found, lambda one: {f"{one.name}.pdf": writer.to_pdf(one.data, chosen)})
+    return _write(out, files, refused, fmt)
+
+
+@export.command(short_help="Documents signed by settlement's key.")
+@click.option(
+    "--key", type=click.Path(dir_okay=False), required=True, help="Settlement key (Ed25519, role settlement)."
+)
+@support.passphrase_option
+@_which
+def signed(
+    numbers: tuple[str, ...], period: str | None, customer: str | None, key: str,
+    passphrase_file: str | None, out: str, fmt: str,
+) -> int:  # fmt: skip
+    """Write NUMBERS, or all of a month, as signed JSON, one envelope each around the document's bytes.
+
+    Whoever has the vendor's trust file checks one with `sealpack verify --trust trust.json FILE`.
+    """
+    forms = common.forms(False, (), key, passphrase_file)
+    with common.open_database() as database:
+        forms.check(database)
+    files, refused = _each(_load(numbers, period, customer), lambda one: forms.of(one.name, one.data))
+    return _write(out, files, refused, fmt)
+
+
+def _each(
+    found: list[Stored], make: Callable[[Stored], dict[str, bytes]]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files of every document, and why those have none that were refused."""
+    files: dict[str, bytes] = {}
+    refused: dict[str, str] = {}
+    for document in found:
+        try:
+            files |= make(document)
+        except SealpackError as error:
+            if error.code != "EXPORT_REFUSED":
+                raise
+            refused[document.name] = f"{error.message}; {error.remedy}"
+    return files, refused
 
 
 @export.command(short_help="EN 16931 e-invoices (UBL 2.1).")
@@ -88,13 +140,7 @@ def ubl(numbers: tuple[str, ...], period: str | None, customer: str | None, out:
     found = _load(numbers, period, customer)
     from sealpack.settlement.exports import ubl as writer
 
-    files: dict[str, bytes] = {}
-    refused: dict[str, str] = {}
-    for document in found:
-        try:
-            files[f"{document.name}.xml"] = writer.to_xml(document.value)
-        except SealpackError as error:
-            refused[document.name] = f"{error.message}; {error.remedy}"
+    files, refused = _each(found, lambda one: {f"{one.name}.xml": writer.to_xml(one.value)})
     return _write(out, files, refused, fmt)
 
 

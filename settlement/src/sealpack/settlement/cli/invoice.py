@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from sealpack.format.errors import SealpackError
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
 
@@ -20,45 +19,46 @@ from sealpack.verifier.cli import support
     "--date", "issued", type=click.DateTime(formats=["%Y-%m-%d"]), help="Invoice date [default: today]."
 )
 @click.option("--draft", is_flag=True, help="Print without a number, and store nothing.")
+@click.option("--approved", is_flag=True, help="Only what was approved, and is still what was approved.")
 @common.out_option
+@common.forms_options
 @common.by_option
 @support.format_option
 def invoice(
     period: str, license_id: str | None, customer: str | None, issued: datetime | None, draft: bool,
-    out: str, by: str | None, fmt: str,
+    approved: bool, out: str, forms: common.Forms, by: str | None, fmt: str,
 ) -> int:  # fmt: skip
-    """Issue one invoice per license for a month, as JSON, CSV and HTML files.
+    """Issue one invoice per license for a month, as JSON, CSV and HTML files, with --pdf as PDF too.
 
-    An invoice that was issued before is written again as it was, byte for byte. Exit status 5 when a
-    license could not be billed, for instance because its plan is unknown.
+    With --approved those alone that `settle approve` approved; a seller file with `"approval": true` makes it
+    so always. An invoice that was issued before is written again as it was, byte for byte. Exit status 5
+    when a license could not be billed, for instance because its plan is unknown.
     """
-    try:
-        month = date.fromisoformat(f"{period}-01")
-    except ValueError:
-        raise SealpackError("USAGE", f"period {period!r} is not like 2026-11") from None
-    now = support.now()
+    month, now = common.month_of(period), support.now()
     today = datetime.fromtimestamp(now, UTC).date()
     with common.open_database() as database:
         from sealpack.settlement import billing
 
+        forms.check(database)
         day = issued.date() if issued else today
         actor = common.actor(by)
         skipped: dict[str, str] = {}
         if license_id:
-            printed = [billing.bill(database, license_id, month, day, draft=draft, actor=actor)]
+            one = billing.bill(database, license_id, month, day, draft=draft, approved=approved, actor=actor)
+            printed = [one]
         else:
             printed, skipped = billing.bill_all(
-                database, month, day, customer=customer, draft=draft, actor=actor
+                database, month, day, customer=customer, draft=draft, approved=approved, actor=actor
             )
         below = {p.name: billing.used_below(database, p.license_id, month) for p in printed}
     if not draft and (today.year, today.month) <= (month.year, month.month):
         support.note(f"{period} is not over: usage that comes later needs `sealpack settle correct`")
-    common.write_files(Path(out), printed)
+    written = common.write_documents(Path(out), printed, forms)
     lines = []
     for p in printed:
         lines.append(f"{p.name}  {p.license_id}" + ("" if p.fresh else " (issued before)"))
         lines += [f"  {name}: {_amounts(used)}" for name, used in below[p.name].items()]
-    lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()]
+    lines += [f"skipped  {name}: {reason}" for name, reason in skipped.items()] + written.lines
     result = {
         "schema": "sealpack/settle-invoice/v1",
         "invoices": [
@@ -66,15 +66,16 @@ def invoice(
                 "number": p.name,
                 "license": p.license_id,
                 "fresh": p.fresh,
-                "files": sorted(p.files),
+                "files": written.files[p.name],
                 **({"sublicenses": below[p.name]} if below[p.name] else {}),
             }
             for p in printed
         ],
         "skipped": [{"license": name, "reason": reason} for name, reason in skipped.items()],
+        **written.result,
     }
     support.emit(result, "\n".join(lines) or "nothing to bill", fmt)
-    return 5 if skipped else 0
+    return 5 if skipped or written.refused else 0
 
 
 def _amounts(used: dict[str, int]) -> str:

@@ -95,8 +95,8 @@ def source(paper: Paper) -> None:
     about = paper.about
     paper.y += 2
     paper.paragraph(
-        f"Made from the JSON of {about.name}, which has names, digests and roots in full; its SHA-256 is "
-        f"{about.digest}.",
+        f"Made from the JSON of {about.name} and nothing else; it has every number and digest in full. Its "
+        f"SHA-256 is {about.digest}.",
         SMALL,
         width=WIDTH,
     )

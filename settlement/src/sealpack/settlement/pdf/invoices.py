@@ -77,7 +77,8 @@ def _lines(paper: Paper, value: dict[str, Any]) -> None:
 
 def _used(line: dict[str, Any]) -> list[Text]:
     """What was measured, where the line is of usage."""
-    return [Text(step["text"], SMALL) for step in line["working"] if step["step"] == "usage"][:1]
+    steps = [step["text"] for step in line["working"] if step["step"] == "usage"]
+    return [Text(text, SMALL) for text in steps[:1] if text not in line["description"]]
 
 
 def _totals(paper: Paper, value: dict[str, Any]) -> None:
@@ -112,23 +113,18 @@ def _taxes(paper: Paper, value: dict[str, Any]) -> None:
 
 
 def _payment(paper: Paper, value: dict[str, Any]) -> None:
-    if not value.get("number"):
+    number = value.get("number", "")
+    if not number:
         return
-    total = f"{value['currency']} {wording.amount(value['total'])}"
     paper.heading("Payment")
-    if _is_credit(value):
-        credit = f"{value['currency']} {wording.amount(value['total'].removeprefix('-'))}"
-        paper.paragraph(
-            f"{credit} is credited on invoice {value.get('corrects', '')}. Nothing is to be paid."
-        )
-    elif not value["total"].strip("0."):
-        paper.paragraph("Nothing is to be paid.")
-    else:
-        until = f" by {wording.iso_day(value['due'])}" if value.get("due") else ""
-        paper.paragraph(f"Please pay {total}{until}, naming {value['number']}.", STRONG)
-        if value.get("payment"):
-            paper.y += 1
-            paper.paragraph(value["payment"])
+    said = wording.payment(
+        value["total"], value["currency"], number, due=value.get("due", ""),
+        corrects=value.get("corrects", ""), credit=_is_credit(value),
+    )  # fmt: skip
+    paper.paragraph(said, STRONG)
+    if value.get("payment"):
+        paper.y += 1
+        paper.paragraph(value["payment"])
 
 
 def _working(paper: Paper, value: dict[str, Any]) -> None:

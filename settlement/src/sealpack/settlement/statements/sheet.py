@@ -70,7 +70,7 @@ def _payout(value: dict[str, Any]) -> Sheet:
     waiting, available = value["waiting"], value["available"]
     items = Grid(
         "What you earned",
-        ("License", "Month", "Documents", "Earned", "Released", "Waiting"),
+        ("License", "Month", "Documents", f"Earned, {currency}", "Released", "Waiting"),
         [
             (
                 item["license"],
@@ -105,7 +105,7 @@ def _payout(value: dict[str, Any]) -> Sheet:
     return Sheet(
         title="Payout statement", below=_when(value), seller=value["seller"], label="For",
         receiver={"name": value["party"], "address": []},
-        facts=[("Statement", _when(value)), ("Currency", currency), ("Issuer", value["issuer"])],
+        facts=[("Currency", currency), ("Issuer", value["issuer"])],
         grids=[grid for grid in (items, wait, paid) if grid.rows],
         sums=[
             ("Carried over from before", amount(available["opening"])),
@@ -135,7 +135,8 @@ def _minus(text: str) -> str:
 
 def _customer(value: dict[str, Any]) -> Sheet:
     currency, amount = value["currency"], wording.amount
-    opening = ("", "Balance before", "", "", amount(value["opening"]))
+    before = wording.iso_day(value.get("from", ""))
+    opening = (before, "Balance before", "", "", amount(value["opening"]))
     moves = Grid(
         "What happened",
         ("Date", "What", "Document", f"Amount, {currency}", "Balance"),
@@ -181,7 +182,7 @@ def _customer(value: dict[str, Any]) -> Sheet:
         title="Statement of account", below=_when(value), seller=value["seller"], label="For",
         receiver=value["customer"],
         facts=[
-            ("Statement", _when(value)), ("Customer", value["customer_id"]), ("Currency", currency),
+            ("Customer", value["customer_id"]), ("Currency", currency),
         ],
         grids=[moves, *([owed, aging] if owed.rows else [])],
         sums=[
