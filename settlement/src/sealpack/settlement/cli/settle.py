@@ -30,6 +30,7 @@ _VERBS = {
     "case": "cases:case",
     "serve": "serve:serve",
     "token": "token:token",
+    "user": "user:user",
     "export": "export:export",
     "evidence": "evidence:evidence",
     "check-evidence": "evidence:check_evidence",

@@ -6,6 +6,7 @@ Source: specs/console.md, "Headers". Everything put into a template is escaped.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from sealpack.settlement import money
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sealpack.settlement.console.app import Page
 
 _HERE = Path(__file__).parent
+_CODE = re.compile(r"`([^`]+)`")
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 HEADERS = {
     "Cache-Control": "no-store",
@@ -52,7 +55,8 @@ class Renderer:
         self._templates.globals.update(
             version=version("sealpack"), database=database, static=self._static, page_url=page_url,
             meaning=OUTCOMES.get, iso=iso, clock=clock, amount=amount, thousands=thousands, tone=tone,
-            sentence=sentence, codes=OUTCOMES,
+            grouped=money.grouped,
+            sentence=sentence, coded=coded, codes=OUTCOMES,
         )  # fmt: skip
 
     def render(self, template: str, status: int, context: Mapping[str, Any]) -> Response:
@@ -97,6 +101,11 @@ def thousands(number: int) -> str:
 def sentence(text: str) -> str:
     """A message with a capital letter, without a full stop."""
     return (text[:1].upper() + text[1:]).rstrip(".")
+
+
+def coded(text: str) -> Markup:
+    """Words in which what stands between backticks is shown as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 _TONES = {

@@ -1,25 +1,121 @@
-"""The overview: what needs doing."""
+"""The overview: what needs doing, and the way there.
+
+Source: specs/console.md, "Overview".
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sealpack.settlement import tables
-from sealpack.settlement.console.app import HOME, Console, Page, count
+from sealpack.settlement import cases, drafts, ledger, tables
+from sealpack.settlement.console import case_words
+from sealpack.settlement.console.app import HOME, Console, Page
+from sealpack.settlement.console.pages import start
+from sealpack.settlement.overview import devices
 from sealpack.settlement.users import ROLES, User
+
+_SHOWN = 6
+_DRAFTS = 500  # licenses whose drafts are counted; more are shown as "500 and more"
+_WAITING = (drafts.DRAFT, drafts.APPROVED, drafts.FAULTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """An invoice that is not paid although its day has passed; minor units."""
+
+    name: str
+    customer_id: str
+    due: str
+    currency: str
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Where the licenses of a month stand that is over: state -> how many; `more`: not all were counted."""
+
+    month: date
+    states: dict[str, int]
+    unrated: int
+    more: bool
+
+    @property
+    def waiting(self) -> int:
+        """Those that a person has to look at."""
+        return self.unrated + sum(self.states.get(state, 0) for state in _WAITING)
 
 
 async def get_home(console: Console, request: Request, user: User) -> Response:
-    """What needs doing, and the way there."""
-    return console.render(request, user, "home.html", todo=await console.query(_todo))
+    """What needs doing."""
+    if user.role == "creator":
+        return console.render(request, user, "home_creator.html")
+    known = await console.query(start.known)
+    if not (known.ready and known.files):
+        return console.render(request, user, "home_new.html", known=known)
+    everything = await console.service.read(cases.cases, console.service.database)
+    waiting = [case for case in everything if case.state == "open"]
+    found = await console.query(_look, console.now)
+    return console.render(
+        request, user, "home.html", **found, cases=waiting[-_SHOWN:][::-1], open_cases=len(waiting),
+        words=case_words.WORDS,
+    )  # fmt: skip
 
 
-def _todo(connection: sa.Connection) -> dict[str, Any]:
-    return {"cases": count(connection, tables.cases, tables.cases.c.closed_at.is_(None))}
+def _look(connection: sa.Connection, now: int) -> dict[str, Any]:
+    today = datetime.fromtimestamp(now, UTC).date()
+    overdue = _overdue(connection, today)
+    sums: Counter[str] = Counter()
+    for one in overdue:
+        sums[one.currency] += one.open
+    machines = [
+        row for row in devices.listed(connection, now) if row.state in ("frozen", "overdue", "silent")
+    ]
+    return {
+        "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
+        "machines": machines[:_SHOWN], "machine_states": Counter(row.state for row in machines),
+        "drafts": _drafts(connection, today, now), "files": _files(connection),
+    }  # fmt: skip
+
+
+def _overdue(connection: sa.Connection, today: date) -> list[Overdue]:
+    """The longest overdue first."""
+    leg, document = tables.postings.c, tables.invoices.c
+    open_ = sa.func.sum(leg.amount)
+    owed = (
+        sa.select(leg.document, open_.label("open"))
+        .where(leg.account == ledger.RECEIVABLE)
+        .group_by(leg.document)
+        .having(open_ > 0)
+        .subquery()
+    )
+    rows = connection.execute(
+        sa.select(document.name, document.customer_id, document.due, document.currency, owed.c.open)
+        .join(owed, owed.c.document == document.name)
+        .where(document.due < today.isoformat(), document.due != "")
+        .order_by(document.due, document.name)
+    )
+    return [Overdue(r.name, r.customer_id, r.due, r.currency, int(r.open)) for r in rows]
+
+
+def _drafts(connection: sa.Connection, today: date, now: int) -> Drafts:
+    month = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    found = drafts.listed(connection, month, now, limit=_DRAFTS)
+    states = Counter(entry.state for entry in found.entries)
+    return Drafts(month, dict(states), len(found.unrated), found.next is not None)
+
+
+def _files(connection: sa.Connection) -> list[Any]:
+    columns = tables.files.c
+    query = sa.select(columns.sha256, columns.name, columns.received_at, columns.code, columns.accepted)
+    order = columns.received_at.desc(), columns.sha256.desc()
+    return list(connection.execute(query.order_by(*order).limit(_SHOWN)))
 
 
 PAGES = (Page("GET", HOME, ROLES, get_home),)
