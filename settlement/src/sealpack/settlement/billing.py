@@ -152,6 +152,14 @@ def rated(connection: sa.Connection, license: License, month: date) -> PeriodRes
     sold = Contract(connection, license)
     _check_runs(connection, sold, month)
     customer = customer_of(connection, license)
+    plan = sold.plan_for(month)
+    if customer.currency not in ("", plan.currency):
+        raise SealpackError(
+            "PLAN_INVALID",
+            f"plan {plan.id} version {plan.version} is in {plan.currency}, customer {customer.id} is billed"
+            f" in {customer.currency}: nothing is converted",
+            remedy=f"give license {license.license_id} a plan in {customer.currency}",
+        )
     tax = customer.tax.tax if customer.tax else None
     return printed_periods(connection, sold, month, tax)[-1]
 

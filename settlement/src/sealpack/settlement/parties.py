@@ -1,22 +1,27 @@
 """Who bills and who is billed: the records finance keeps, as printed on invoices.
 
 Source: specs/settlement-ingest.md, "Registry". A license says for whom it is by id and name; legal name,
-address, tax treatment and payment terms are finance's to know and come in as JSON files.
+address, tax treatment and payment terms are finance's to know and come in as files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.values import IDENTIFIER, plain
-from sealpack.settlement import audit, db, money
+from sealpack.settlement import audit, customer_table, db, money
 from sealpack.settlement.audit import Actor
+from sealpack.settlement.countries import COUNTRIES
+from sealpack.settlement.currencies import EXPONENTS
 from sealpack.settlement.invoice import Business
 from sealpack.settlement.plan import TAX_CATEGORIES, ZERO_RATED, Tax
 
@@ -25,10 +30,12 @@ SELLER_SCHEMA = "sealpack/seller/v1"
 PAYMENT_DAYS = 30
 _PREFIX = r"[A-Z0-9][A-Z0-9-]{0,15}"
 _COUNTRY = r"([A-Z]{2})?"
+_CURRENCY = r"([A-Z]{3})?"
 _NAME = r"(?s).*\S.*"  # not blank
 _CODE = "REGISTRY_INVALID"
 
 T = TypeVar("T")
+P = TypeVar("P", "Customer", "Seller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Customer:
     tax: TaxRule | None = None
     payment_days: int | None = None
     country: str = ""  # ISO 3166-1 alpha-2
+    currency: str = ""  # nothing is billed to them in another one
 
     @classmethod
     def parse(cls, f: Fields) -> Customer:
@@ -89,6 +97,7 @@ class Customer:
             TaxRule.parse(tax) if tax is not None else None,
             f.integer("payment_days", hi=3650, default=None),
             f.text("country", pattern=_COUNTRY, default=""),
+            f.text("currency", pattern=_CURRENCY, default=""),
         )
 
     @property
@@ -138,10 +147,38 @@ def put_customers(connection: sa.Connection, value: Any, what: str) -> str:
     """Take over every record of a customers file; a known id is replaced."""
     f = Fields(value, what, _CODE)
     f.schema(CUSTOMERS_SCHEMA)
-    found = f.objects("customers", Customer.parse, max_items=100_000)
+    return _put_customers(connection, f.objects("customers", _customer, max_items=100_000), what)
+
+
+def put_customer_table(connection: sa.Connection, data: bytes, what: str) -> str:
+    """The same for a table (CSV)."""
+    rows = customer_table.read(data, what)
+    return _put_customers(connection, [_customer(Fields(row, where, _CODE)) for where, row in rows], what)
+
+
+def _put_customers(connection: sa.Connection, found: Sequence[Customer], what: str) -> str:
+    twice = [name for name, count in Counter(customer.id for customer in found).items() if count > 1]
+    if twice:
+        raise SealpackError(_CODE, f"{what} has customer {twice[0]} twice")
     for customer in found:
         _replace(connection, db.customers, db.customers.c.id, customer.id, customer)
     return f"{len(found)} customer{'s' * (len(found) != 1)}"
+
+
+def _customer(f: Fields) -> Customer:
+    found = Customer.parse(f)
+    if found.currency and found.currency not in EXPONENTS:
+        raise f.fail("currency", f"is {found.currency!r}, which is no currency of ISO 4217")
+    return _reachable(f, found)
+
+
+def _reachable(f: Fields, found: P) -> P:
+    """Country and address are real ones. Records that are stored already are not looked at again."""
+    if found.country and found.country not in COUNTRIES:
+        raise f.fail("country", f"is {found.country!r}, which is no country code of ISO 3166-1")
+    if found.email and not re.fullmatch(r"[^@\s]+@[^@\s]+", found.email):
+        raise f.fail("email", f"is {found.email[:60]!r}, which is no address")
+    return found
 
 
 def change_customer(connection: sa.Connection, record: Any, *, actor: Actor) -> Customer:
@@ -156,7 +193,7 @@ def put_seller(connection: sa.Connection, value: Any, what: str) -> str:
     """Take over a seller file; a known issuer is replaced."""
     f = Fields(value, what, _CODE)
     f.schema(SELLER_SCHEMA)
-    seller = Seller.parse(f)
+    seller = _reachable(f, Seller.parse(f))
     _replace(connection, db.sellers, db.sellers.c.issuer, seller.issuer, seller)
     return f"seller {seller.legal_name}"
 

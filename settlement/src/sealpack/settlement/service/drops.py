@@ -14,11 +14,8 @@ from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 
-from sealpack.format import registry as registry_format
-from sealpack.format.documents import PARCEL_SCHEMA
 from sealpack.format.errors import SealpackError, printable
-from sealpack.format.trust import TRUST_SCHEMA
-from sealpack.settlement import db, importing, ingest, parties, stick, tables
+from sealpack.settlement import db, importing, ingest, stick, tables
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.outcomes import OUTCOMES, Outcome
 from sealpack.settlement.service import uploads
@@ -26,9 +23,6 @@ from sealpack.settlement.service.limits import Limits
 
 USAGE, IMPORT, OTHER = "usage", "import", "other"
 MAX_DOCUMENTS = 64 << 20  # bytes of all documents of one drop
-_ORDER = (
-    TRUST_SCHEMA, parties.SELLER_SCHEMA, parties.CUSTOMERS_SCHEMA, "", registry_format.SCHEMA, PARCEL_SCHEMA
-)  # fmt: skip
 _SENTENCE = 600
 
 # What else lies on a stick or in a mailbox: by its schema, its beginning, or its name.
@@ -206,16 +200,8 @@ def _drop(row: sa.Row[Any]) -> Drop:
 
 def _rank(data: bytes, name: str) -> int | None:
     """When a document is imported; None for what is none."""
-    if stick.is_usage(data, name):
-        return None
-    if name.lower().endswith((".ack", ".request")):
-        return None
-    if importing.is_plan(name):
-        return _ORDER.index("")
-    if data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
-        return None
-    schema = importing.schema_of(data)
-    return _ORDER.index(schema) if schema in importing.SCHEMAS else None
+    kind = "" if stick.is_usage(data, name) else importing.kind_of(data, name)
+    return importing.KINDS.index(kind) if kind else None
 
 
 def _recognised(data: bytes, name: str) -> str:
