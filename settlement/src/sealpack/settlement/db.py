@@ -45,6 +45,9 @@ from sealpack.settlement.tables import (
     customers as customers,
 )
 from sealpack.settlement.tables import (
+    daily as daily,
+)
+from sealpack.settlement.tables import (
     deactivations as deactivations,
 )
 from sealpack.settlement.tables import (

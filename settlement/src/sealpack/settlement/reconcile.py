@@ -17,7 +17,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.records import METER_ORDER, Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import db, epochs, evidence, ledger, logs, registry, rollups
+from sealpack.settlement import daily, db, epochs, evidence, ledger, logs, registry, rollups
 from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log
 from sealpack.settlement.rollups import Rollup
@@ -145,11 +145,21 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth, ends: dict
         rolled = logs.roll_up(connection, log.origin)
     if stored != rolled:
         yield "roll-ups differ from the evidence"
+    elif daily.sums(connection, log.origin) != _by_status(stored):
+        yield "the days of the charts differ from the roll-ups"
     said = next((Succession.of(genesis) for genesis in growth.records(records.GENESIS)), None)
     if epochs.load(connection, log.origin) != said:
         yield "what it carries over differs from the evidence"
     if state.registers is not None and _sums(stored) != state.registers:
         yield "roll-ups do not add up to the running totals"
+
+
+def _by_status(rollup: Rollup) -> dict[str, list[int]]:
+    total: dict[str, list[int]] = {}
+    for (_, _, status), amounts in rollup.items():
+        known = total.get(status, [0] * len(METER_ORDER))
+        total[status] = [a + b for a, b in zip(known, amounts, strict=True)]
+    return total
 
 
 def _sums(rollup: Rollup) -> Registers:

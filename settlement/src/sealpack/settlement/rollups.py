@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sealpack.format import records
 from sealpack.format.records import METER_ORDER, Record
 from sealpack.format.runs import QUARTER_MS, Cell, Run
-from sealpack.settlement import bulk, db
+from sealpack.settlement import bulk, daily, db
 
 Rollup = dict[Cell, list[int]]  # amounts in METER_ORDER; none of a cell's is below 0, one is above
 Usage = dict[tuple[int, int, str], list[int]]  # (quarter hour UTC ms, seq of the license, status) -> amounts
@@ -82,7 +82,10 @@ def store(
         _join(change, by_number(stored(connection, origin), routes), -1)
         connection.execute(sa.delete(db.rollups).where(db.rollups.c.origin == origin))
         put(connection, origin, held)
+        daily.clear(connection, origin)
+        daily.put(connection, origin, routes, held)
     put(connection, origin, new)
+    daily.put(connection, origin, routes, new)
     put_usage(connection, license_id, change)
     if held is not None:
         nothing = [db.license_usage.c[meter] == 0 for meter in METER_ORDER]

@@ -146,6 +146,20 @@ license_usage = _table(
     *(_amount(meter) for meter in METER_ORDER),
     sqlite_with_rowid=False,
 )
+# Their sums per local day, machine and build: what charts are made from.
+daily = _table(
+    "daily",
+    _text("day", primary_key=True),
+    _text("license_id", sa.ForeignKey("licenses.license_id"), primary_key=True),
+    _text("device_id", primary_key=True),
+    _int("epoch", primary_key=True),
+    _text("build", primary_key=True),  # its digest; nothing where a statement does not name it
+    _int("seq", primary_key=True),
+    _text("status", primary_key=True),
+    *(_int(meter) for meter in METER_ORDER),
+    sa.Index("daily_by_device", "license_id", "device_id", "epoch"),
+    sqlite_with_rowid=False,
+)
 # Files that say what was used in a log beyond its receipts, or instead of them: tally files, meter readings, and
 # usage files behind a gap. `kind`: tallies | reading | receipts; a reading says nothing of `first_root`.
 statements = _table(

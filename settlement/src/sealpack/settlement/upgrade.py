@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sealpack.format.records import METER_ORDER
-from sealpack.settlement import audit, invoice, ledger, rollups, tables
+from sealpack.settlement import audit, daily, invoice, ledger, rollups, tables
 
 _OLD = "invoices_before_3"
 _OLD_ROLLUPS = "rollups_before_4"
@@ -50,6 +50,9 @@ def _turn_rollups(connection: sa.Connection) -> None:
     licenses = sa.select(tables.logs.c.license_id).distinct()
     for name in connection.execute(licenses).scalars().all():
         rollups.put_usage(connection, name, rollups.summed(connection, name))
+    for log in connection.execute(sa.select(tables.logs.c.origin, tables.logs.c.state)).all():
+        routes = json.loads(log.state)["routes"]
+        daily.put(connection, log.origin, routes, rollups.stored(connection, log.origin))
 
 
 def _part_bytes(connection: sa.Connection) -> None:
