@@ -1,6 +1,7 @@
 """Measurements, as ratios against a peer or a physical limit taken in the same minute.
 
 usage: python tests/bench [--mib 512] [--rounds 5] [--frozen DIR] [NAME ...]
+       python tests/bench settlement --receipts 1000000 10000000 --devices 1000 [--workers 1 2] [--db URL]
 
 Whole-process figures are wall seconds of alternating runs (A B A B ...), so that a drift of the machine's
 speed touches both sides; the ratio is the median over pairs. These figures are no tests: nothing here fails.
@@ -152,17 +153,24 @@ def bench_encrypted(args: argparse.Namespace, folder: Path) -> None:
             row(f"encrypted {kind} {args.mib} MiB, {figure}, vs not mapped", ours, peer, suffix=suffix)
 
 
-def bench_ingest(args: argparse.Namespace, folder: Path) -> None:
-    """A fleet's month taken in with every check and invoiced; wall and processor seconds per database."""
-    from bench_ingest import measure
+def bench_settlement(args: argparse.Namespace, folder: Path) -> None:
+    """A fleet's month taken in with every check, rated and invoiced; wall and processor seconds."""
+    import bench_settlement as settlement
 
-    receipts, runs = measure(folder, args.receipts, args.workers)
-    head = f"ingest {receipts:,} receipts, {args.workers} workers"
-    print(f"{head:<44}{'wall s':>8}{'cpu s':>8}{'server':>8}{'per cpu s':>11}{'invoice s':>11}")
-    for name, run in runs.items():
-        rate = receipts / (run.ours + run.server)
-        spent = f"{run.wall:>8.1f}{run.ours:>8.1f}{run.server:>8.1f}"
-        print(f"  {name:<42}{spent}{rate:>11,.0f}{run.invoice:>11.2f}")
+    for receipts in args.receipts:
+        place, truth = settlement.fleet(receipts, args.devices, args.workers[-1])
+        limits = settlement.limits(place, truth.receipts)
+        print(f"{truth.receipts:,} receipts of {args.devices:,} devices in {len(truth.files):,} files")
+        for name, seconds in limits.items():
+            print(f"  {name + ' alone':<36}{'':>9}{seconds:>9.1f}{truth.receipts / seconds:>20,.0f}")
+        print(f"  {'':<24}{'workers':>12}{'wall s':>9}{'cpu s':>9}{'server':>9}{'per cpu s':>11}"
+              f"{'per wall s':>12}{'invoice s':>11}{'limit':>7}{'MB':>7}")  # fmt: skip
+        for run in settlement.measure(place, truth, args.workers, args.db):
+            rates = f"{truth.receipts / run.cpu:>11,.0f}{truth.receipts / run.wall:>12,.0f}"
+            times = f"{run.wall:>9.1f}{run.ours:>9.1f}{run.server:>9.1f}"
+            ratio = run.cpu / min(limits.values())
+            print(f"  {run.database:<24}{run.workers:>12}{times}{rates}{run.invoice:>11.2f}{ratio:>7.1f}"
+                  f"{run.megabytes:>7.0f}", flush=True)  # fmt: skip
 
 
 def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
@@ -186,7 +194,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "books": bench_books,
     "start": bench_start,
     "encrypted": bench_encrypted,
-    "ingest": bench_ingest,
+    "settlement": bench_settlement,
     "frozen": bench_frozen,
 }
 
@@ -195,8 +203,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--mib", type=int, default=512, help="size of the large bundle")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--receipts", type=int, default=200_000, help="of `ingest`")
-    parser.add_argument("--workers", type=int, default=2, help="of `ingest`")
+    parser.add_argument("--receipts", type=int, nargs="+", default=[200_000], help="of `settlement`")
+    parser.add_argument("--devices", type=int, default=100, help="of `settlement`")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of `settlement`")
+    parser.add_argument(
+        "--db", metavar="URL", help="of `settlement`: an empty database, instead of both kinds"
+    )
     parser.add_argument("--frozen", type=Path, help="folder with the frozen executables")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; default all")
     args = parser.parse_args()

@@ -21,8 +21,7 @@ def add(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ..
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        columns = tuple(list(column) for column in zip(*rows, strict=True))
-        connection.exec_driver_sql(_on_postgres(table), columns)
+        connection.exec_driver_sql(_on_postgres(table), tuple(map(_array, zip(*rows, strict=True))))
     else:
         connection.exec_driver_sql(_on_sqlite(table), list(rows))
 
@@ -34,9 +33,17 @@ def _on_sqlite(table: sa.Table) -> str:
 
 @cache
 def _on_postgres(table: sa.Table) -> str:
+    # Not by adapting lists: that looks at every element, and takes four times as long.
     kinds = ("text[]" if isinstance(column.type, sa.Text) else "bigint[]" for column in table.c)
     arrays = ", ".join(f"%s::{kind}" for kind in kinds)
     return f"INSERT INTO {table.name} SELECT * FROM unnest({arrays}) {_or_add(table)}"
+
+
+def _array(column: Sequence[Any]) -> str:
+    """A column as PostgreSQL writes arrays."""
+    if isinstance(column[0], int):
+        return "{" + ",".join(map(str, column)) + "}"
+    return '{"' + '","'.join(text.replace("\\", "\\\\").replace('"', '\\"') for text in column) + '"}'
 
 
 def _or_add(table: sa.Table) -> str:

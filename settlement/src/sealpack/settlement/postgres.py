@@ -79,10 +79,9 @@ def lock(connection: sa.Connection, keys: Iterable[str]) -> None:
     Nothing may have been read before: READ COMMITTED then sees all that was committed by the holders before.
     """
     numbers = sorted(map(_number, keys))
-    whole = sa.func.pg_advisory_xact_lock_shared if numbers else sa.func.pg_advisory_xact_lock
-    connection.execute(sa.select(whole(_number(_EVERYTHING))))
-    for number in numbers:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+    shared = "_shared" if numbers else ""
+    calls = [f"pg_advisory_xact_lock{shared}(%s)", *("pg_advisory_xact_lock(%s)" for _ in numbers)]
+    connection.exec_driver_sql(f"SELECT {', '.join(calls)}", (_number(_EVERYTHING), *numbers))
 
 
 def _number(key: str) -> int:
