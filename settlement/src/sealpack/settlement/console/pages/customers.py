@@ -103,8 +103,8 @@ def _fields(record: Customer) -> dict[str, str]:
     tax = record.tax
     return {
         "id": record.id, "legal_name": record.legal_name, "address": "\n".join(record.address),
-        "country": record.country, "tax_id": record.tax_id, "email": record.email,
-        "purchase_order": record.purchase_order,
+        "country": record.country, "currency": record.currency, "tax_id": record.tax_id,
+        "email": record.email, "purchase_order": record.purchase_order,
         "payment_days": "" if record.payment_days is None else str(record.payment_days),
         "category": tax.category if tax else "", "percent": tax.percent if tax else "",
         "reason": tax.reason if tax else "",
