@@ -103,6 +103,39 @@ def check(connection: sa.Connection, document: Invoice, *, approved: bool, expec
         raise changed(license_id, period)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that a draft says otherwise than another; empty text for what is not there."""
+
+    what: str
+    before: str
+    now: str
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+    """What of two drafts (JSON) of a period differs, in words: amounts, lines, and who bills whom."""
+    old, new = _said(before), _said(now)
+    return [
+        Change(what, old.get(what, ""), new.get(what, ""))
+        for what in dict.fromkeys([*new, *old])
+        if old.get(what) != new.get(what)
+    ]
+
+
+def _said(draft: dict[str, Any]) -> dict[str, str]:
+    said = {name: f"{draft[name]} {draft['currency']}" for name in ("total", "net", "tax")}
+    for line in draft["lines"]:
+        what = f"{line['charge']} ({line['kind']}, from {line['service_start']})"
+        said[what] = f"{line['description']} = {line['amount']}"
+    for share in draft["shares"]:
+        said[f"share of {share['party']}"] = share["amount"]
+    for side in ("seller", "customer"):
+        said[side] = ", ".join([draft[side]["name"], *draft[side]["address"], draft[side].get("tax_id", "")])
+    for name in ("purchase_order", "payment"):
+        said[name.replace("_", " ")] = draft.get(name, "")
+    return said | {"plan": f"{draft['plan']['id']} {draft['plan']['version']}"}
+
+
 def missing(license_id: str, period: date) -> SealpackError:
     """Nobody approved the draft."""
     return SealpackError("APPROVAL_MISSING", f"{license_id} is not approved for {period:%Y-%m}")

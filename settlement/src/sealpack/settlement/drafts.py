@@ -8,6 +8,7 @@ before where nothing changed since (:mod:`sealpack.settlement.ratings`).
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -216,27 +217,30 @@ def listed(
     return Listed(entries, found[limit - 1][0] if len(found) > limit else None, unrated)
 
 
-def refresh(database: db.Database, license_ids: Sequence[str], month: date) -> dict[str, str]:
-    """Rate these licenses for a month and keep what comes out, for lists.
+def refresh(
+    database: db.Database, license_ids: Sequence[str], month: date, *, seconds: float | None = None
+) -> list[str]:
+    """Rate these licenses for a month and keep what comes out, for lists; no more after so many seconds.
 
-    Returns for each that cannot be rated the reason.
+    Returns the licenses that are left.
     """
-    what, values, failed = _what(month), {}, {}
+    began, left = time.monotonic(), []
+    what, values = _what(month), {}
     with database.read() as connection:
         known = ratings.bases(connection, license_ids, what)
         for name in license_ids:
+            if seconds is not None and time.monotonic() - began > seconds:
+                left.append(name)
+                continue
             try:
                 values[name] = known[name], _kept(draft(connection, name, month))
             except SealpackError as error:
                 if error.spec.exit == 1:
                     raise
-                if error.code in _NOT_RUNNING:
-                    values[name] = known[name], {}
-                else:
-                    failed[name] = error.message
-                    values[name] = known[name], {"problem": error.message}
+                problem = {} if error.code in _NOT_RUNNING else {"problem": error.message}
+                values[name] = known[name], problem
     ratings.keep(database, what, values)
-    return failed
+    return left
 
 
 def everything(database: db.Database, month: date, now: int, customer: str | None = None) -> Iterator[Entry]:

@@ -7,6 +7,7 @@ beside it. Amounts are minor units.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -70,12 +71,48 @@ class Standing:
 
 
 def standings(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[Standing]:
-    """Where every document stands, in the order in which they were issued."""
+    """Where every document stands, in the order in which they were issued; with `where`, of these."""
     documents = issuing.documents(connection, *where)
+    columns = db.invoices.c
+    names = sa.select(columns.name).where(*where)
+    notes = connection.execute(
+        sa.select(columns.corrects, sa.func.sum(columns.total).label("total"))
+        .where(columns.total < 0, *([columns.corrects.in_(names)] if where else []))
+        .group_by(columns.corrects)
+    )
+    credited = {row.corrects: -int(row.total) for row in notes}
+    booked = _booked_on(connection, *([db.postings.c.document.in_(names)] if where else []))
+    return [
+        Standing(one, credited.get(one.name, 0), *booked.get(one.name, (0, 0, False))) for one in documents
+    ]  # fmt: skip
+
+
+def _booked_on(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> dict[str, tuple[int, int, bool]]:
+    """What was paid and is open per document, and whether it was written off: as :func:`stand`, summed where
+    the postings are."""
+    head, leg = db.transactions.c, db.postings.c
+    receivable = leg.account == ledger.RECEIVABLE
+    given_back = (leg.account == ledger.CREDIT) & head.kind.in_(("credit", "correction"))
+    paid = sa.case((receivable & head.kind.in_(PAYING), -leg.amount), (given_back, leg.amount), else_=0)
+    lost = sa.case(((head.kind == "writeoff") & receivable, 1), else_=0)
+    sums = (sa.func.sum(paid), sa.func.sum(sa.case((receivable, leg.amount), else_=0)), sa.func.max(lost))
+    rows = connection.execute(
+        sa.select(leg.document, *(one.label(f"sum{n}") for n, one in enumerate(sums)))
+        .join(db.transactions, head.seq == leg.seq)
+        .where(*where)
+        .group_by(leg.document)
+    )
+    return {row.document: (int(row.sum0), int(row.sum1), bool(row.sum2)) for row in rows}
+
+
+def stand(
+    documents: Iterable[Document], transactions: Iterable[Transaction], credited: Mapping[str, int]
+) -> list[Standing]:
+    """Where documents stand when these transactions, and no later ones, are booked."""
     owing: dict[str, int] = defaultdict(int)
     paid: dict[str, int] = defaultdict(int)
     lost: set[str] = set()
-    for transaction in ledger.transactions(connection):
+    for transaction in transactions:
         for leg in transaction.postings:
             if leg.account == ledger.RECEIVABLE:
                 owing[leg.document] += leg.amount
@@ -85,13 +122,8 @@ def standings(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list
                 paid[leg.document] += leg.amount  # given back: the document was paid already
         if transaction.kind == "writeoff":
             lost.add(transaction.document)
-    credited: dict[str, int] = defaultdict(int)
-    for corrects, total in connection.execute(
-        sa.select(db.invoices.c.corrects, db.invoices.c.total).where(db.invoices.c.total < 0)
-    ):
-        credited[corrects] -= total
     return [
-        Standing(d, credited[d.name], paid[d.name], owing[d.name], d.name in lost) for d in documents
+        Standing(d, credited.get(d.name, 0), paid[d.name], owing[d.name], d.name in lost) for d in documents
     ]  # fmt: skip
 
 
@@ -101,9 +133,24 @@ def standing(connection: sa.Connection, name: str) -> Standing:
     return standings(connection, db.invoices.c.name == name)[0]
 
 
-def _payable(connection: sa.Connection, name: str) -> Standing:
-    """An invoice that can be credited or paid; INVOICE_UNKNOWN, AMOUNT_INVALID for a credit note."""
+def events(connection: sa.Connection, name: str) -> int:
+    """How often something was booked on a document: a form that was filled in says what it had seen."""
+    columns = db.postings.c
+    query = sa.select(sa.func.count(sa.distinct(columns.seq))).where(columns.document == name)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def _look(connection: sa.Connection, name: str, seen: int | None) -> Standing:
+    """Where a document stands; CHANGED_MEANWHILE when more was booked on it than was `seen`."""
     found = standing(connection, name)
+    if seen not in (None, events(connection, name)):
+        raise SealpackError("CHANGED_MEANWHILE", f"something was booked on {name} since it was looked at")
+    return found
+
+
+def _payable(connection: sa.Connection, name: str, seen: int | None) -> Standing:
+    """An invoice that can be credited or paid; INVOICE_UNKNOWN, AMOUNT_INVALID for a credit note."""
+    found = _look(connection, name, seen)
     if found.document.issued.kind == "credit_note":
         raise SealpackError("AMOUNT_INVALID", f"{name} is a credit note: nothing is to be paid for it")
     return found
@@ -137,16 +184,18 @@ def _limit(what: str, amount: int, limit: int, currency: str) -> None:
 
 
 def credit(
-    database: db.Database, name: str, amount: str | None, reason: str, issued: date, *, actor: Actor
-) -> Printed:
+    database: db.Database, name: str, amount: str | None, reason: str, issued: date, *,
+    seen: int | None = None, actor: Actor,
+) -> Printed:  # fmt: skip
     """Issue a goodwill credit note of `amount` before tax for an invoice; all that is left without one.
 
-    INVOICE_UNKNOWN; AMOUNT_INVALID for more than what earlier credit notes left, and of what was written off.
+    INVOICE_UNKNOWN; AMOUNT_INVALID for more than what earlier credit notes left, and of what was written off;
+    CHANGED_MEANWHILE when `seen` is not :func:`events`, here and below.
     """
     if not reason.strip():
         raise SealpackError("USAGE", "a credit needs a reason")
     with database.write() as connection:
-        now = _payable(connection, name)
+        now = _payable(connection, name, seen)
         if (
             now.written_off
         ):  # its parties bear no more of it: a credit would be taken from what others owe them
@@ -176,6 +225,11 @@ class _Left:
     net: int
     tax: int
     shares: dict[str, int]
+
+
+def left_net(connection: sa.Connection, name: str) -> int:
+    """What of an invoice's net can still be credited; minor units."""
+    return _left(connection, issuing.find(connection, name)).net
 
 
 def _left(connection: sa.Connection, invoice: Document) -> _Left:
@@ -218,24 +272,27 @@ def _goodwill(
 
 
 def pay(
-    database: db.Database, name: str, amount: str, day: date, reference: str, *, actor: Actor
-) -> Standing:
+    database: db.Database, name: str, amount: str, day: date, reference: str, *, seen: int | None = None,
+    actor: Actor,
+) -> Standing:  # fmt: skip
     """A payment for an invoice; what is more than open on it the customer has on account.
 
     INVOICE_UNKNOWN, AMOUNT_INVALID; PAYMENT_KNOWN for the same invoice, day, reference and amount again.
     """
     with database.write() as connection:
-        found = _payable(connection, name).document
+        found = _payable(connection, name, seen).document
         paid = minor_units(amount, found.issued.currency)
         legs = (Posting(ledger.CASH, paid), *ledger.settle(connection, found.customer, name, paid))
         _book(connection, found, "payment", day, reference, legs, paid, actor)
         return standing(connection, name)
 
 
-def apply(database: db.Database, name: str, amount: str | None, day: date, *, actor: Actor) -> Standing:
+def apply(
+    database: db.Database, name: str, amount: str | None, day: date, *, seen: int | None = None, actor: Actor
+) -> Standing:
     """Pay an invoice from what the customer has on account; as much as can be without an `amount`."""
     with database.write() as connection:
-        now = _payable(connection, name)
+        now = _payable(connection, name, seen)
         found, currency = now.document, now.document.issued.currency
         held = ledger.on_account(connection, found.issuer, found.customer, currency)
         most = min(now.open, held)
@@ -253,11 +310,12 @@ def apply(database: db.Database, name: str, amount: str | None, day: date, *, ac
 
 
 def refund(
-    database: db.Database, name: str, amount: str | None, day: date, reference: str, *, actor: Actor
-) -> int:
+    database: db.Database, name: str, amount: str | None, day: date, reference: str, *,
+    seen: int | None = None, actor: Actor,
+) -> int:  # fmt: skip
     """Money back to the customer of a document, from what they have on account; minor units paid back."""
     with database.write() as connection:
-        found = issuing.find(connection, name)
+        found = _look(connection, name, seen).document
         currency = found.issued.currency
         held = ledger.on_account(connection, found.issuer, found.customer, currency)
         wanted = held if amount is None else minor_units(amount, currency)
@@ -269,12 +327,14 @@ def refund(
         return wanted
 
 
-def write_off(database: db.Database, name: str, reason: str, day: date, *, actor: Actor) -> Standing:
+def write_off(
+    database: db.Database, name: str, reason: str, day: date, *, seen: int | None = None, actor: Actor
+) -> Standing:
     """Give up what is open on an invoice. Parties get no more of it: they are paid of what customers pay."""
     if not reason.strip():
         raise SealpackError("USAGE", "a write-off needs a reason")
     with database.write() as connection:
-        now = _payable(connection, name)
+        now = _payable(connection, name, seen)
         found = now.document
         if now.open <= 0:
             raise SealpackError("AMOUNT_INVALID", f"nothing is open on {name}")

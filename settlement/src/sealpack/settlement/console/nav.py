@@ -17,6 +17,7 @@ ENTRIES = (
     )),
     ("Billing", (
         ("Drafts", "/console/drafts"),
+        ("Not billed", "/console/unbilled"),
         ("Invoices", "/console/invoices"),
         ("Payments", "/console/payments"),
         ("Open items", "/console/aging"),
@@ -28,7 +29,7 @@ ENTRIES = (
     ("Register", (
         ("Customers", "/console/customers"),
         ("Licenses", "/console/licenses"),
-        ("Devices", "/console/devices"),
+        ("Machines", "/console/devices"),
         ("Plans", "/console/plans"),
         ("Usage", "/console/usage"),
     )),
