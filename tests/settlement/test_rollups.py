@@ -6,7 +6,7 @@ import gzip
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from support.device import Device, make_license
 
 from sealpack.format.records import METER_ORDER
 from sealpack.settlement import billing, bulk, db, rollups
+from sealpack.settlement.periods import local_day
 from sealpack.settlement.reconcile import reconcile
 
 RELEASE = Path(__file__).parents[1] / "releases/0.4.0/settlement.db.gz"
@@ -80,6 +81,39 @@ def test_an_invoice_reads_nothing_that_grows_with_receipts(books: Books) -> None
     assert not any(
         f" {name} " in f"{statement} " for statement in said for name in ("rollups", "files", "segments")
     )
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12", "Asia/Kathmandu", "Europe/Berlin"])
+def test_what_is_summed_by_month_is_of_that_month_in_every_zone(books: Books, tz: str) -> None:
+    """Every quarter hour around the ends of months, and some between, each with an amount of its own."""
+    books.learn(Device())
+    instants = [
+        datetime(2025, 12, 1, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 3, 1, tzinfo=UTC),
+    ]
+    quarters = {
+        int((instant + timedelta(minutes=15 * n)).timestamp()) * 1000
+        for instant in instants
+        for n in (*range(-70, 71), 500, 1000, 1500)
+    }
+    rows = [("L-1", ms, seq, "ok", ms % 7919, 1, 0, seq, 3) for ms in sorted(quarters) for seq in (1, 2)]
+    with books.database.write() as connection:
+        bulk.add(connection, db.license_usage, rows)
+    with books.database.read() as connection:
+        fine, coarse = rollups.usage_of(connection, "L-1"), rollups.usage_by_month(connection, "L-1")
+        assert rollups.usage_by_month(connection, "L-2") == {}
+    assert len(fine) == len(rows) > 1.2 * len(coarse)
+    assert by_month(coarse, tz) == by_month(fine, tz)
+
+
+def by_month(usage: rollups.Usage, tz: str) -> dict[tuple[str, int], list[int]]:
+    """Amounts per month of a zone and number."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for (quarter, seq, _), amounts in usage.items():
+        key = f"{local_day(quarter, tz):%Y-%m}", seq
+        found[key] = [a + b for a, b in zip(found.get(key, [0] * 5), amounts, strict=True)]
+    return found
 
 
 # --- a database of version 3 ------------------------------------------------------------------------

@@ -204,7 +204,8 @@ def printed_periods(
     connection: sa.Connection, sold: Contract, last: date, tax: Tax | None
 ) -> list[PeriodResult]:
     """What every invoice of a license up to a month prints, each month rated under its own plan."""
-    return sold.printed(usage_of(connection, sold.license.license_id), last.replace(day=1), tax)
+    usage = usage_of(connection, sold.license.license_id, monthly=True)
+    return sold.printed(usage, last.replace(day=1), tax)
 
 
 def _check_runs(connection: sa.Connection, sold: Contract, month: date) -> None:
@@ -215,22 +216,26 @@ def _check_runs(connection: sa.Connection, sold: Contract, month: date) -> None:
     period = sold.period(month)
 
     def used() -> bool:
-        usage = usage_of(connection, sold.license.license_id)
+        usage = usage_of(connection, sold.license.license_id, monthly=True)
         return any(period.start_ms <= quarter < period.end_ms for quarter, _, _ in usage)
 
     sold.check_runs(period, used)
 
 
-def usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
+def usage_of(
+    connection: sa.Connection, license_id: str, *, monthly: bool = False
+) -> dict[tuple[int, str, str], int]:
     """What is billed with a license, its sub-licenses included: (quarter hour UTC ms, status, meter) ->
-    amount."""
+    amount. `monthly`: in as few quarters as tell months apart in every zone."""
     total: Counter[tuple[int, str, str]] = Counter()
     for name in sublicenses.billed_with(connection, license_id):
-        total.update(own_usage_of(connection, name))
+        total.update(own_usage_of(connection, name, monthly=monthly))
     return dict(total)
 
 
-def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, str, str], int]:
+def own_usage_of(
+    connection: sa.Connection, license_id: str, *, monthly: bool = False
+) -> dict[tuple[int, str, str], int]:
     """Usage of all logs of one license or sub-license: (quarter hour UTC ms, status, meter) -> amount.
 
     Nothing of a test document: a later live one does not make it billable. What a log carries over beyond the
@@ -238,7 +243,8 @@ def own_usage_of(connection: sa.Connection, license_id: str) -> dict[tuple[int, 
     """
     tests = _test_numbers(connection, license_id)
     total: Counter[tuple[int, str, str]] = Counter()
-    for (quarter, seq, status), amounts in rollups.usage_of(connection, license_id).items():
+    stored = rollups.usage_by_month if monthly else rollups.usage_of
+    for (quarter, seq, status), amounts in stored(connection, license_id).items():
         if seq not in tests:
             for meter, amount in zip(METER_ORDER, amounts, strict=True):
                 if amount:
@@ -255,7 +261,7 @@ def used_below(database: db.Database, license_id: str, month: date) -> dict[str,
         _, period = plan_for(connection, license_of(connection, license_id), month)
         for name in sublicenses.of_parent(connection, license_id):
             used: Counter[str] = Counter()
-            for (quarter, _, meter), amount in own_usage_of(connection, name).items():
+            for (quarter, _, meter), amount in own_usage_of(connection, name, monthly=True).items():
                 if period.start_ms <= quarter < period.end_ms:
                     used[meter] += amount
             found[name] = dict(sorted(used.items()))
