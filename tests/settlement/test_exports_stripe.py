@@ -15,8 +15,9 @@ from support.einvoices import STANDARD, document
 from support.rating_plans import make_plan, per_unit, recurring
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import billing, db, receivables
+from sealpack.settlement import billing, db, money, receivables
 from sealpack.settlement.audit import Actor
+from sealpack.settlement.currencies import EXPONENTS
 from sealpack.settlement.exports import stripe
 from sealpack.settlement.exports.documents import Stored
 from sealpack.settlement.exports.stripe import Names
@@ -63,6 +64,45 @@ def test_items_sum_to_the_invoice() -> None:
 )  # fmt: skip
 def test_smallest_units(amount: str, currency: str, told: int) -> None:
     assert stripe.units(amount, currency) == told
+
+
+# As Stripe publishes them: whole units; no decimals, asked for with two; three decimals, the last digit 0.
+WHOLE = (
+    "BIF",
+    "CLP",
+    "DJF",
+    "GNF",
+    "JPY",
+    "KMF",
+    "KRW",
+    "MGA",
+    "PYG",
+    "RWF",
+    "VND",
+    "VUV",
+    "XAF",
+    "XOF",
+    "XPF",
+)
+HUNDREDTHS_OF_WHOLE = ("ISK", "UGX")
+THOUSANDTHS = ("BHD", "JOD", "KWD", "OMR", "TND")
+
+
+@pytest.mark.parametrize("currency", sorted(EXPONENTS))
+def test_every_currency_is_asked_for_as_stripe_publishes_or_refused(currency: str) -> None:
+    seven = money.amount_text(7 * 10 ** EXPONENTS[currency], EXPONENTS[currency])
+    if currency in ("CLF", "IQD", "LYD", "UYI", "UYW"):
+        with pytest.raises(SealpackError, match=f"Stripe has no currency {currency}"):
+            stripe.units(seven, currency)
+        return
+    factor = 1 if currency in WHOLE else 1000 if currency in THOUSANDTHS else 100
+    assert stripe.units(seven, currency) == 7 * factor
+    smallest = money.amount_text(1, EXPONENTS[currency])
+    if currency in THOUSANDTHS or currency == "MGA":
+        with pytest.raises(SealpackError, match="no amount that Stripe takes"):
+            stripe.units(smallest, currency)
+    else:
+        assert stripe.units(smallest, currency) == (100 if currency in HUNDREDTHS_OF_WHOLE else 1)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ _UNITS = {
     "OMR": (3, 10), "TND": (3, 10),
 }  # fmt: skip
 _MOST_PLACES = 2  # of the others
+_UNKNOWN = ("UYI",)  # a unit of account: no payment is made in it
 
 Items = list[dict[str, Any]]
 
@@ -85,7 +86,7 @@ def units(amount: str, currency: str) -> int:
     """A decimal amount in Stripe's smallest unit; EXPORT_REFUSED when that cannot say it."""
     places = money.exponent(currency)
     asked, multiple = _UNITS.get(currency, (places, 1))
-    if asked > _MOST_PLACES and currency not in _UNITS:
+    if currency in _UNKNOWN or (asked > _MOST_PLACES and currency not in _UNITS):
         raise refused(f"Stripe has no currency {currency} of {places} places")
     sign = -1 if amount.startswith("-") else 1
     exact = sign * money.parse_decimal(amount.lstrip("-")) * 10**asked
