@@ -81,7 +81,7 @@ def _with_states(connection: sa.Connection, number: int) -> tuple[Drop, dict[str
     for start in range(0, len(digests), 500):
         some = columns.sha256.in_(digests[start : start + 500])
         rows = connection.execute(sa.select(columns.sha256, columns.code).where(some))
-        now |= dict(rows.tuples().all())
+        now |= {row.sha256: row.code for row in rows}
     return drop, now
 
 
