@@ -29,6 +29,7 @@ from sealpack.format.manifest import Manifest
 from sealpack.format.repair import Repair
 from sealpack.format.sublicense import open_sublicense
 from sealpack.format.trust import Trust
+from sealpack.verifier import signed_document
 from sealpack.verifier.checks import verify_bundle
 
 VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
@@ -144,7 +145,14 @@ def check_qr(folder: Path, case: Case) -> None:
     assert qr.join(qr.frames(document, 6)) == document
 
 
+def check_signed_document(folder: Path, _case: Case) -> None:
+    report = signed_document.verify((folder / "document.json").read_bytes(), trust_of(folder))
+    if code := report.checks[-1].code:
+        raise SealpackError(code, report.checks[-1].detail)
+
+
 CHECKS: dict[str, Callable[..., None]] = {
+    "signed-document": check_signed_document,
     "canonical-json": check_canonical,
     "dsse": check_dsse,
     "container": check_container,

@@ -1,13 +1,13 @@
 """Do the amounts that a document prints add up? Nothing is rated again: that needs the receipts.
 
-Source: specs/invoice.md section 7 and specs/statements.md. Amounts are decimal strings with the same number of
+Source: specs/invoice.md section 7 and specs/statements.md. Amounts are decimal strings with one number of
 places throughout; they are compared as whole minor units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 from sealpack.format.billing import Signed
@@ -29,14 +29,15 @@ class _Amounts:
     """Reads amounts of one document, all with the same number of places."""
 
     fields: Fields
-    places: set[int] = field(default_factory=set)
+    places: int | None = None
 
     def of(self, f: Fields, key: str) -> int:
         """Minor units of a member."""
         text = f.text(key, pattern=_AMOUNT, max_len=30)
-        self.places.add(len(text.partition(".")[2]))
-        if len(self.places) > 1:
+        places = len(text.partition(".")[2])
+        if self.places not in (None, places):
             raise f.fail(key, "has another number of places than the amounts before it")
+        self.places = places
         return int(text.replace(".", ""))
 
     def all(self, f: Fields, *keys: str) -> tuple[int, ...]:
@@ -47,35 +48,50 @@ class _Amounts:
         """The sum of a member over objects."""
         return sum(self.of(item, key) for item in items)
 
+    def agree(self, what: str, given: int, found: int) -> None:
+        """SUMS_WRONG unless an amount is what it should be."""
+        if given != found:
+            raise _wrong(f"{what}: {self._text(given)} is stated, {self._text(found)} is right")
+
+    def _text(self, amount: int) -> str:
+        unit = 10 ** (self.places or 0)
+        rest = f".{abs(amount) % unit:0{self.places}}" if self.places else ""
+        return f"{'-' if amount < 0 else ''}{abs(amount) // unit}{rest}"
+
+
+def _wrong(problem: str) -> SealpackError:
+    return SealpackError("SUMS_WRONG", problem)
+
 
 def _list(f: Fields, key: str) -> tuple[Fields, ...]:
     return f.objects(key, lambda item: item, max_items=_MANY)
 
 
-def _agree(what: str, given: int, found: int) -> None:
-    if given != found:
-        raise SealpackError("SUMS_WRONG", f"{what} is {given} minor units, but comes to {found}")
+def _exact(f: Fields, key: str) -> Fraction:
+    return Fraction(f.text(key, pattern=_EXACT, max_len=90))
+
+
+# --- invoices and credit notes ------------------------------------------------------------------------
 
 
 def _invoice(read: _Amounts) -> str:
     f = read.fields
     net, tax, total = read.all(f, "net", "tax", "total")
     lines, taxes = _list(f, "lines"), _list(f, "taxes")
-    _agree("the sum of the lines", net, read.column(lines, "amount"))
+    read.agree("net, the sum of the lines", net, read.column(lines, "amount"))
     if taxes:
-        _agree("what is taxed", net, read.column(taxes, "base"))
-    _agree("the sum of the taxes", tax, read.column(taxes, "amount"))
-    _agree("net and tax", total, net + tax)
+        read.agree("net, the sum of what is taxed", net, read.column(taxes, "base"))
+    read.agree("tax, the sum of the taxes", tax, read.column(taxes, "amount"))
+    read.agree("total, net and tax", total, net + tax)
     credit = f.choice("kind", ("invoice", "credit_note")) == "credit_note"
     if (credit and total > 0) or (not credit and total < 0):
-        raise SealpackError("SUMS_WRONG", "an invoice is not below zero, a credit note not above it")
+        raise _wrong("an invoice is not below zero, a credit note not above it")
     if "corrects" not in f:  # what corrects another document is a difference of two rounded amounts
         for one in taxes:
             _rate(read, one)
-    steps = sum(_product(step) for line in lines for step in _list(line, "working"))
-    return (
-        f"{len(lines)} lines and {len(taxes)} taxes add up to {f.text('total')}, {steps} products are right"
-    )
+    products = sum(_product(step) for line in lines for step in _list(line, "working"))
+    count = f"lines: {len(lines)}, tax lines: {len(taxes)}, products in the working: {products}"
+    return f"they add up to {f.text('total')} ({count})"
 
 
 def _rate(read: _Amounts, tax: Fields) -> None:
@@ -83,7 +99,7 @@ def _rate(read: _Amounts, tax: Fields) -> None:
     base, amount = read.all(tax, "base", "amount")
     exact = base * _exact(tax, "percent") / 100
     if abs(amount - exact) > Fraction(1, 2):
-        _agree("a tax", amount, round(exact))
+        read.agree("tax, its rate of the base", amount, round(exact))
 
 
 def _product(step: Fields) -> int:
@@ -92,33 +108,29 @@ def _product(step: Fields) -> int:
         return 0
     quantity, unit, amount = (_exact(step, key) for key in ("quantity", "unit", "amount"))
     if quantity * unit != amount:
-        raise SealpackError(
-            "SUMS_WRONG", f"the working says {step.text('text')[:80]!r}, which is {quantity * unit}"
-        )
+        raise _wrong(f"the amount of the step {step.text('text')[:80]!r} is not quantity times unit")
     return 1
 
 
-def _exact(f: Fields, key: str) -> Fraction:
-    return Fraction(f.text(key, pattern=_EXACT, max_len=90))
+# --- statements ---------------------------------------------------------------------------------------
 
 
 def _payout(read: _Amounts) -> str:
     f = read.fields
-    items, paid = _list(f, "items"), _list(f, "payouts")
+    items, payouts = _list(f, "items"), _list(f, "payouts")
     waiting, available = f.sub("waiting"), f.sub("available")
     names = ("opening", "earned", "written_off", "released", "closing")
     opening, earned, lost, released, left = read.all(waiting, *names)
-    _agree("what still waits", left, opening + earned - lost - released)
-    before, freed, out, forward = read.all(available, "opening", "released", "paid", "closing")
-    _agree("what is carried forward", forward, before + freed - out)
-    _agree("what was released", freed, released)
-    _agree("what was paid out", out, read.column(paid, "amount"))
+    read.agree("what waits at the end", left, opening + earned - lost - released)
+    before, freed, paid, forward = read.all(available, "opening", "released", "paid", "closing")
+    read.agree("what is carried forward", forward, before + freed - paid)
+    read.agree("what was released", freed, released)
+    read.agree("what was paid out", paid, read.column(payouts, "amount"))
     for name, whole in (("earned", earned), ("written_off", lost), ("released", released), ("waiting", left)):
-        _agree(f"the sum of {name}", whole, read.column(items, name))
-    _agree("what is payable", read.of(f, "payable"), left + forward)
-    return (
-        f"{len(items)} items and {len(paid)} payouts add up, {available.text('closing')} is carried forward"
-    )
+        read.agree(f"the sum of {name}", whole, read.column(items, name))
+    read.agree("what is payable", read.of(f, "payable"), left + forward)
+    counts = f"items: {len(items)}, payouts: {len(payouts)}"
+    return f"they add up, {available.text('closing')} is carried forward ({counts})"
 
 
 def _customer(read: _Amounts) -> str:
@@ -127,12 +139,12 @@ def _customer(read: _Amounts) -> str:
     items, owed, aging = _list(f, "items"), _list(f, "open"), f.sub("aging")
     for item in items:
         balance += read.of(item, "amount")
-        _agree("a balance", read.of(item, "balance"), balance)
-    _agree("the closing balance", closing, balance)
+        read.agree("a balance", read.of(item, "balance"), balance)
+    read.agree("the closing balance", closing, balance)
     by_age = sum(read.of(aging, key) for key in sorted(aging.keys()))
-    _agree("what is open", read.column(owed, "open"), by_age)
-    _agree("what is open and on account", closing, by_age - held)
-    return f"{len(items)} entries add up to {f.text('closing')}, {len(owed)} documents are open"
+    read.agree("what is open, by document and by age", read.column(owed, "open"), by_age)
+    read.agree("the closing balance, of what is open and on account", closing, by_age - held)
+    return f"they add up to {f.text('closing')} (entries: {len(items)}, open documents: {len(owed)})"
 
 
 _CHECKS: dict[str, Callable[[_Amounts], str]] = {

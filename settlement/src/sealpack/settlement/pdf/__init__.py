@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from contextlib import closing
 from pathlib import Path
 
 from sealpack.format.errors import SealpackError
@@ -43,6 +44,6 @@ def to_pdf(data: bytes, fonts: tuple[Path, ...] = ()) -> bytes:
     writer = writers.get(value["schema"])
     if writer is None:
         raise refused(f"{value['schema']} is no document that is printed")
-    made = paper.Paper(writer.about(value, digest), fonts)
-    writer.write(made, value)
-    return made.to_bytes()
+    with closing(paper.Paper(writer.about(value, digest), fonts)) as made:
+        writer.write(made, value)
+        return made.to_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from sealpack.settlement.pdf.paper import (
@@ -21,7 +22,7 @@ from sealpack.settlement.pdf.paper import (
     Text,
 )
 
-_SELLER_WIDTH, _FACTS_LEFT = 76.0, 104.0
+_SELLER_WIDTH, _PARTY_WIDTH, _FACTS_LEFT = 76.0, 78.0, 104.0
 _SUMS_LEFT = 104.0
 
 
@@ -44,30 +45,37 @@ def head(paper: Paper, title: str, below: str, seller: dict[str, Any], *, draft:
         paper.paragraph(below, Style(11), width=90)
     if draft:
         paper.paragraph(draft, Style(9, True, WARNING), width=90)
-    end, paper.y = paper.y, top
+    end, page, paper.y = paper.y, len(paper.pages), top
     for text in business_lines(seller):
         for line in paper.wrap(text.text, text.style, _SELLER_WIDTH):
+            paper.need(text.style.leading)
             paper.put(RIGHT, paper.y, line, text.style, right=True)
             paper.y += text.style.leading
-    paper.y = max(paper.y, end) + 9
+    paper.y = (max(paper.y, end) if len(paper.pages) == page else paper.y) + 9
 
 
 def parties(paper: Paper, label: str, business: dict[str, Any], facts: Sequence[tuple[str, str]]) -> None:
     """To whom, and beside it what there is to know: empty facts are left out."""
-    top = paper.y
-    paper.put(LEFT, paper.y, label, LABEL)
-    paper.y += LABEL.leading
-    for text in business_lines(business):
-        paper.paragraph(text.text, text.style, width=78)
-    end, paper.y = paper.y, top
-    for name, value in facts:
-        if value:
-            paper.put(_FACTS_LEFT, paper.y + 0.4, name, LABEL)  # on one base line with the value
-            for line in paper.wrap(value, BODY, RIGHT - _FACTS_LEFT - 34):
-                paper.put(RIGHT, paper.y, line, BODY, right=True)
-                paper.y += BODY.leading
-            paper.y += 0.5
-    paper.y = max(paper.y, end) + 8
+    left = [Text(label, LABEL)] + [
+        Text(line, text.style)
+        for text in business_lines(business)
+        for line in paper.wrap(text.text, text.style, _PARTY_WIDTH)
+    ]
+    right = [
+        (name if n == 0 else "", line)
+        for name, value in facts
+        if value
+        for n, line in enumerate(paper.wrap(value, BODY, RIGHT - _FACTS_LEFT - 34))
+    ]
+    for to, fact in zip_longest(left, right):
+        paper.need(BODY.leading)
+        if to is not None:
+            paper.put(LEFT, paper.y, to.text, to.style)
+        if fact is not None:
+            paper.put(_FACTS_LEFT, paper.y + 0.4, fact[0], LABEL)  # on one base line with the value
+            paper.put(RIGHT, paper.y, fact[1], BODY, right=True)
+        paper.y += BODY.leading + 0.2
+    paper.y += 8
 
 
 def sums(paper: Paper, rows: Sequence[tuple[str, str]], last: tuple[str, str]) -> None:

@@ -159,13 +159,19 @@ def _evidence(paper: Paper, value: dict[str, Any]) -> None:
         columns,
         [
             (
-                [Text(_short(item["origin"]), SMALL)],
+                [Text(_short(item["origin"]) + _beyond(item), SMALL)],
                 [Text(f"{item['end'] - item['first']:,}", SMALL)],
                 [Text(f"{item['root'][:16]}…", SMALL)],
             )
             for item in value["evidence"]
         ],
     )
+
+
+def _beyond(item: dict[str, Any]) -> str:
+    """How many files state what was used beyond the entries of a log."""
+    stated = len(item.get("stated", ()))
+    return f", and {stated} reading{'s' * (stated != 1)} beyond them" if stated else ""
 
 
 def _short(origin: str) -> str:

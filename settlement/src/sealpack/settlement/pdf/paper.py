@@ -15,6 +15,7 @@ from pathlib import Path
 from fpdf import FPDF
 
 from sealpack.settlement.pdf import typeface
+from sealpack.settlement.pdf.typeface import Font
 
 LEFT, RIGHT, TOP, BOTTOM = 18.0, 192.0, 18.0, 274.0
 WIDTH = RIGHT - LEFT
@@ -99,9 +100,14 @@ class Paper:
 
     def __post_init__(self) -> None:
         self._pdf = _Pdf(self.about.digest)
-        self._known: dict[Path, str] = {}
+        self._known: dict[Font, str] = {}
         self._width = cache(self._measure)
-        self._fallback = (typeface.CJK, *self.fonts)
+        self._fallback = (typeface.own(typeface.CJK), *map(Font.load, self.fonts))
+
+    def close(self) -> None:
+        """Close the font files that were opened."""
+        for font in self._pdf.fonts.values():
+            font.close()
 
     # --- text ----------------------------------------------------------------------------------------
 
@@ -244,13 +250,13 @@ class Paper:
             low, high = (middle, high) if self._width(word[:middle], style) <= width else (low, middle - 1)
         return low
 
-    def _faces(self, style: Style) -> tuple[Path, ...]:
-        return (typeface.BOLD if style.bold else typeface.REGULAR, *self._fallback)
+    def _faces(self, style: Style) -> tuple[Font, ...]:
+        return (typeface.own(typeface.BOLD if style.bold else typeface.REGULAR), *self._fallback)
 
-    def _use(self, font: Path, size: float) -> None:
+    def _use(self, font: Font, size: float) -> None:
         if font not in self._known:
             self._known[font] = f"f{len(self._known)}"
-            self._pdf.add_font(self._known[font], fname=font)
+            self._pdf.add_font(self._known[font], fname=font.path)
         self._pdf.set_font(self._known[font], size=size)
 
     def _measure(self, shown: str, style: Style) -> float:

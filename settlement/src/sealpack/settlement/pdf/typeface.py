@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,16 +25,29 @@ CJK = _FOLDER / "DroidSansFallback-subset.ttf"
 _SHAPED = (range(0x0590, 0x10A0), range(0x1780, 0x18B0), range(0xFB1D, 0xFE00), range(0xFE70, 0xFF00))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Font:
+    """A font file and the code points it draws."""
+
+    path: Path
+    letters: frozenset[int]
+
+    @classmethod
+    def load(cls, path: Path) -> Font:
+        """Read one; USAGE when it is no TrueType or OpenType font."""
+        try:
+            with path.open("rb") as file, TTFont(file, lazy=True) as opened:
+                return cls(path, frozenset(opened.getBestCmap() or ()))
+        except (TTLibError, OSError, AssertionError) as error:
+            raise SealpackError(
+                "USAGE", f"{path} is not a font that can be used: {error}", remedy="give a .ttf or .otf file"
+            ) from None
+
+
 @cache
-def characters(font: Path) -> frozenset[int]:
-    """The code points a font file draws; EXPORT_REFUSED when it is no TrueType or OpenType font."""
-    try:
-        with TTFont(font, lazy=True) as opened:
-            return frozenset(opened.getBestCmap() or ())
-    except (TTLibError, OSError, AssertionError) as error:
-        raise SealpackError(
-            "USAGE", f"{font} is not a font that can be used: {error}", remedy="give a .ttf or .otf file"
-        ) from None
+def own(path: Path) -> Font:
+    """One of the fonts that are here."""
+    return Font.load(path)
 
 
 def plain(text: str) -> str:
@@ -49,22 +63,22 @@ def plain(text: str) -> str:
     return "".join(shown)
 
 
-def runs(text: str, fonts: Sequence[Path]) -> list[tuple[Path, str]]:
+def runs(text: str, fonts: Sequence[Font]) -> list[tuple[Font, str]]:
     """`text` cut into parts that one font draws each, the first font that has the character.
 
     EXPORT_REFUSED names a character that none has, or that needs shaping.
     """
-    found: list[tuple[Path, str]] = []
+    found: list[tuple[Font, str]] = []
     for character in text:
         font = _font_of(character, fonts)
-        if found and found[-1][0] == font:
+        if found and found[-1][0] is font:
             found[-1] = font, found[-1][1] + character
         else:
             found.append((font, character))
     return found
 
 
-def _font_of(character: str, fonts: Sequence[Path]) -> Path:
+def _font_of(character: str, fonts: Sequence[Font]) -> Font:
     code = ord(character)
     if any(code in block for block in _SHAPED):
         raise refused(
@@ -72,7 +86,7 @@ def _font_of(character: str, fonts: Sequence[Path]) -> Path:
             "use the document's HTML",
         )
     for font in fonts:
-        if code in characters(font):
+        if code in font.letters:
             return font
     raise refused(f"no font here draws {_name(character)}", "give a font that does with --font FILE")
 
