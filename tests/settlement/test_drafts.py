@@ -335,3 +335,28 @@ def test_the_cache_may_be_emptied(books: Books) -> None:
     with books.database.write() as connection:
         connection.execute(sa.delete(db.rated))
     assert only(books) == before
+
+
+def test_late_usage_is_compared_piece_by_piece(books: Books) -> None:
+    devices = several(books, 3)
+    for device in devices:
+        billing.bill(books.database, device.license.license_id, SEPTEMBER, DAY, actor=ME)
+        start = device.size
+        books.ingest(device.use(tok_out=1).export(start))
+    before = unbilled.late_known(books.database)
+    assert (before.found, len(before.waiting)) == ([], 3)
+    assert unbilled.compare(books.database, before.waiting, seconds=-1) == before.waiting
+    assert unbilled.compare(books.database, before.waiting) == []
+    after = unbilled.late_known(books.database)
+    assert ([one.total for one in after.found], after.waiting) == (["1.00"] * 3, [])
+    assert unbilled.late_known(books.database, "nobody").found == []
+
+
+def test_months_without_an_invoice(books: Books) -> None:
+    several(books, 3)
+    billing.bill(books.database, "L-2", SEPTEMBER, DAY, actor=ME)
+    months = unbilled.months(books.database, ME.at)
+    with books.database.read() as connection:
+        counts = {one.first.month: (one.issued, one.without) for one in unbilled.by_month(connection, months)}
+    assert counts[9] == (1, 2) and counts[10] == (0, 3)
+    assert {one.month for one in months} == {9, 10}

@@ -144,3 +144,32 @@ def test_the_trail_is_verified(till: Till) -> None:
     till("audit", "verify", "--head", "ab" * 32, status=3)
     assert "error[AUDIT_BROKEN]" in till.err
     assert [entry["who"] for entry in till.json("audit", "list")["entries"]][1:] == ["eva"]
+
+
+def test_approve_issue_and_what_is_not_billed(till: Till) -> None:
+    october = ("--period", "2026-10")
+    till("approve", *october, "--license", "L-1", status=2)
+    assert "waited for until 2026-11-10" in till.err
+    till("approve", *october, status=2)
+    (row,) = (r for r in till.json("invoices", *october)["invoices"] if r["state"] == "open")
+    assert (row["license"], row["number"], row["total"]) == ("L-1", "", "0.00")
+    (one,) = till.json("approve", *october, "--license", "L-1", "--early")["approved"]
+    assert one["license"] == "L-1" and len(one["draft"]) == 64
+    till("approve", *october, "--license", "L-1", "--early", "--draft", "0" * 64, status=2)
+    (row,) = (r for r in till.json("invoices", *october)["invoices"] if r["state"] == "approved")
+    till("approve", *october, "--license", "L-1", "--withdraw", "wrong order")
+    assert till("invoice", *october, "--approved", "--out", till.folder / "o") == "nothing to bill\n"
+    till("approve", *october, "--all", "--early")
+    said = till("invoice", *october, "--approved", "--out", till.folder / "o")
+    assert said == "INV-000002  L-1\n"
+    assert till("approve", *october, "--all", "--early") == "nothing to approve\n"
+
+
+def test_unbilled_and_held(till: Till) -> None:
+    assert till.json("unbilled")["unbilled"] == []
+    assert till("held") == "nothing\n"
+    till("ingest", till.folder / "b.usage.gz")
+    (row,) = till.json("unbilled")["unbilled"]
+    assert (row["license"], row["period"], row["kind"], row["total"]) == ("L-1", "2026-09", "late", "30.00")
+    assert till("unbilled", "--customer", "nobody") == "nothing\n"
+    assert till("unbilled", "--format", "csv").startswith("customer,license,period,kind")

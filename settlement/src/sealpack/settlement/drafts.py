@@ -248,11 +248,11 @@ def everything(database: db.Database, month: date, now: int, customer: str | Non
     after = ""
     while True:
         with database.read() as connection:
-            page = listed(connection, month, now, customer=customer, after=after, limit=200)
+            page = listed(connection, month, now, customer=customer, after=after, limit=100)
         if page.unrated:
             refresh(database, page.unrated, month)
             with database.read() as connection:
-                page = listed(connection, month, now, customer=customer, after=after, limit=200)
+                page = listed(connection, month, now, customer=customer, after=after, limit=100)
         yield from page.entries
         if page.next is None:
             return

@@ -5,7 +5,8 @@ Source: specs/settlement-ledger.md, "Reports". Amounts are what would be issued 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -72,28 +73,84 @@ def months(database: db.Database, now: int) -> list[date]:
 
 def late(database: db.Database, customer: str | None = None) -> list[Unbilled]:
     """What invoiced periods rate to beyond, or below, what was issued for them."""
-    names = _invoiced(database, customer)
+    compare(database, late_known(database, customer).waiting)
+    return late_known(database, customer).found
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Corrections of the licenses that were compared with what was issued for them; `waiting` are not yet."""
+
+    found: list[Unbilled]
+    waiting: list[str]
+
+
+def late_known(database: db.Database, customer: str | None = None) -> Late:
+    """What is known of corrections without rating anything; :func:`compare` does the rest."""
     with database.read() as connection:
+        names = _invoiced(connection, customer)
         wanted = ratings.bases(connection, list(names), ratings.LATE)
         known = ratings.load(connection, ratings.LATE, wanted)
-    made = {}
-    for name in (name for name in names if name not in known):
-        with database.read() as connection:
-            try:
-                documents = corrections.drafts(connection, name)
-            except SealpackError as error:
-                if error.spec.exit == 1:
-                    raise
-                continue  # `settle correct` says why
-            known[name] = [_short(one) for one in documents]
-            made[name] = ratings.bases(connection, [name], ratings.LATE)[name], known[name]
-    ratings.keep(database, ratings.LATE, made)
-    return [
+    found = [
         Unbilled(whose, name, date.fromisoformat(one["period"]), one["kind"], "draft", one["currency"],
                  one["net"], one["total"])
         for name, whose in names.items()
         for one in known.get(name, ())
     ]  # fmt: skip
+    return Late(found, [name for name in names if name not in known])
+
+
+def compare(database: db.Database, license_ids: Sequence[str], *, seconds: float | None = None) -> list[str]:
+    """Rate what was invoiced of these licenses again and keep what differs; no more after so many seconds.
+
+    Returns the licenses that are left. One that cannot be rated is kept as if nothing differed: the verb
+    `settle correct` says why.
+    """
+    began, left = time.monotonic(), list(license_ids)
+    while left and (seconds is None or time.monotonic() - began < seconds):
+        some, left = left[:20], left[20:]
+        made = {}
+        with database.read() as connection:
+            wanted = ratings.bases(connection, some, ratings.LATE)
+            for name in some:
+                try:
+                    documents = corrections.drafts(connection, name)
+                except SealpackError as error:
+                    if error.spec.exit == 1:
+                        raise
+                    documents = []
+                made[name] = wanted[name], [_short(one) for one in documents]
+        ratings.keep(database, ratings.LATE, made)
+    return left
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """How many licenses have an invoice for a month, and how many that may be billed have none."""
+
+    first: date
+    issued: int
+    without: int
+
+
+def by_month(connection: sa.Connection, every: Sequence[date]) -> list[Month]:
+    """Counts per month, the newest first; licenses that are known not to be billed are left out."""
+    invoices, activations, rated = db.invoices.c, db.activations.c, db.rated.c
+    alone = activations.license_id.not_in(sa.select(db.sublicenses.c.license_id))
+    found = []
+    for first in reversed(every):
+        issued = sa.select(invoices.license_id).where(
+            invoices.period == first.isoformat(), invoices.kind == "invoice"
+        )
+        none = sa.select(rated.license_id).where(rated.what == f"draft:{first:%Y-%m}", rated.value == b"{}")
+        end = int(datetime.combine(first, datetime.min.time(), UTC).timestamp()) + 32 * _DAY_S
+        query = sa.select(sa.func.count(sa.distinct(activations.license_id))).where(
+            alone, activations.first_at < end, activations.license_id.not_in(issued),
+            activations.license_id.not_in(none),
+        )  # fmt: skip
+        count = connection.execute(sa.select(sa.func.count()).select_from(issued.subquery())).scalar_one()
+        found.append(Month(first, count, connection.execute(query).scalar_one()))
+    return found
 
 
 def _short(document: invoice.Invoice) -> dict[str, str]:
@@ -102,13 +159,13 @@ def _short(document: invoice.Invoice) -> dict[str, str]:
             "net": document.text(document.net), "total": document.text(document.total)}  # fmt: skip
 
 
-def _invoiced(database: db.Database, customer: str | None) -> dict[str, str]:
+def _invoiced(connection: sa.Connection, customer: str | None) -> dict[str, str]:
+    """License -> customer of those that were invoiced."""
     columns = db.licenses.c
     some = columns.license_id.in_(sa.select(db.invoices.c.license_id))
     where = [some, *([] if customer is None else [columns.customer_id == customer])]
     query = sa.select(columns.license_id, columns.customer_id).where(*where).order_by(columns.license_id)
-    with database.read() as connection:
-        return {row.license_id: row.customer_id for row in connection.execute(query)}
+    return {row.license_id: row.customer_id for row in connection.execute(query)}
 
 
 @dataclass(frozen=True, slots=True)

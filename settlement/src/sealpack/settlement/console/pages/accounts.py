@@ -20,6 +20,7 @@ from sealpack.settlement.console.forms import text
 from sealpack.settlement.console.inputs import day_of, file, files, today
 from sealpack.settlement.console.pages.invoices import converted, path
 from sealpack.settlement.console.paging import number_of
+from sealpack.settlement.service.views import Span, cursor
 from sealpack.settlement.statements import customer as statements
 from sealpack.settlement.users import User
 
@@ -91,18 +92,22 @@ async def get_aging(console: Console, request: Request, user: User) -> Response:
 
 async def get_statements(console: Console, request: Request, user: User) -> Response:
     """Every customer that anything was booked for, with what is open and on account."""
-    day = today(console.now)
-    found = await console.query(_balances, day)
-    return console.render(request, user, "statements.html", rows=found)
+    span = Span.parse(str(_PER_PAGE), request.query_params.get("after"), str)
+    after = str(span.after[0]) if span.after else ""
+    found = await console.query(_balances, today(console.now), after)
+    shown = found[:_PER_PAGE]
+    page = {"items": shown, **({"next": cursor([shown[-1]["customer"]])} if len(found) > _PER_PAGE else {})}
+    return console.render(request, user, "statements.html", page=page)
 
 
-def _balances(connection: sa.Connection, day: date) -> list[dict[str, Any]]:
+def _balances(connection: sa.Connection, day: date, after: str) -> list[dict[str, Any]]:
+    """So many customers after an id, and one more where there are more."""
     columns = db.invoices.c
-    names = connection.execute(sa.select(columns.customer_id).distinct().order_by(columns.customer_id))
+    query = sa.select(columns.customer_id).distinct().where(columns.customer_id > after)
+    ids = list(connection.execute(query.order_by(columns.customer_id).limit(_PER_PAGE + 1)).scalars())
     aged: dict[str, list[reports.Aged]] = {}
     for one in reports.aging(connection, day):
         aged.setdefault(one.customer, []).append(one)
-    ids = list(names.scalars())
     called = desk.names(connection, ids)
     return [{"customer": id, "name": called.get(id, id), "aged": aged.get(id, [])} for id in ids]
 
@@ -142,9 +147,22 @@ async def get_ledger(console: Console, request: Request, user: User) -> Response
     """The balances of all accounts, and whether every transaction balances."""
 
     def look(connection: sa.Connection) -> dict[str, Any]:
-        return {"balances": ledger.trial_balance(connection), "wrong": ledger.unbalanced(connection)}
+        every = ledger.trial_balance(connection)
+        folded = {key: _folded(accounts) for key, accounts in every.items()}
+        return {"balances": folded, "wrong": ledger.unbalanced(connection)}
 
     return console.render(request, user, "ledger.html", **await console.query(look))
+
+
+def _folded(accounts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+    """A row per account, its parties summed; what parties of the price plans are owed, one by one."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (account, party), amount in accounts.items():
+        key = account, party if account == ledger.PAYABLE else ""
+        row = rows.setdefault(key, {"account": account, "party": key[1], "count": 0, "balance": 0})
+        row["count"] += bool(party and amount)
+        row["balance"] += amount
+    return [row for row in rows.values() if row["balance"] or row["count"]]
 
 
 async def get_beancount(console: Console, request: Request, user: User) -> Response:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from sealpack.settlement.users import User
 
 LIST = "/console/drafts"
 _CRUMBS = [("Drafts", LIST)]
+_AT_ONCE = 200  # that are approved or issued by one form
 _SECONDS = 0.1  # that a list may spend on rating; the rest is rated after it is sent
 
 
@@ -100,6 +102,7 @@ async def get_approve_all(console: Console, request: Request, user: User) -> Res
     ready = [entry for entry in found if entry.state == DRAFT]
     return console.render(
         request, user, "drafts_all.html", month=month, ready=ready, crumbs=_CRUMBS, place=path, act="approve",
+        most=_AT_ONCE,
         faulty=[entry for entry in found if entry.state == FAULTY], totals=_totals(ready),
     )  # fmt: skip
 
@@ -110,6 +113,7 @@ async def get_issue_all(console: Console, request: Request, user: User) -> Respo
     ready = await _of_state(console, month, APPROVED)
     return console.render(
         request, user, "drafts_all.html", month=month, ready=ready, crumbs=_CRUMBS, place=path, act="issue",
+        most=_AT_ONCE,
         faulty=[], totals=_totals(ready), today=today(console.now),
     )  # fmt: skip
 
@@ -117,7 +121,7 @@ async def get_issue_all(console: Console, request: Request, user: User) -> Respo
 async def _of_state(console: Console, month: date, *states: str) -> list[Entry]:
     def look() -> list[Entry]:
         found = drafts.everything(console.service.database, month, console.now)
-        return [entry for entry in found if entry.state in states]
+        return list(islice((entry for entry in found if entry.state in states), _AT_ONCE))
 
     return await console.service.read(look)
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,12 +18,13 @@ from sealpack.settlement import corrections, db, desk, invoice, unbilled
 from sealpack.settlement.console.app import CLERKS, OFFICE, Console, Page
 from sealpack.settlement.console.forms import text
 from sealpack.settlement.console.inputs import day_of, today
-from sealpack.settlement.console.pages import drafts
 from sealpack.settlement.console.pages.invoices import KINDS
 from sealpack.settlement.users import User
 
 LIST = "/console/unbilled"
 _CORRECTIONS = "/console/corrections"
+_MOST = 200  # rows of a list
+_SECONDS = 0.05  # that the page may spend on rating; the rest is rated after it is sent
 
 
 def path(license_id: str) -> str:
@@ -31,24 +33,29 @@ def path(license_id: str) -> str:
 
 
 async def get_list(console: Console, request: Request, user: User) -> Response:
-    """Drafts by month, late usage, held files."""
-    customer = request.query_params.get("customer", "").strip() or None
+    """Late usage, months without an invoice, held files."""
+    customer, base = request.query_params.get("customer", "").strip() or None, console.service.database
 
     def look() -> dict[str, Any]:
-        found = unbilled.unbilled(console.service.database, console.now, customer)
-        with console.service.database.read() as connection:
+        late = unbilled.late_known(base, customer)
+        if unbilled.compare(base, late.waiting, seconds=_SECONDS) != late.waiting:
+            late = unbilled.late_known(base, customer)
+        months = unbilled.months(base, console.now)
+        with base.read() as connection:
             held = unbilled.held(connection, customer)
-            names = desk.names(connection, [*(one.customer for one in found), *(h.customer for h in held)])
-        return {
-            "drafts": [one for one in found if one.kind == "draft"],
-            "late": [one for one in found if one.kind != "draft"], "held": held, "names": names,
-        }  # fmt: skip
+            ids = [one.customer for one in late.found[:_MOST]] + [one.customer for one in held[:_MOST]]
+            return {
+                "late": late, "held": held, "names": desk.names(connection, ids),
+                "months": [one for one in unbilled.by_month(connection, months) if one.without],
+            }  # fmt: skip
 
     found = await console.service.read(look)
-    return console.render(
-        request, user, "unbilled.html", customer=customer or "", now=console.now, kinds=KINDS,
-        draft_path=drafts.path, place=path, **found,
-    )  # fmt: skip
+    response = console.render(
+        request, user, "unbilled.html", customer=customer or "", kinds=KINDS, place=path, most=_MOST, **found
+    )
+    if waiting := found["late"].waiting:
+        response.background = BackgroundTask(console.work, unbilled.compare, base, waiting, seconds=60)
+    return response
 
 
 async def get_one(console: Console, request: Request, user: User) -> Response:
