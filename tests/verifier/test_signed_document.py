@@ -84,6 +84,14 @@ def test_it_takes_a_trust_file_and_text_or_json(told: Any, capsys: pytest.Captur
     assert "error[USAGE]" in capsys.readouterr().err
 
 
+def test_inspect_shows_it_unverified(capsys: pytest.CaptureFixture[str]) -> None:
+    path = CASES / "sums-total" / "document.json"
+    assert run(make_cli(), ["inspect", str(path), "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["verified"], shown["kind"]) == (False, "invoice")
+    assert shown["signed_by"] == [world.SETTLEMENT.keyid] and shown["payload"]["total"] == "147.75"
+
+
 def test_other_files_are_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "x"
     assert not module._is_signed_document(str(path))

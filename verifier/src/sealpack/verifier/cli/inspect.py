@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sealpack.format import canonical, documents, statement
+from sealpack.format import billing, canonical, documents, statement
 from sealpack.format.container import BundleReader
 from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
@@ -28,7 +28,10 @@ WARNING = "not verified: this is what the file says of itself"
 @click.argument("file", type=click.Path(dir_okay=False))
 @support.format_option
 def inspect(file: str, fmt: str) -> None:
-    """Show what FILE (a bundle, license, request, reply or trust file) says. Nothing is verified."""
+    """Show what FILE (a bundle, license, request, reply, trust file or signed invoice) says.
+
+    Nothing is verified.
+    """
     with support.existing(file).open("rb") as stream:
         head = stream.read(4)
     found, completeness = _bundle(file) if head == b"PK\3\4" else (_documents(file), None)
@@ -70,8 +73,18 @@ def _completeness(bundle: BundleReader, signed: bool) -> Completeness | None:
         return None
 
 
+def _signed(data: bytes, file: str) -> dict[str, Any]:
+    """A signed invoice or statement."""
+    envelope = Envelope.from_bytes(data, file, max_bytes=LIMITS.parcel_bytes)
+    kind = billing.TYPES.get(envelope.payload_type, "document")
+    payload = canonical.loads(envelope.payload, max_bytes=LIMITS.parcel_bytes, what=kind)
+    return {"kind": kind, "signed_by": [s.keyid for s in envelope.signatures], "payload": payload}
+
+
 def _documents(file: str) -> dict[str, Any]:
     data = read_bounded(file, LIMITS.parcel_bytes)
+    if billing.is_signed(data):
+        return _signed(data, file)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
