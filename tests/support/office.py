@@ -218,7 +218,8 @@ LICENSES = {
         _license("L-2026-007", "lakeside", "Lakeside Clinics", ("edge-pro", 3), devices=Devices("key", 12),
                  delegation=Delegation((DELEGATE.public.pem,))),
         _license("L-2026-008", "old-mill", "Old Mill Foods", ("edge-pro", 3), exp=at("2026-11-07T00:00")),
-        _license("L-2026-009", "uni-tartu", "University of Tartu", ("edge-pro", 3), environment="test"),
+        _license("L-2026-009", "uni-tartu", "University of Tartu", ("edge-pro", 3), environment="test",
+                 lease=LeaseTerms()),
     )
 }  # fmt: skip
 
@@ -377,19 +378,19 @@ def _books(office: Office) -> None:
         day_ = date.fromisoformat(day)
         receivables.pay(base, one.document.name, amount, day_, f"bank {day}", actor=_actor(f"{day}T10:00"))
 
-    pay("hospital-nord", "2026-09", "2026-10-28")
     pay("praxis-ring", "2026-09", "2026-10-19", 40)
+    pay("hospital-nord", "2026-09", "2026-10-28")
     pay("kisaragi", "2026-09", "2026-10-30")
     pay("lakeside", "2026-09", "2026-11-02")
-    pay("lakeside", "2026-10", "2026-11-18")
+    payouts.pay_out(base, date(2026, 11, 6), "SEPA 2026-11", actor=_actor("2026-11-06T10:00"))
     hospital = mine["hospital-nord", "2026-10"].document.name
     receivables.credit(base, hospital, "45.00", "Two days without support", date(2026, 11, 10),
                        actor=_actor("2026-11-10T14:20"))  # fmt: skip
-    pay("hospital-nord", "2026-10", "2026-11-20", 60)
     mill = mine["old-mill", "2026-09"].document.name
     receivables.write_off(base, mill, "The company was wound up", date(2026, 11, 16),
                           actor=_actor("2026-11-16T16:00"))  # fmt: skip
-    payouts.pay_out(base, date(2026, 11, 6), "SEPA 2026-11", actor=_actor("2026-11-06T10:00"))
+    pay("lakeside", "2026-10", "2026-11-18")
+    pay("hospital-nord", "2026-10", "2026-11-20", 60)
 
 
 def _november(office: Office) -> None:

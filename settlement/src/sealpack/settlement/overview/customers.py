@@ -64,6 +64,13 @@ def find(connection: sa.Connection, customer_id: str) -> Row:
     return Row(customer_id, name, record, *counts, balances(connection).get(customer_id, ()))
 
 
+def names(connection: sa.Connection) -> dict[str, str]:
+    """What each customer is called, by id."""
+    rows = connection.execute(sa.select(db.customers.c.id, db.customers.c.document))
+    known: dict[str, str] = {row.id: json.loads(row.document)["legal_name"] for row in rows}
+    return known | _names(connection, known)
+
+
 def _records(connection: sa.Connection) -> dict[str, Customer]:
     rows = connection.execute(sa.select(db.customers.c.document)).scalars()
     found = [Customer.parse(Fields(json.loads(row), "customers", "REGISTRY_INVALID")) for row in rows]

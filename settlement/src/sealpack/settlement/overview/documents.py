@@ -29,7 +29,7 @@ class Row:
     currency: str
     total: int
     open: int
-    state: str  # credit note | paid | open | overdue
+    state: str  # credit note | paid | written off | open | overdue
 
 
 def newest(connection: sa.Connection, on: date, *where: sa.ColumnElement[bool]) -> list[Row]:
@@ -54,12 +54,21 @@ def newest(connection: sa.Connection, on: date, *where: sa.ColumnElement[bool]) 
         .group_by(leg.document)
     )
     open_on = {name: int(amount) for name, amount in sums}
-    return [Row(*row, open_on.get(row.name, 0), _state(row, open_on.get(row.name, 0), on)) for row in rows]
+    head = db.transactions.c
+    lost = connection.execute(
+        sa.select(head.document).where(head.kind == "writeoff", head.document.in_([row.name for row in rows]))
+    )
+    given_up = set(lost.scalars())
+    found = []
+    for row in rows:
+        left = open_on.get(row.name, 0)
+        found.append(Row(*row, left, _state(row, left, row.name in given_up, on)))
+    return found
 
 
-def _state(row: Any, open_: int, on: date) -> str:
+def _state(row: Any, left: int, given_up: bool, on: date) -> str:
     if row.total < 0:
         return "credit note"
-    if open_ <= 0:
-        return "paid"
+    if left <= 0:
+        return "written off" if given_up else "paid"
     return "overdue" if row.due and row.due < on.isoformat() else "open"

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sealpack.format.records import METER_ORDER
 from sealpack.settlement import db, epochs, registry
 from sealpack.settlement.daily import zone
+from sealpack.settlement.overview import customers
 from sealpack.settlement.periods import local_day
 from sealpack.settlement.plan import LOST
 
@@ -72,6 +73,16 @@ def totals(connection: sa.Connection, choice: Choice, by: Sequence[str]) -> dict
         if choice.tests or not _is_test_now(connection, license_id, tests):
             _add(found, _key(by, said, license_id, owners), amounts)
     return found
+
+
+def months_of(
+    connection: sa.Connection, license_id: str, now: date, count: int = 6
+) -> list[tuple[str, Amounts]]:
+    """What was used under a license and those below it, tests included, the newest month first."""
+    number = now.year * 12 + now.month - count
+    choice = Choice(date(number // 12, number % 12 + 1, 1), now, license_id=license_id, tests=True)
+    found = totals(connection, choice, ("month",))
+    return sorted(((month, amounts) for (month,), amounts in found.items()), reverse=True)
 
 
 def _add(found: dict[Key, Amounts], key: Key, amounts: Amounts) -> None:
@@ -170,13 +181,11 @@ def _is_test_now(connection: sa.Connection, license_id: str, tests: set[tuple[st
 
 def names(connection: sa.Connection) -> Names:
     """What customers, machines and builds are called."""
-    from sealpack.settlement.overview import customers
-
     labels, builds = db.activations.c, db.bundles.c
     machines = connection.execute(sa.select(labels.device_id, labels.device_label))
     models = connection.execute(sa.select(builds.digest, builds.name, builds.bundle_id, builds.version))
     return Names(
-        {row.id: row.name for row in customers.listed(connection)},
+        customers.names(connection),
         {row.device_id: row.device_label for row in machines},
         {row.digest: f"{row.name} {row.version}" for row in models},
     )

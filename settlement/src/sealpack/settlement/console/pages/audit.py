@@ -21,6 +21,8 @@ from sealpack.settlement.users import User
 
 PATH = "/console/audit"
 READERS = ("admin", "auditor")  # as of the API
+_FIRST = ("number", "invoice", "amount", "kind", "name", "user", "case", "customer", "license")
+_LAST = ("document", "file", "record", "digest")  # digests
 _SUGGESTED = 2000  # newest entries whose names and verbs are suggested
 _VERB = re.compile(r"[a-z-]{1,40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -79,12 +81,20 @@ def _seconds(day: str) -> int:
 
 
 def _entry(row: sa.Row[Any]) -> dict[str, Any]:
-    """An entry with its verb and what else it says, in the order in which it says it."""
+    """An entry with its verb and what else it says, what it is about first."""
     what = json.loads(row.what)
-    facts = {name: value for name, value in what.items() if name not in ("verb", "booked")}
-    booked = what.get("booked", {})
-    return {"seq": row.seq, "at": row.at, "who": row.who, "verb": what["verb"], "digest": row.digest,
-            "facts": facts | ({"booked": ", ".join(booked)} if booked else {})}  # fmt: skip
+    names = sorted(
+        what.keys() - {"verb", "booked"}, key=lambda name: (name not in _FIRST, name in _LAST, name)
+    )
+    facts = {name: _shown(what[name]) for name in names}
+    return {"seq": row.seq, "at": row.at, "who": row.who, "verb": what["verb"], "facts": facts}
+
+
+def _shown(value: Any) -> str:
+    """What an entry says, digests by their first characters."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value[:12]}…" if _DIGEST.fullmatch(value) else value
 
 
 def _suggested(connection: sa.Connection) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def _page(connection: sa.Connection, wanted: str, after: tuple[int, str] | None)
     columns = tables.files.c
     query = sa.select(
         columns.sha256, columns.name, columns.received_at, columns.code, columns.detail, columns.accepted,
-        columns.license_id, columns.origin,
-    )  # fmt: skip
+        columns.license_id, columns.origin, db.licenses.c.customer_id,
+    ).outerjoin(db.licenses, db.licenses.c.license_id == columns.license_id)  # fmt: skip
     if wanted == "undecided":
         query = query.where(columns.code.is_(None))
     elif wanted in GROUPS:

@@ -15,7 +15,8 @@ from sealpack.settlement import db, plan_words, registry, sublicenses
 from sealpack.settlement.console import lists
 from sealpack.settlement.console.app import OFFICE, Console, Page
 from sealpack.settlement.console.pages.customers import today
-from sealpack.settlement.overview import devices, documents, licenses
+from sealpack.settlement.overview import devices, documents, licenses, usage
+from sealpack.settlement.plan import FIELD_WORDS, FIELDS
 from sealpack.settlement.users import User
 from sealpack.verifier import license_words
 
@@ -39,8 +40,9 @@ async def get_one(console: Console, request: Request, user: User) -> Response:
     name = request.path_params["id"]
     found = await console.query(_one, name, console.now, documents_on=today(console))
     return console.render(
-        request, user, "license.html", crumbs=(("Licenses", LIST),), now=console.now, **found
-    )
+        request, user, "license.html", crumbs=(("Licenses", LIST),), now=console.now, fields=FIELDS,
+        meter_words=FIELD_WORDS, **found,
+    )  # fmt: skip
 
 
 def _one(connection: sa.Connection, name: str, now: int, *, documents_on: Any) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def _one(connection: sa.Connection, name: str, now: int, *, documents_on: Any) -
         "words": license_words.sections(license),
         "versions": registry.load_license_versions(connection, name),
         "machines": devices.listed(connection, now, license_id=name), "below": family,
+        "months": usage.months_of(connection, name, documents_on),
         "documents": documents.newest(connection, documents_on, db.invoices.c.license_id == billed),
     }  # fmt: skip
 
