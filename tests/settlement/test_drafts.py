@@ -360,3 +360,5 @@ def test_months_without_an_invoice(books: Books) -> None:
         counts = {one.first.month: (one.issued, one.without) for one in unbilled.by_month(connection, months)}
     assert counts[9] == (1, 2) and counts[10] == (0, 3)
     assert {one.month for one in months} == {9, 10}
+    unbilled.catch_up(books.database, ME.at, seconds=60)
+    assert len(books.rows(db.rated)) == 3, "September of two licenses, and what one was invoiced for"

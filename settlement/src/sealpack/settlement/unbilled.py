@@ -133,23 +133,48 @@ class Month:
     without: int
 
 
+def catch_up(database: db.Database, now: int, *, seconds: float) -> None:
+    """Compare and rate what lists do not know of months that are over, for so many seconds."""
+    began = time.monotonic()
+
+    def rest() -> float:
+        return seconds - (time.monotonic() - began)
+
+    compare(database, late_known(database).waiting, seconds=rest())
+    for first in reversed(months(database, now)[:-1]):
+        with database.read() as connection:
+            rated = sa.select(db.rated.c.license_id).where(db.rated.c.what == f"draft:{first:%Y-%m}")
+            query = _without(first).where(db.activations.c.license_id.not_in(rated))
+            names = list(connection.execute(query).scalars())
+        if names and rest() > 0:
+            drafts.refresh(database, names, first, seconds=rest())
+
+
+def _without(first: date) -> sa.Select[str]:
+    """Licenses that ran by the end of a month, have no invoice for it, and may be billed for all we know."""
+    invoices, activations, rated = db.invoices.c, db.activations.c, db.rated.c
+    issued = sa.select(invoices.license_id).where(
+        invoices.period == first.isoformat(), invoices.kind == "invoice"
+    )
+    none = sa.select(rated.license_id).where(rated.what == f"draft:{first:%Y-%m}", rated.value == b"{}")
+    end = int(datetime.combine(first, datetime.min.time(), UTC).timestamp()) + 32 * _DAY_S
+    query = sa.select(activations.license_id).distinct().where(
+        activations.license_id.not_in(sa.select(db.sublicenses.c.license_id)), activations.first_at < end,
+        activations.license_id.not_in(issued), activations.license_id.not_in(none),
+    )  # fmt: skip
+    return query.order_by(activations.license_id)
+
+
 def by_month(connection: sa.Connection, every: Sequence[date]) -> list[Month]:
     """Counts per month, the newest first; licenses that are known not to be billed are left out."""
-    invoices, activations, rated = db.invoices.c, db.activations.c, db.rated.c
-    alone = activations.license_id.not_in(sa.select(db.sublicenses.c.license_id))
+    columns = db.invoices.c
     found = []
     for first in reversed(every):
-        issued = sa.select(invoices.license_id).where(
-            invoices.period == first.isoformat(), invoices.kind == "invoice"
-        )
-        none = sa.select(rated.license_id).where(rated.what == f"draft:{first:%Y-%m}", rated.value == b"{}")
-        end = int(datetime.combine(first, datetime.min.time(), UTC).timestamp()) + 32 * _DAY_S
-        query = sa.select(sa.func.count(sa.distinct(activations.license_id))).where(
-            alone, activations.first_at < end, activations.license_id.not_in(issued),
-            activations.license_id.not_in(none),
-        )  # fmt: skip
-        count = connection.execute(sa.select(sa.func.count()).select_from(issued.subquery())).scalar_one()
-        found.append(Month(first, count, connection.execute(query).scalar_one()))
+        mine = (columns.period == first.isoformat(), columns.kind == "invoice")
+        issued = sa.select(sa.func.count()).select_from(db.invoices).where(*mine)
+        without = sa.select(sa.func.count()).select_from(_without(first).subquery())
+        counts = (connection.execute(query).scalar_one() for query in (issued, without))
+        found.append(Month(first, *counts))
     return found
 
 

@@ -25,6 +25,7 @@ LIST = "/console/unbilled"
 _CORRECTIONS = "/console/corrections"
 _MOST = 200  # rows of a list
 _SECONDS = 0.05  # that the page may spend on rating; the rest is rated after it is sent
+_AFTER = 60.0
 
 
 def path(license_id: str) -> str:
@@ -53,8 +54,7 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
     response = console.render(
         request, user, "unbilled.html", customer=customer or "", kinds=KINDS, place=path, most=_MOST, **found
     )
-    if waiting := found["late"].waiting:
-        response.background = BackgroundTask(console.work, unbilled.compare, base, waiting, seconds=60)
+    response.background = BackgroundTask(console.work, unbilled.catch_up, base, console.now, seconds=_AFTER)
     return response
 
 
