@@ -8,6 +8,7 @@ from typing import Any
 
 from sealpack.settlement.pdf.paper import (
     BODY,
+    BOTTOM,
     LABEL,
     LEFT,
     RIGHT,
@@ -16,7 +17,6 @@ from sealpack.settlement.pdf.paper import (
     TITLE,
     TOTAL,
     WARNING,
-    WIDTH,
     Paper,
     Style,
     Text,
@@ -99,12 +99,6 @@ def sums(paper: Paper, rows: Sequence[tuple[str, str]], last: tuple[str, str]) -
 
 
 def source(paper: Paper) -> None:
-    """Of which bytes this is a picture."""
-    about = paper.about
-    paper.y += 2
-    paper.paragraph(
-        f"Made from the JSON of {about.name} and nothing else; it has every number and digest in full. Its "
-        f"SHA-256 is {about.digest}.",
-        SMALL,
-        width=WIDTH,
-    )
+    """Of which bytes this is a picture, at the foot of the last page."""
+    text = f"Made from the document's JSON, SHA-256 {paper.about.digest}"
+    paper.put(LEFT, BOTTOM + 0.2, text, SMALL)

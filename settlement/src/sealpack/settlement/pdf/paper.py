@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from fpdf import FPDF
+from fpdf.fonts import TTFFont
 
 from sealpack.settlement.pdf import typeface
 from sealpack.settlement.pdf.typeface import Font
@@ -107,7 +108,8 @@ class Paper:
     def close(self) -> None:
         """Close the font files that were opened."""
         for font in self._pdf.fonts.values():
-            font.close()
+            if isinstance(font, TTFFont):
+                font.close()
 
     # --- text ----------------------------------------------------------------------------------------
 
