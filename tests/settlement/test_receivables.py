@@ -286,6 +286,59 @@ def test_drawn_money_is_released_once_the_prepayment_is_paid(books: Books) -> No
     assert due(books) == {"creator:a": (6000, 6000, 0, 6000)}
 
 
+# --- what was looked at -----------------------------------------------------------------------------
+
+
+def test_nothing_is_booked_on_what_changed_meanwhile(books: Books) -> None:
+    name = opened(books)
+    with books.database.read() as connection:
+        seen = receivables.events(connection, name)
+    assert seen == 1
+    receivables.credit(books.database, name, "10.00", "slow", DAY, seen=seen, actor=ME)
+    base = books.database
+    for again in (
+        lambda: receivables.credit(base, name, "10.00", "slow", DAY, seen=seen, actor=ME),
+        lambda: receivables.pay(base, name, "10.00", DAY, "r", seen=seen, actor=ME),
+        lambda: receivables.apply(base, name, None, DAY, seen=seen, actor=ME),
+        lambda: receivables.refund(base, name, None, DAY, "r", seen=seen, actor=ME),
+        lambda: receivables.write_off(base, name, "gone", DAY, seen=seen, actor=ME),
+    ):
+        refused("CHANGED_MEANWHILE", again)
+    receivables.pay(base, name, "107.11", DAY, "r", seen=seen + 1, actor=ME)
+    assert now(books, name) == ("paid", "107.11", "0.00")
+
+
+def test_payouts_only_of_what_was_looked_at(books: Books) -> None:
+    name = opened(books)
+    pay(books, name, "39.67")
+    with books.database.read() as connection:
+        seen = {one.key: one.due for one in payouts.payouts(connection) if one.party == "creator:a"}
+    pay(books, name, "79.34")
+    refused("CHANGED_MEANWHILE", payouts.pay_out, books.database, DAY, "p1", expect=seen, actor=ME)
+    seen = dict.fromkeys(seen, 4501)
+    made = payouts.pay_out(books.database, DAY, "p1", expect=seen, actor=ME)
+    assert [(one.party, one.due) for one in made] == [("creator:a", 4501)]
+    refused("CHANGED_MEANWHILE", payouts.pay_out, books.database, DAY, "p1", expect=seen, actor=ME)
+
+
+def test_standings_are_those_that_the_transactions_say(books: Books) -> None:
+    """Summed in the database as when every transaction is read."""
+    first = opened(books, 3)
+    pay(books, first, "200.00")
+    credit(books, "INV-000002", "5.00")
+    receivables.apply(books.database, "INV-000002", None, DAY, actor=ME)
+    receivables.write_off(books.database, "INV-000003", "gone", DAY, actor=ME)
+    with books.database.read() as connection:
+        stood = receivables.standings(connection)
+        credited = {one.document.name: one.credited for one in stood}
+        said = receivables.stand(
+            [one.document for one in stood], ledger.transactions(connection), credited
+        )  # fmt: skip
+        assert stood == said and len(stood) == 4
+        for one in stood:
+            assert receivables.standing(connection, one.document.name) == one
+
+
 # --- reports ----------------------------------------------------------------------------------------
 
 

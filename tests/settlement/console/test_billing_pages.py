@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from support import console as support
-from support import office
+from support import office, postgres
 from support.office import at
 
 from sealpack.settlement import audit, corrections, db, drafts, receivables
@@ -305,6 +305,32 @@ def test_write_off_and_paying_from_the_account(desk: Desk) -> None:
     clerk.send(path)
     assert clerk.standing("ACME-000012")[0] == "written off"
     assert "Record a payment" not in clerk.words
+
+
+def test_the_same_on_postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    server: postgres.Server = request.getfixturevalue("server")
+    with server.lent() as url:
+        base = office.make(tmp_path, url).database
+        support.add_users(base, office.NOW)
+        clerk = Desk(base).clerk()
+        for path in (
+            "drafts?month=2026-11", "drafts?month=2026-11", "drafts/approve?month=2026-11", "unbilled",
+            "unbilled", "invoices", "invoices?state=overdue&q=ACME", "invoices/ACME-000008", "payments",
+            "aging",
+            "statements", "statements/hospital-nord", "payouts", "payouts/creator:radiolab", "ledger",
+            "exports/usage?month=2026-10", "corrections/L-2026-001",
+        ):  # fmt: skip
+            clerk.go(f"/console/{path}")
+        clerk.go(DRAFT)
+        clerk.send(f"{DRAFT}/approve")
+        clerk.send(f"{DRAFT}/issue", date="2026-12-20")
+        assert "ACME-000016 is issued." in clerk.words
+        path = "/console/invoices/ACME-000016/credit"
+        clerk.go(path)
+        clerk.send(path, amount="10.00", reason="slow", date="2026-12-20")
+        clerk.send(path)
+        assert "The credit note is issued." in clerk.words
+        base.close()
 
 
 # --- what is refused ----------------------------------------------------------------------------------
