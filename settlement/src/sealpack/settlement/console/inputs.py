@@ -56,7 +56,7 @@ def file(data: bytes, name: str) -> Response:
     if kind == "html":
         headers["Content-Security-Policy"] = _DOCUMENT_POLICY
     plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
-    shown = "inline" if kind in ("html", "pdf") else "attachment"
+    shown = "inline" if kind == "html" else "attachment"
     headers["Content-Disposition"] = f'{shown}; filename="{plain}"'
     return Response(data, media_type=_TYPES[kind], headers=headers)
 
