@@ -477,6 +477,57 @@ def test_from_the_device_to_settlement_and_back(tmp_path: Path, tiny_models: dic
     books.database.close()
 
 
+def test_a_service_that_decides_later_is_waited_for(site: Site) -> None:
+    kept = [json.dumps({"sha256": "x", "state": "waiting"}).encode()]
+    server, naps = Server(), Naps()
+
+    def later(method: str, path: str, body: bytes) -> Answer | str:
+        server.seen.append((method, path, body))
+        if method == "POST":
+            digest = hashlib.sha256(body).hexdigest()
+            kept[0] = json.dumps({"sha256": digest, "state": "waiting"}).encode()
+            return 202, {}, b'{"files":[' + kept[0] + b"]}"
+        asked = [m for m, p, _ in server.seen if m == "GET" and p.startswith("/v1/files/")]
+        if not path.startswith("/v1/files/") or len(asked) == 1:
+            return problem("NOT_FOUND")
+        row = json.loads(kept[0])
+        return (
+            200,
+            {},
+            json.dumps(row if len(asked) < 4 else row | {"code": "OK", "meaning": "accepted"}).encode(),
+        )
+
+    server.answer = later  # type: ignore[method-assign]
+    with serving(server):
+        done = pushed(site, server, naps)
+    assert [(p.code, p.sent, p.is_kept) for p in done.pushed] == [("OK", True, False)]
+    assert naps.taken == [1.0, 2.0, 4.0]
+
+
+def test_a_service_that_does_not_decide_in_time_still_has_the_file(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server()
+
+    def never(method: str, path: str, body: bytes) -> Answer | str:
+        server.seen.append((method, path, body))
+        digest = hashlib.sha256(body).hexdigest() if body else path.rpartition("/")[2]
+        row = {"sha256": digest, "state": "failed"}
+        if method == "POST":
+            return 202, {}, json.dumps({"files": [row]}).encode()
+        posted = any(m == "POST" for m, _, _ in server.seen)
+        return (200, {}, json.dumps(row).encode()) if posted and "/files/" in path else problem("NOT_FOUND")
+
+    server.answer = never  # type: ignore[method-assign]
+    with serving(server):
+        push_it = ["receipts", "push", server.url, "--state", str(site.state_dir), "--wait", "0"]
+        assert run(make_cli(), push_it) == 0
+        assert capsys.readouterr().out.startswith("kept  receipts 0 to ")
+        assert run(make_cli(), push_it) == 0
+    assert [m for m, _, _ in server.seen].count("POST") == 1  # the second time it is only asked after
+    assert pending(site)
+
+
 # --- without ----------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,9 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504, 507)
 _THIS_FILE = (400, 413, 415)  # a refusal of one file, which says nothing of the others
 _TOKEN = re.compile(r"[!-~]{1,512}")
 _SAID = 200  # characters of a service's words that are shown
+WAIT_S = 120.0  # for a service that keeps files and decides them later
+_MAX_POLL_S = 15.0
+_KEPT = "the service has it and decides later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,18 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """One usage file that the service has, and what it made of it."""
+    """One usage file that the service has, and what it made of it; no `code` while it only keeps it."""
 
     file: Exported
+    digest: str
     code: str
     meaning: str
     sent: bool  # False: the service had it from an earlier try
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the service has it and will decide later."""
+        return not self.code
 
     @property
     def is_accepted(self) -> bool:
@@ -114,11 +123,14 @@ class Done:
     refused: dict[str, SealpackError] = field(default_factory=dict)
 
 
-def push(state: State, line: Line, *, sleep: Callable[[float], None] = time.sleep) -> Done:
+def push(
+    state: State, line: Line, *, wait_s: float = WAIT_S, sleep: Callable[[float], None] = time.sleep
+) -> Done:
     """Export what is pending, upload it, and import the replies to every log.
 
-    Files are sent even when one of them is refused. USAGE, PUSH_UNREACHABLE, PUSH_REFUSED (for the token),
-    PUSH_ANSWER; EXTRA_MISSING; everything that `receipts.export` raises.
+    Files are sent even when one of them is refused. A service that decides later is waited for, `wait_s`
+    seconds in all; what it has not decided then it still has. USAGE, PUSH_UNREACHABLE, PUSH_REFUSED (for the
+    token), PUSH_ANSWER; EXTRA_MISSING; everything that `receipts.export` raises.
     """
     line.check()
     done = Done()
@@ -130,6 +142,7 @@ def push(state: State, line: Line, *, sleep: Callable[[float], None] = time.slee
                 if error.facts.get("status") not in _THIS_FILE:
                     raise
                 done.refused[file.path.name] = error
+        done.pushed = _await(service, done.pushed, wait_s)
         for origin in _origins(state, done.pushed):
             _fetch(service, state, origin, done)
     return done
@@ -162,16 +175,38 @@ def _upload(service: _Service, file: Exported) -> Pushed:
     data = read_bounded(file.path, LIMITS.usage_file_bytes)
     digest = hashlib.sha256(data).hexdigest()
     known = service.json("GET", f"v1/files/{digest}", missing_ok=True)
-    sent = known is None or (known.get("sha256") == digest and "code" not in known)
+    sent = known is None or (known.get("sha256") == digest and not {"code", "state"} & known.keys())
     if sent:
         answer = service.json("POST", f"v1/files?name={quote(file.path.name)}", data) or {}
         rows = answer.get("files")
         known = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
     assert known is not None
-    code, meaning = known.get("code"), known.get("meaning", "")
+    return _told(service, file, digest, known, sent)
+
+
+def _told(service: _Service, file: Exported, digest: str, known: dict[str, Any], sent: bool) -> Pushed:
+    """What the service says of a file: what it decided, or that it keeps it."""
+    later = known.get("state") in ("waiting", "failed")
+    code, meaning = known.get("code", "" if later else None), known.get("meaning", "")
     if known.get("sha256") != digest or not isinstance(code, str) or not isinstance(meaning, str):
         raise service.strange("it does not tell what became of the file")
-    return Pushed(file, code[:8], meaning[:_SAID], sent)
+    return Pushed(file, digest, code[:8], meaning[:_SAID] if code else _KEPT, sent)
+
+
+def _await(service: _Service, pushed: list[Pushed], wait_s: float) -> list[Pushed]:
+    """Ask again for what is only kept, less often each time."""
+    pause, waited = _WAIT_S, 0.0
+    while any(p.is_kept for p in pushed) and waited < wait_s:
+        pause = min(pause, wait_s - waited, _MAX_POLL_S)
+        service.pause(pause)
+        waited, pause = waited + pause, 2 * pause
+        pushed = [_look(service, p) if p.is_kept else p for p in pushed]
+    return pushed
+
+
+def _look(service: _Service, pushed: Pushed) -> Pushed:
+    known = service.json("GET", f"v1/files/{pushed.digest}", missing_ok=True) or {}
+    return _told(service, pushed.file, pushed.digest, known, pushed.sent)
 
 
 def _fetch(service: _Service, state: State, origin: str, done: Done) -> None:
@@ -215,6 +250,10 @@ class _Service:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        self._sleep(seconds)
+
     def json(
         self, method: str, path: str, body: bytes | None = None, *, missing_ok: bool = False
     ) -> dict[str, Any] | None:
@@ -247,7 +286,7 @@ class _Service:
             except self._errors.RequestException as error:
                 why, pause = _reason(error), wait
             else:
-                if status == 200:
+                if status in (200, 202):
                     return data
                 problem = _problem(headers, data)
                 if status == 404 and missing_ok and problem.get("code") == "NOT_FOUND":

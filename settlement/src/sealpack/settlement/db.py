@@ -90,6 +90,9 @@ from sealpack.settlement.tables import (
     postings as postings,
 )
 from sealpack.settlement.tables import (
+    queue as queue,
+)
+from sealpack.settlement.tables import (
     rated as rated,
 )
 from sealpack.settlement.tables import (

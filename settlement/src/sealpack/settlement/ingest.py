@@ -83,6 +83,12 @@ def ingest(database: db.Database, data: bytes, name: str, now: int) -> list[Outc
     return [first, *freed]
 
 
+def resume(database: db.Database, digest: str, now: int) -> list[Outcome]:
+    """:func:`ingest` of a file that is kept already."""
+    first = _decide(database, digest, now)
+    return [first, *(release(database, now, origin=first.origin) if first.is_accepted else [])]
+
+
 def release(database: db.Database, now: int, *, origin: str | None = None) -> list[Outcome]:
     """Look again at files that are held or were never decided, until nothing more is accepted.
 

@@ -17,7 +17,17 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.records import METER_ORDER, Registers
 from sealpack.format.usage_reader import UsageReader, read_header
-from sealpack.settlement import daily, db, epochs, evidence, ledger, logs, registry, rollups
+from sealpack.settlement import (
+    daily,
+    db,
+    epochs,
+    evidence,
+    ledger,
+    logs,
+    registry,
+    rollups,
+    work_queue,
+)
 from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log
 from sealpack.settlement.rollups import Rollup
@@ -188,7 +198,12 @@ def _waiting(connection: sa.Connection, held: list[Log]) -> tuple[str, ...]:
         for origin, size in named
         if sizes.get(origin, 0) < size
     )
-    return tuple(f"{r.code} {r.name}: {r.detail}" for r in rows) + missing
+    given_up = tuple(
+        f"{job.name}: in the queue, it waits for nobody any more: {job.detail}"
+        for job in work_queue.jobs(connection)
+        if job.state == "failed"
+    )
+    return tuple(f"{r.code} {r.name}: {r.detail}" for r in rows) + missing + given_up
 
 
 def _silent(connection: sa.Connection, held: list[Log], now: int) -> tuple[str, ...]:

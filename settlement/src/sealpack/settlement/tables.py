@@ -99,6 +99,21 @@ files = _table(
 )
 # Raw bytes that lie in the database itself.
 evidence = _table("evidence", _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True), _blob("data"))
+# Files that wait for a worker. A family is what the logs of one device are called alike.
+queue = _table(
+    "queue",
+    _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True),
+    _text("family"),
+    _text("origin", nullable=True),  # as its header says
+    _int("first", nullable=True),
+    _int("last", nullable=True),
+    _int("queued_at"),
+    _int("tries"),  # that were begun
+    _text("worker", nullable=True),
+    _int("until", nullable=True),  # nobody else takes it before, by the database's clock
+    _text("failed", nullable=True),  # why nobody tries again
+)
+sa.Index("queue_by_family", queue.c.family, queue.c.queued_at, queue.c.sha256)
 logs = _table(
     "logs",
     _text("origin", primary_key=True),

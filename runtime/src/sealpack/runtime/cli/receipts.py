@@ -137,16 +137,21 @@ def export(folder: str, license_id: str | None, state_dir: str | None, fmt: str)
 @click.option("--ca", type=click.Path(dir_okay=False), help="Certificates of your own authority (PEM).")
 @click.option("--proxy", metavar="URL", help="HTTP proxy; none of the environment is used.")
 @click.option("--insecure-http", is_flag=True, help="Let usage and token travel where others can read them.")
+@click.option(
+    "--wait", type=click.FloatRange(0, 86_400), default=120, show_default=True, metavar="SECONDS",
+    help="For a service that only keeps files at first.",
+)  # fmt: skip
 @state_option
 @support.format_option
 def push(
-    url: str, token_file: str | None, ca: str | None, proxy: str | None, insecure_http: bool,
+    url: str, token_file: str | None, ca: str | None, proxy: str | None, insecure_http: bool, wait: float,
     state_dir: str | None, fmt: str,
 ) -> int:  # fmt: skip
     """Upload what is pending to the settlement service at URL, and import its replies.
 
     Nothing but usage files is sent. After a break call it again: nothing is lost or counted twice.
-    Exit status 5 when a file was held or refused.
+    Exit status 5 when a file was held or refused. A file that is kept and not decided in time (no code) is
+    told of by the next push.
     """
     from sealpack.runtime.push import Line
     from sealpack.runtime.push import push as run
@@ -157,7 +162,7 @@ def push(
         insecure_http,
     )  # fmt: skip
     with open_state(state_dir) as state:
-        done = run(state, line)
+        done = run(state, line, wait_s=wait)
     result = {
         "schema": "sealpack/pushed/v1",
         "files": [
@@ -176,7 +181,7 @@ def push(
         "refused": {name: error.to_dict() for name, error in done.refused.items()},
     }
     lines = [
-        f"{p.code:<4}  receipts {p.file.start} to {p.file.end} of {p.file.origin}: {p.meaning}"
+        f"{p.code or 'kept':<4}  receipts {p.file.start} to {p.file.end} of {p.file.origin}: {p.meaning}"
         for p in done.pushed
     ] or ["nothing to send: everything is acknowledged"]
     lines.append(f"imported {plural(done.taken.count, 'document')} ({done.taken.known} known)")
@@ -184,7 +189,7 @@ def push(
     for name, error in done.refused.items():
         support.note(f"sealpack: {name}: {error}; next: {error.remedy}")
     support.emit(result, "\n".join(lines), fmt)
-    return 5 if done.refused or not all(p.is_accepted for p in done.pushed) else 0
+    return 5 if done.refused or not all(p.is_accepted or p.is_kept for p in done.pushed) else 0
 
 
 def exported_row(file: Any) -> dict[str, Any]:

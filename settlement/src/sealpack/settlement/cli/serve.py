@@ -18,10 +18,11 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--tls-cert", type=_FILE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=_FILE, help="Its private key (PEM, not encrypted).")
 @click.option("--behind-proxy", is_flag=True, help="A proxy in front does TLS: listen on any host without.")
+@click.option("--queue", is_flag=True, help="Only keep uploads; `settle work` decides them.")
 @common.signer_options(required=False)
 def serve(
-    host: str, port: int, tls_cert: str | None, tls_key: str | None, behind_proxy: bool, key: str | None,
-    witness: str | None, passphrase_file: str | None,
+    host: str, port: int, tls_cert: str | None, tls_key: str | None, behind_proxy: bool, queue: bool,
+    key: str | None, witness: str | None, passphrase_file: str | None,
 ) -> None:  # fmt: skip
     """Serve the HTTP API until stopped; who may call it: `sealpack settle token`.
 
@@ -40,4 +41,4 @@ def serve(
         if signers is not None:
             with database.read() as connection:
                 signers.check(registry.load_trust(connection))
-        run(Service(database, signers), address, support.note)
+        run(Service(database, signers, queue=queue), address, support.note)

@@ -29,6 +29,8 @@ _VERBS = {
     "ledger": "ledger:ledger",
     "audit": "audit:audit",
     "store": "store:store",
+    "work": "work:work",
+    "queue": "work:queue",
     "cases": "cases:cases",
     "case": "cases:case",
     "serve": "serve:serve",

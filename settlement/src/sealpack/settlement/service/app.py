@@ -64,10 +64,11 @@ async def post_file(service: Service, request: Request, caller: Caller) -> Respo
                 caller,
                 service.limits,
                 service.clock(),
+                later=service.queue,
             )
     finally:
         service.uploading -= 1
-    return JSONResponse(taken.to_dict())
+    return JSONResponse(taken.to_dict(), 200 if taken.decided else 202)
 
 
 async def _receive(request: Request, spool: IO[bytes], limits: Limits) -> None:

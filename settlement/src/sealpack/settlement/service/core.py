@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import db, ingest
+from sealpack.settlement import db, ingest, work_queue
 from sealpack.settlement.ack import Signers
 from sealpack.settlement.service.limits import Limits, Meter
 from sealpack.verifier.cli import support
@@ -27,6 +27,7 @@ class Service:
 
     database: db.Database
     signers: Signers | None = None
+    queue: bool = False  # uploads are kept, and decided by workers
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], int] = support.now
     meter: Meter = field(init=False)
@@ -58,6 +59,9 @@ class Service:
 
     def finish(self) -> None:
         """Do what an earlier process left undone: files that were kept and never decided."""
+        if self.queue:
+            work_queue.add_undecided(self.database, self.clock())
+            return
         try:
             ingest.release(self.database, self.clock())
         except SealpackError as error:

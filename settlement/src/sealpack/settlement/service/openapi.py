@@ -44,7 +44,8 @@ SCHEMAS: dict[str, Json] = {
     "File": _object(
         {"file": _TEXT, "sha256": {"anyOf": [_SHA256, {"const": ""}]}},
         {"received_at": _TIME, "code": _TEXT, "meaning": _TEXT, "detail": _TEXT, "accepted": _COUNT,
-         "origin": _TEXT, "from": _COUNT, "to": _COUNT, "flags": {"type": "array", "items": _TEXT}},
+         "origin": _TEXT, "from": _COUNT, "to": _COUNT, "flags": {"type": "array", "items": _TEXT},
+         "state": {"enum": ["waiting", "failed"]}},
     ),
     "Uploaded": _object(
         {"schema": {"const": "sealpack/uploaded/v1"}, "files": {"type": "array", "items": _ref("File")},
@@ -112,10 +113,13 @@ def _parameter(name: str, where: str, description: str, required: bool = True, *
     }  # fmt: skip
 
 
-def _call(id: str, summary: str, content: dict[str, Json], roles: str, **more: Any) -> Json:
-    """An operation; `roles` are those that may call it, none for everybody."""
+def _call(
+    id: str, summary: str, content: dict[str, Json], roles: str, later: bool = False, **more: Any
+) -> Json:
+    """An operation; `roles` are those that may call it, none for everybody; `later`: it may answer 202."""
     who = {"security": [{"token": []}], "x-roles": roles.split()} if roles else {"security": []}
-    answers = {"200": {"description": "OK", "content": content}, "default": _PROBLEM}
+    kept = {"202": {"description": "Kept, and not decided yet", "content": content}} if later else {}
+    answers = {"200": {"description": "OK", "content": content}, **kept, "default": _PROBLEM}
     return {"operationId": id, "summary": summary, **who, **more, "responses": answers}
 
 
@@ -135,6 +139,7 @@ PATHS: dict[str, Json] = {
     "/v1/files": {
         "post": _call(
             "uploadFile", "Take one usage file, or a zip of them", _json("Uploaded"), "finance admin device",
+            True,
             parameters=[_parameter("name", "query", "What people call the file", False, maxLength=255)],
             requestBody={"required": True, "content": {
                 "application/gzip": {"schema": _BINARY}, "application/zip": {"schema": _BINARY},

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import audit, db, evidence, ingest, stick
+from sealpack.settlement import audit, db, evidence, ingest, stick, work_queue
 from sealpack.settlement.audit import Actor
-from sealpack.settlement.outcomes import OUTCOMES, Outcome
+from sealpack.settlement.outcomes import OUTCOMES, Outcome, is_accepted
 from sealpack.settlement.service.limits import Limits
 from sealpack.settlement.service.tokens import Caller
 
@@ -40,6 +40,11 @@ class Taken:
     files: list[dict[str, Any]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
+    @property
+    def decided(self) -> bool:
+        """Whether no file waits for a worker."""
+        return not any(row.get("state") == "waiting" for row in self.files)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {"schema": SCHEMA, "files": self.files, "left": self.left[:_NAMED]}
@@ -50,12 +55,18 @@ def max_bytes(head: bytes, limits: Limits) -> int:
     return limits.zip_bytes if head.startswith(ZIP_MARKS) else limits.file_bytes
 
 
-def take(database: db.Database, path: Path, name: str, caller: Caller, limits: Limits, now: int) -> Taken:
-    """Ingest the uploaded file, or every usage file of the uploaded zip.
+Keep = Callable[[db.Database, bytes, str, Actor], dict[str, Any]]
+
+
+def take(
+    database: db.Database, path: Path, name: str, caller: Caller, limits: Limits, now: int, *,
+    later: bool = False,
+) -> Taken:  # fmt: skip
+    """Ingest the uploaded file, or every usage file of the uploaded zip; `later`: keep and queue them.
 
     UPLOAD_INVALID when it is neither, REQUEST_TOO_LARGE for a zip over the limits; STORE_*, TRUST_UNPINNED.
     """
-    actor = Actor(f"token {caller.name}", now)
+    actor, keep = Actor(f"token {caller.name}", now), _queue if later else ingest_file
     with path.open("rb") as stream:
         head = stream.read(4)
         stream.seek(0)
@@ -63,17 +74,19 @@ def take(database: db.Database, path: Path, name: str, caller: Caller, limits: L
             data = stream.read()
             if not stick.is_usage(data, name):
                 raise SealpackError("UPLOAD_INVALID", f"{name} is neither a usage file nor a zip")
-            return Taken([ingest_file(database, data, name, actor)])
-        return _take_zip(database, stream, name, actor, limits)
+            return Taken([keep(database, data, name, actor)])
+        return _take_zip(database, stream, name, actor, limits, keep)
 
 
-def _take_zip(database: db.Database, stream: BinaryIO, name: str, actor: Actor, limits: Limits) -> Taken:
+def _take_zip(
+    database: db.Database, stream: BinaryIO, name: str, actor: Actor, limits: Limits, keep: Keep
+) -> Taken:
     taken = Taken()
     for entry, data in entries(stream, name, limits):
         if isinstance(data, Outcome):
             taken.files.append(data.to_dict())
         elif stick.is_usage(data, entry):
-            taken.files.append(ingest_file(database, data, entry, actor))
+            taken.files.append(keep(database, data, entry, actor))
         else:
             taken.left.append(entry)
     return taken
@@ -139,24 +152,58 @@ def _too_large(message: str) -> SealpackError:
 
 def ingest_file(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
     """Keep a file with its entry in the audit trail, ingest it, and say how it stands."""
-    name, digest = printable(name)[:255], hashlib.sha256(data).hexdigest()
+    name = printable(name)[:255]
+    _keep(database, data, name, actor, None)
+    ingest.ingest(database, data, name, actor.at)
+    return _standing(database, data)
+
+
+def _queue(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
+    """Keep a file with its entry in the audit trail, leave it to a worker, and say how it stands."""
+
+    def queue(connection: sa.Connection, digest: str) -> None:
+        work_queue.add(connection, digest, data, actor.at)
+
+    if not _keep(database, data, printable(name)[:255], actor, queue):
+        known = _standing(database, data)
+        if not is_accepted(known.get("code", "H")) and "state" not in known:  # judged again
+            with database.write(known["sha256"]) as connection:
+                queue(connection, known["sha256"])
+    return _standing(database, data)
+
+
+def _keep(
+    database: db.Database, data: bytes, name: str, actor: Actor,
+    also: Callable[[sa.Connection, str], None] | None,
+) -> bool:  # fmt: skip
+    """Keep the bytes, with what else belongs to it; False when they were known."""
+    digest = hashlib.sha256(data).hexdigest()
 
     def note(connection: sa.Connection, digest: str) -> None:
         audit.note(connection, actor, "upload", file=digest, name=name)
+        if also is not None:
+            also(connection, digest)
 
     with database.read() as connection:
-        known = stored(connection, digest) is not None
-    if not known:
-        evidence.keep(database, data, name, actor.at, also=note)
-    ingest.ingest(database, data, name, actor.at)
+        if stored(connection, digest) is not None:
+            return False
+    evidence.keep(database, data, name, actor.at, also=note)
+    return True
+
+
+def _standing(database: db.Database, data: bytes) -> dict[str, Any]:
+    """How a kept file stands."""
     with database.read() as connection:
-        found = stored(connection, digest)
-    assert found is not None  # it was kept above, and files are never removed
+        found = stored(connection, hashlib.sha256(data).hexdigest())
+    assert found is not None  # files are never removed
     return found
 
 
 def stored(connection: sa.Connection, digest: str) -> dict[str, Any] | None:
-    """How a file stands; None when its bytes were never kept. `code` is missing while nothing was decided."""
+    """How a file stands; None when its bytes were never kept.
+
+    `code` is missing while nothing was decided; `state` is there while it is in the queue.
+    """
     files = db.files.c
     columns = (files.sha256, files.name, files.received_at, files.code, files.detail, files.accepted,
                files.origin, files.first, files.last)  # fmt: skip
@@ -168,4 +215,9 @@ def stored(connection: sa.Connection, digest: str) -> dict[str, Any] | None:
         "meaning": OUTCOMES.get(row.code or ""), "detail": row.detail, "accepted": row.accepted,
         "origin": row.origin, "from": row.first, "to": row.last,
     }  # fmt: skip
+    for job in work_queue.jobs(connection, digest):
+        said |= {
+            "state": "failed" if job.state == "failed" else "waiting",
+            "origin": row.origin or job.origin,
+        }
     return {name: value for name, value in said.items() if value is not None}
