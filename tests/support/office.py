@@ -275,7 +275,7 @@ class Office:
 
 def registry_files() -> dict[str, bytes]:
     """What finance is given before the first usage file: by file name, in the order of import."""
-    machines = _fleet()
+    machines = fleet()
     lines = b"".join(machine.line() for machine in machines.values())
     quiet = Machine(LICENSES["L-2026-009"], 900, "lab bench").line()
     return {
@@ -287,7 +287,7 @@ def registry_files() -> dict[str, bytes]:
     }
 
 
-def _fleet() -> dict[str, Machine]:
+def fleet() -> dict[str, Machine]:
     """Every machine by its label, at the start of its log."""
     rows = [
         ("L-2026-001", 101, "radiology 1", CHEST), ("L-2026-001", 102, "radiology 2", CHEST),
@@ -310,7 +310,7 @@ _CLERK = "mara.finance"
 
 def make(folder: Path, address: str | None = None) -> Office:
     """Make the books in an empty folder (or at the URL of an empty database)."""
-    office = Office(folder, db.Database.open(address or folder / "settlement.db"), machines=_fleet())
+    office = Office(folder, db.Database.open(address or folder / "settlement.db"), machines=fleet())
     for name, data in registry_files().items():
         office.take(name, data)
     _september(office)

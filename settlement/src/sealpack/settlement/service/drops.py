@@ -6,6 +6,7 @@ other, then usage is ingested, so that a folder may be dropped as it is. What is
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sealpack.format.errors import SealpackError, printable
 from sealpack.settlement import db, importing, ingest, stick, tables
 from sealpack.settlement.audit import Actor
-from sealpack.settlement.outcomes import OUTCOMES, Outcome
+from sealpack.settlement.outcomes import OUTCOMES, Outcome, is_accepted
 from sealpack.settlement.service import uploads
 from sealpack.settlement.service.limits import Limits
 
@@ -145,18 +146,30 @@ class _Taking:
         self.freed += [_told(outcome.name, outcome) for outcome in freed if outcome.is_accepted]
 
     def _ingest(self, name: str, data: bytes) -> None:
+        freed: list[Outcome] = []
+        again = self._was_taken(hashlib.sha256(data).hexdigest())
         try:
-            row = uploads.ingest_file(self.database, data, name, self.actor)
+            row = uploads.ingest_file(self.database, data, name, self.actor, freed)
         except SealpackError as error:
             if error.code != "TRUST_UNPINNED":
                 raise
             words = "kept; it is decided when the trust file (trust.json) was dropped here"
             self.files.append(Dropped(name, USAGE, error.code, words))
             return
+        if again:  # nothing came of it now
+            row |= {"code": "W101", "meaning": OUTCOMES["W101"], "detail": "", "accepted": 0}
         words = " - ".join(part for part in (row.get("meaning", ""), row.get("detail", "")) if part)
         self.files.append(
             Dropped(name, USAGE, row["code"], words[:_SENTENCE], row["sha256"], row.get("accepted", 0))
         )
+        mine = {file.sha256 for file in self.files}  # of these the page says how they stand now
+        self.freed += [_told(one.name, one) for one in freed if one.sha256 not in mine]
+
+    def _was_taken(self, digest: str) -> bool:
+        """Whether these very bytes were accepted before."""
+        with self.database.read() as connection:
+            before = uploads.stored(connection, digest)
+        return before is not None and is_accepted(before.get("code", "R"))
 
 
 def take(database: db.Database, sources: Sequence[tuple[str, BinaryIO]], limits: Limits, actor: Actor) -> int:

@@ -150,11 +150,18 @@ def _too_large(message: str) -> SealpackError:
     return SealpackError("REQUEST_TOO_LARGE", message, remedy="send the files in several uploads")
 
 
-def ingest_file(database: db.Database, data: bytes, name: str, actor: Actor) -> dict[str, Any]:
-    """Keep a file with its entry in the audit trail, ingest it, and say how it stands."""
+def ingest_file(
+    database: db.Database, data: bytes, name: str, actor: Actor, freed: list[Outcome] | None = None
+) -> dict[str, Any]:
+    """Keep a file with its entry in the audit trail, ingest it, and say how it stands.
+
+    Files that waited for it and could be taken are added to `freed`.
+    """
     name = printable(name)[:255]
     _keep(database, data, name, actor, None)
-    ingest.ingest(database, data, name, actor.at)
+    _, *released = ingest.ingest(database, data, name, actor.at)
+    if freed is not None:
+        freed += [outcome for outcome in released if outcome.is_accepted]
     return _standing(database, data)
 
 
