@@ -173,6 +173,26 @@ def bench_settlement(args: argparse.Namespace, folder: Path) -> None:
                   f"{run.megabytes:>7.0f}", flush=True)  # fmt: skip
 
 
+def bench_console(args: argparse.Namespace, folder: Path) -> None:
+    """Server time of every page of the console on a fleet's month, against the bar."""
+    from bench_console import BAR_MS, fill, measure
+
+    receipts = max(args.receipts)
+    start = time.perf_counter()
+    database = fill(folder, args.db or str(folder / "settlement.db"), args.devices, receipts)
+    print(f"console: {args.devices:,} devices, roll-ups of {receipts:,} receipts, "
+          f"made in {time.perf_counter() - start:.0f} s; ms per page, bar {BAR_MS}")  # fmt: skip
+    print(f"  {'page':<64}{'p50':>8}{'max':>8}{'cpu p50':>9}{'kB':>8}")
+    slow = []
+    for took in sorted(measure(database, args.rounds), key=lambda took: -took.p50):
+        cpu = statistics.median(took.cpu)
+        cells = f"{took.p50:>8.1f}{max(took.wall):>8.1f}{cpu:>9.1f}{took.size / 1000:>8.1f}"
+        print(f"  {took.path[:62]:<64}{cells}")
+        slow += [took.path] if took.p50 > BAR_MS else []
+    print(f"  over the bar: {len(slow)}")
+    database.close()
+
+
 def bench_frozen(args: argparse.Namespace, folder: Path) -> None:
     """Start-up of the frozen executables against the same command in Python."""
     if args.frozen is None:
@@ -195,6 +215,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "start": bench_start,
     "encrypted": bench_encrypted,
     "settlement": bench_settlement,
+    "console": bench_console,
     "frozen": bench_frozen,
 }
 
