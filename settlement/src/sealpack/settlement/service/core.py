@@ -27,9 +27,9 @@ class Service:
 
     database: db.Database
     signers: Signers | None = None
-    queue: bool = False  # uploads are kept, and decided by workers
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], int] = support.now
+    queue: bool = False  # uploads are kept, and decided by workers
     meter: Meter = field(init=False)
     uploading: int = 0
     _writers: anyio.CapacityLimiter = field(init=False)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sealpack.settlement import cases, drafts, ledger, tables
+from sealpack.settlement import drafts, ledger, tables
 from sealpack.settlement.console import case_words
 from sealpack.settlement.console.app import HOME, Console, Page
 from sealpack.settlement.console.pages import start
@@ -59,13 +59,8 @@ async def get_home(console: Console, request: Request, user: User) -> Response:
     known = await console.query(start.known)
     if not (known.ready and known.files):
         return console.render(request, user, "home_new.html", known=known)
-    everything = await console.service.read(cases.cases, console.service.database)
-    waiting = [case for case in everything if case.state == "open"]
     found = await console.query(_look, console.now)
-    return console.render(
-        request, user, "home.html", **found, cases=waiting[-_SHOWN:][::-1], open_cases=len(waiting),
-        words=case_words.WORDS,
-    )  # fmt: skip
+    return console.render(request, user, "home.html", **found, words=case_words.WORDS)
 
 
 def _look(connection: sa.Connection, now: int) -> dict[str, Any]:
@@ -81,7 +76,22 @@ def _look(connection: sa.Connection, now: int) -> dict[str, Any]:
         "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
         "machines": machines[:_SHOWN], "machine_states": Counter(row.state for row in machines),
         "drafts": _drafts(connection, today, now), "files": _files(connection),
+        **_cases(connection),
     }  # fmt: skip
+
+
+def _cases(connection: sa.Connection) -> dict[str, Any]:
+    """How many are open, and the newest; `number` is missing until the list of cases was looked at."""
+    case, said = tables.cases.c, tables.decisions.c
+    query = (
+        sa.select(said.number, case.code, case.opened_at, sa.func.count().over().label("total"))
+        .select_from(tables.cases)
+        .outerjoin(tables.decisions, (said.code == case.code) & (said.sha256 == case.sha256))
+        .where(case.closed_at.is_(None), said.verdict.is_(None))
+        .order_by(case.opened_at.desc(), case.sha256.desc())
+    )
+    found = connection.execute(query.limit(_SHOWN)).all()
+    return {"cases": found, "open_cases": found[0].total if found else 0}
 
 
 def _overdue(connection: sa.Connection, today: date) -> list[Overdue]:
