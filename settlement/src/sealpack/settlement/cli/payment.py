@@ -72,9 +72,11 @@ def refund(
         paid = receivables.refund(database, invoice, amount, common.day_of(day), reference, actor=actor)
         with database.read() as connection:
             now = receivables.standing(connection, invoice)
-    shown = now.text(paid)
-    result = {"schema": "sealpack/settle-refund/v1", "customer": now.document.customer, "refunded": shown}
-    support.emit(result, f"{shown} {now.document.issued.currency} paid back to {now.document.customer}", fmt)
+    shown, currency, customer = now.text(paid), now.document.issued.currency, now.document.customer
+    result = {
+        "schema": "sealpack/settle-refund/v1", "customer": customer, "currency": currency, "refunded": shown,
+    }  # fmt: skip
+    support.emit(result, f"{shown} {currency} paid back to {customer}", fmt)
 
 
 @click.command("write-off", short_help="Give up what is open on an invoice.")
