@@ -18,6 +18,7 @@ from sealpack.format import documents
 from sealpack.format.activation import Activation
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import (
+    Allowance,
     BundleGrant,
     Customer,
     Delegation,
@@ -212,7 +213,8 @@ LICENSES = {
         _license("L-2026-002", "hospital-nord", "Hospital Nord", ("clinic", 2), environment="test"),
         _license("L-2026-003", "praxis-ring", "Praxis am Ring", ("clinic", 2), exp=at("2026-12-03T00:00"),
                  devices=Devices("key", 2)),
-        _license("L-2026-004", "harbor-bank", "Harbor Bank", ("edge-pro", 3), exp=at("2027-01-12T00:00")),
+        _license("L-2026-004", "harbor-bank", "Harbor Bank", ("edge-pro", 3), exp=at("2027-01-12T00:00"),
+                 lease=replace(_LEASE, allowance=(Allowance("calls", 25_000), Allowance("ms", 30_000_000)))),
         _license("L-2026-005", "kisaragi", "Kisaragi Works", ("works", 1), exp=at("2027-03-31T15:00")),
         _license("L-2026-006", "gulf-energy", "Gulf Energy", ("energy", 1), enforcement="advisory"),
         _license("L-2026-007", "lakeside", "Lakeside Clinics", ("edge-pro", 3), devices=Devices("key", 12),
