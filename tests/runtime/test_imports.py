@@ -18,6 +18,7 @@ from sealpack.format.activation import Ceiling, Lease
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import Devices, LeaseTerms
+from sealpack.format.limits import LIMITS
 from sealpack.format.merkle import leaf_hash, root_of
 from sealpack.format.trust import Trust
 from sealpack.runtime import anchors, device, imports, log, machine, receipts, sync
@@ -177,6 +178,20 @@ def test_an_acknowledgement_of_another_history_is_a_fork(site: Site, size: int, 
     site.ready()
     call(site)
     assert code_of(site, site.acknowledge(size, root, 1)) == "ACK_FORK"
+
+
+def test_a_restored_settlement_asks_for_receipts_again(site: Site) -> None:
+    """It knows less than it acknowledged, of this very log: the next export starts where it stands."""
+    site.ready()
+    call(site)
+    site.take(site.acknowledge(4, root_at(site, 4), 7))
+    assert code_of(site, site.acknowledge(2, "00" * 32, 1001)) == "ACK_FORK"
+    assert log_of(site).acked_size == 4
+    site.take(site.acknowledge(2, root_at(site, 2), 1001))
+    assert (log_of(site).acked_size, log_of(site).acked.root.hex()) == (2, root_at(site, 2))
+    with site.state() as state:
+        (file,) = receipts.export(state, site.folder)
+        assert file.start == 2 and receipts.verify_file(file.path, LIMITS.usage_file_bytes).ok
 
 
 def test_two_acknowledgements_with_one_number_are_a_fork(site: Site) -> None:

@@ -21,7 +21,7 @@ from sealpack.format.epoch_token import EpochToken
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License
-from sealpack.format.merkle import leaf_hash
+from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.repair import Repair
 from sealpack.format.sublicense import Chain, Sublicense
 from sealpack.format.trust import Trust
@@ -567,12 +567,9 @@ def _advance(db: sqlite3.Connection, found: Log, ack: Acknowledgement) -> None:
         raise SealpackError(
             "ACK_FORK", f"settlement acknowledged {ack.size} receipts, this log has {found.size}"
         )
-    if ack.size < found.acked_size:
-        raise SealpackError(
-            "ACK_FORK", f"acknowledgement {ack.ack_seq} goes back from {found.acked_size} to {ack.size}"
-        )
-    lines = log.leaves(db, found.log, found.acked_size, ack.size)
-    tree = found.acked.extend(map(leaf_hash, lines))
+    back = ack.size < found.acked_size  # settlement was restored from a backup, and asks for the rest again
+    start, known = (0, Frontier()) if back else (found.acked_size, found.acked)
+    tree = known.extend(map(leaf_hash, log.leaves(db, found.log, start, ack.size)))
     if tree.size != ack.size or tree.root.hex() != ack.root:
         raise SealpackError(
             "ACK_FORK", f"the acknowledged receipts up to {ack.size} are not the ones of this log"

@@ -177,7 +177,9 @@ def _reply(
     ).first()
     ack_seq, data = (newest.ack_seq, newest.envelope) if newest else (0, b"")
     if newest is None or newest.basis != basis:
-        ack_seq += 1
+        ack_seq = max(ack_seq + 1, floor := _floor(connection))
+        # Restored from a backup, with receipts to come again: the device's own lease is made of all of them.
+        behind = floor > 1 and any(h.code == "H201" for h in held)
         previous = Envelope.from_bytes(data, "acknowledgement", max_bytes=_MAX_ENVELOPE) if newest else None
         ack = Acknowledgement(
             origin=log.origin,
@@ -195,7 +197,7 @@ def _reply(
             statement=_statement(connection, log, license, held, standing),
             checkpoint=_cosigned(log, signers, now),
             trust=_carried(trust),
-            lease=_lease(log, license, trust, standing, signers, ack_seq, now),
+            lease=None if behind else _lease(log, license, trust, standing, signers, ack_seq, now),
             frozen=standing.frozen or None,
         )
         envelope = documents.seal("acknowledgement", ack.to_dict(), signers.ack)
@@ -204,6 +206,11 @@ def _reply(
                "envelope": data}  # fmt: skip
         connection.execute(sa.insert(db.acks).values(row))
     return _carry(log, license, labels, ack_seq, data)
+
+
+def _floor(connection: sa.Connection) -> int:
+    """The least number for an acknowledgement: behind those that a restored database does not know."""
+    return connection.execute(sa.select(sa.func.max(db.restores.c.next_ack))).scalar() or 1
 
 
 def _carried(trust: Trust) -> tuple[Envelope, ...]:

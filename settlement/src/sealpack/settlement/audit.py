@@ -95,18 +95,23 @@ def verify(database: Readable, head: str | None = None) -> tuple[int, str]:
     Returns the number of entries and the newest digest. AUDIT_BROKEN names the first entry, document or
     transaction that does not fit, or `head`, a digest noted earlier, when no entry has it.
     """
-    previous, count, known = FIRST, 0, {FIRST}
     with database.read() as connection:
-        named: dict[str, str] = {}
-        for entry in entries(connection):
-            count += 1
-            right = _digest(entry.seq, entry.at, entry.who, entry.what, entry.previous)
-            if (entry.seq, entry.previous, entry.digest) != (count, previous, right):
-                raise _broken(f"entry {count} of the audit trail was changed, or one before it removed")
-            previous = entry.digest
-            known.add(previous)
-            named |= _named(entry.what)
-        found = dict(_found(connection))
+        return check(connection, head)
+
+
+def check(connection: sa.Connection, head: str | None = None) -> tuple[int, str]:
+    """:func:`verify` in a running transaction."""
+    previous, count, known = FIRST, 0, {FIRST}
+    named: dict[str, str] = {}
+    for entry in entries(connection):
+        count += 1
+        right = _digest(entry.seq, entry.at, entry.who, entry.what, entry.previous)
+        if (entry.seq, entry.previous, entry.digest) != (count, previous, right):
+            raise _broken(f"entry {count} of the audit trail was changed, or one before it removed")
+        previous = entry.digest
+        known.add(previous)
+        named |= _named(entry.what)
+    found = dict(_found(connection))
     for what in sorted(named.keys() | found.keys()):
         if named.get(what) != found.get(what):
             raise _broken(f"{what} is not what the audit trail says of it")

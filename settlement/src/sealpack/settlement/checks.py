@@ -232,6 +232,8 @@ def _check_acknowledged(connection: sa.Connection, identity: Identity, body: dic
         )
     ).scalar()
     if data is None:
+        if _was_forgotten(connection, identity.origin, body):
+            return
         raise Stopped("H214", f"the log names acknowledgement {body['ack_seq']}, which is not one of ours")
     envelope = Envelope.from_bytes(data, "acknowledgement", max_bytes=leases.MAX_ENVELOPE)
     said = payload_fields(envelope, "acknowledgement")
@@ -242,6 +244,15 @@ def _check_acknowledged(connection: sa.Connection, identity: Identity, body: dic
                 f"the log says acknowledgement {body['ack_seq']} has {name} {body[name]}, it is "
                 f"{said.integer(name)}",
             )
+
+
+def _was_forgotten(connection: sa.Connection, origin: str, body: dict[str, Any]) -> bool:
+    """Whether we may have made it after the backup that this database was restored from, and before that."""
+    ours = sa.exists().where(db.acks.c.origin == origin, db.acks.c.ack_seq == body["ack_seq"])
+    said = db.restores.c
+    between = (said.made_at <= body["server_time"], said.at >= body["server_time"])
+    found = sa.exists().where(*between, said.next_ack > body["ack_seq"])
+    return bool(connection.execute(sa.select(found & ~ours)).scalar())
 
 
 def _check_times(connection: sa.Connection, license: License, growth: Growth, now: int) -> None:

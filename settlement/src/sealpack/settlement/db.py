@@ -96,6 +96,9 @@ from sealpack.settlement.tables import (
     rated as rated,
 )
 from sealpack.settlement.tables import (
+    restores as restores,
+)
+from sealpack.settlement.tables import (
     rollups as rollups,
 )
 from sealpack.settlement.tables import (

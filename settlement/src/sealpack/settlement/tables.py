@@ -358,6 +358,8 @@ audit = _table(
     _text("previous"),
     _text("digest", unique=True),
 )
+# Backups that this database was restored from: what was acknowledged after `made_at` is not known here.
+restores = _table("restores", _int("number", primary_key=True), _int("made_at"), _int("at"), _int("next_ack"))
 # Who may use the service: of a token only its digest is kept.
 tokens = _table(
     "tokens",

@@ -213,6 +213,7 @@ CODES: dict[str, ErrorSpec] = {
     "TRUST_ROLLBACK": _bad("older than what is already trusted", "use the newer file"),
     "AUDIT_BROKEN": _bad("books were changed outside settlement", "restore them from a backup and compare"),
     "SUMS_WRONG": _bad("amounts do not add up", "ask the seller for the document again"),
+    "BACKUP_INVALID": _bad("backup not valid", "use another copy or an earlier backup"),
     "PACK_INVALID": _bad("dispute pack not valid", "ask for it again; `sealpack verify` says what failed"),
     "TRUST_CONFLICT": _bad("same version, other content", "ask the vendor which one is right"),
     "TRUST_UNPINNED": _no("no trust root pinned", "run `sealpack trust pin trust.json`"),

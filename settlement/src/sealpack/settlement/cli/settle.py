@@ -28,6 +28,8 @@ _VERBS = {
     "payouts": "payouts:payouts",
     "ledger": "ledger:ledger",
     "audit": "audit:audit",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
     "store": "store:store",
     "work": "work:work",
     "queue": "work:queue",
