@@ -34,6 +34,7 @@ KINDS = (
     "repair",
     "deactivation",
     "sublicense",
+    "reading",
 )
 UNSIGNED = {"DSSE_INVALID", "LIC_UNREADABLE", "JSON_INVALID", "DOC_TYPE", "SIG_MALFORMED"}
 FORGED = {"SIG_INVALID", "SIG_KEY_UNKNOWN", "LIC_SIG_INVALID", "LIC_KEY_UNTRUSTED", "TRUST_THRESHOLD"}

@@ -25,6 +25,9 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.evidence import open_evidence
 from sealpack.format.keys import PrivateKey
 from sealpack.format.license import Delegation, Devices, open_license
+from sealpack.format.note import Checkpoint, sign_checkpoint
+from sealpack.format.reading import Reading
+from sealpack.format.records import Registers
 from sealpack.format.repair import Repair
 from sealpack.format.trust import Trust
 from sealpack.runtime import device, log, receipts, rights
@@ -213,6 +216,12 @@ def later_exhibits(site: Site, believed: Trust) -> dict[str, Exhibit]:
         "deactivation": Exhibit(
             documents.seal("deactivation", closed.to_dict(), key), key, Deactivation.open, imported=False
         ),
+        "reading": Exhibit(
+            documents.seal("reading", reading(key, log_origin("L-1", name, 0)).to_dict(), key),
+            key,
+            Reading.open,
+            imported=False,
+        ),
         "sublicense": Exhibit(
             below,
             DELEGATE,
@@ -220,6 +229,15 @@ def later_exhibits(site: Site, believed: Trust) -> dict[str, Exhibit]:
             (above, documents.seal("activation", answer.to_dict(), DELEGATE)),
         ),
     }
+
+
+def reading(key: PrivateKey, origin: str) -> Reading:
+    """What the meters of a log show, signed."""
+    point = Checkpoint(origin, 5, bytes(32))
+    registers = Registers({("r1", "ok", "calls"): 7})
+    return Reading(
+        key.public, point, sign_checkpoint(point, key), registers, {"r1": (1, "ab" * 32)}, T0 * 1000
+    )
 
 
 def device_request(site: Site) -> Envelope:

@@ -25,7 +25,8 @@ from starlette.testclient import TestClient
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import audit, billing, db, evidence
+from sealpack.settlement import audit, billing, cases, db, evidence
+from sealpack.settlement.reconcile import reconcile
 from sealpack.settlement.service import openapi, tokens
 from sealpack.settlement.service.app import CALLS, Service, make_app
 
@@ -199,6 +200,40 @@ def test_a_device_token_sees_its_own_alone(books: Books, client: Client) -> None
         for path in (f"/v1/files/{sha256(data)}", f"/v1/replies/{device.origin}", "/v1/replies/L-1",
                      "/v1/replies?customer=hospital"):  # fmt: skip
             client("GET", path, "device", status)
+
+
+def test_another_customers_file_is_held_and_its_sender_learns_nothing(books: Books, client: Client) -> None:
+    """H240: content decides whose usage it is, and the sender is never billed."""
+    device = worked()
+    books.learn(device)
+    client._tokens["device"] = make_token(books.database, "device", "customer:clinic")
+    data = device.export()
+    (told,) = client.post(data)["files"]
+    assert set(told) == {"file", "sha256", "code", "meaning"} and told["code"] == "H240"
+    assert client.post(data)["files"] == [told]  # once more, and nothing more is told
+    client("GET", f"/v1/files/{sha256(data)}", "device", 404)
+    assert books.rows(db.logs) == [] and books.rows(db.license_usage) == []
+    (case,) = cases.cases(books.database)
+    assert (case.code, case.state, case.can) == ("H240", "open", ["accept", "refuse"])
+    (freed,) = cases.decide(
+        books.database, case.number, "accept", "their integrator", actor=audit.Actor("eva", NOW)
+    )[1]
+    assert (freed.code, freed.license_id) == ("OK", "L-1")  # billed to whom its content names
+    assert reconcile(books.database, NOW).ok
+
+
+def test_the_same_file_from_whom_it_concerns_is_taken(books: Books, client: Client) -> None:
+    device = worked()
+    books.learn(device)
+    stranger = client._tokens["device"] = make_token(books.database, "device", "license:L-2")
+    data = device.export()
+    assert client.post(data)["files"][0]["code"] == "H240"
+    client._tokens["device"] = make_token(books.database, "device", "customer:hospital")
+    assert client.post(data)["files"][0]["code"] == "OK"
+    assert [case.state for case in cases.cases(books.database)] == ["settled"]
+    client._tokens["device"] = stranger
+    assert client.post(data)["files"][0]["code"] == "H240"  # a replay of what is settled
+    assert books.codes() == ["OK"] and books.log(device).size == device.size
 
 
 # --- who may do what --------------------------------------------------------------------------------

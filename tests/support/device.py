@@ -21,8 +21,10 @@ from sealpack.format.keys import PrivateKey
 from sealpack.format.license import BundleGrant, Customer, Devices, License, PlanRef, Use
 from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.note import Checkpoint, sign_checkpoint
+from sealpack.format.reading import Reading
 from sealpack.format.records import Registers
 from sealpack.format.registry import BundleFact, RegistryLine
+from sealpack.format.tallies import write_tallies
 from sealpack.format.trust import Trust
 from sealpack.format.usage import BLOCK_LEAVES, Block, UsageHeader, write_usage
 from support import world
@@ -249,6 +251,31 @@ class Device:
         stream = io.BytesIO()
         write_usage(stream, self.header(start, end, **header), self.blocks(start, end))
         return stream.getvalue()
+
+    def tallies(self, start: int = 0, end: int | None = None, **header: Any) -> bytes:
+        """The tally file with receipts [start, end): totals and proofs, no single call."""
+        stream = io.BytesIO()
+        stop = self.size if end is None else end
+        keys = [self.key_at(start)] + ([self.key_at(stop)] if stop in self.handovers else [])
+        write_tallies(stream, self.header(start, end, **header), self.leaves[start:stop], keys)
+        return stream.getvalue()
+
+    def reading(self, size: int | None = None, **members: Any) -> bytes:
+        """The meter reading of the first `size` receipts, as a document; members as told."""
+        stop = self.size if size is None else size
+        registers, used_at = Registers(), 0
+        for leaf in self.leaves[:stop]:
+            registers.add(record := records.parse_record(leaf))
+            used_at = record.time_ms if record.kind in (records.USAGE, records.LOST) else used_at
+        checkpoint = Checkpoint(self.origin, stop, self.frontier(stop).root)
+        note = sign_checkpoint(checkpoint, self.key_at(stop))
+        default = Reading(
+            self.key_at(stop).public, checkpoint, note, registers,
+            {"r1": (self.license.seq, BUNDLE.bundle_digest)}, used_at,
+        )  # fmt: skip
+        made = replace(default, **members)
+        sealed = documents.seal("reading", made.to_dict(), self.key_at(stop))
+        return Parcel((sealed,)).to_bytes()
 
     def header(self, start: int = 0, end: int | None = None, **members: Any) -> UsageHeader:
         """The header of such a file."""

@@ -132,6 +132,25 @@ def accepted() -> None:
          registry=test.line())  # fmt: skip
 
 
+def stated() -> None:
+    """What registers tell first, and the receipts themselves later."""
+    d = worked().tally()
+    n, half = d.size, d.size // 2
+    tallies = gzip.decompress(d.tallies())
+    usage = ("usage.usage", plain(d))
+    case("tallies", "a tally file, then the usage file of the same receipts",
+         [("tallies.usage", tallies, [["tallies.usage", "W152", n]]),
+          (*usage, [["usage.usage", "OK", n]])], d)  # fmt: skip
+    case("reading", "a meter reading, then the usage file of the same receipts",
+         [("reading.json", d.reading(), [["reading.json", "W153", 0]]),
+          (*usage, [["usage.usage", "OK", n]])], d)  # fmt: skip
+    first, second = plain(d, 0, half), plain(d, half)
+    case("behind-tallies", "a usage file behind receipts that are known by their tallies; then these",
+         [("tallies.usage", gzip.decompress(d.tallies(0, half)), [["tallies.usage", "W152", half]]),
+          ("2.usage", second, [["2.usage", "W154", n - half]]),
+          ("1.usage", first, [["1.usage", "OK", half], ["2.usage", "OK", n - half]])], d)  # fmt: skip
+
+
 def held() -> None:
     """What waits for another file, a document or a person."""
     d = worked(20)
@@ -215,6 +234,7 @@ def refused() -> None:
 
 def main(folder: Path) -> None:
     accepted()
+    stated()
     held()
     refused()
     known = {

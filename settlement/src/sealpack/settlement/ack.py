@@ -26,10 +26,10 @@ from sealpack.format.license import IssuedUnder, License
 from sealpack.format.limits import LIMITS
 from sealpack.format.trust import Trust
 from sealpack.format.values import readable
-from sealpack.settlement import db, epochs, logs, registry, sublicenses
+from sealpack.settlement import db, epochs, logs, readings, registry, sublicenses
 from sealpack.settlement.epochs import Member
 from sealpack.settlement.logs import Log
-from sealpack.settlement.outcomes import TAMPER
+from sealpack.settlement.outcomes import REPLAY, TAMPER
 from sealpack.settlement.sublicenses import Below
 
 Labels = dict[tuple[str, str], str]  # (license, device) -> name
@@ -125,6 +125,7 @@ class _Standing:
     closed: bool  # the device proved that this log ended
     shares: tuple[Ceiling, ...]  # its activation's parts of license-wide quotas
     below: Below | None  # what stands above it when its license is a sub-license
+    registers: int  # how far this log is known by registers alone, 0 where it is not
 
     @classmethod
     def of(cls, connection: sa.Connection, log: Log, license: License, trust: Trust) -> _Standing:
@@ -147,6 +148,7 @@ class _Standing:
             or (log.epoch > floor and epochs.closed_since(connection, log, floor) is not None),
             _shares(connection, log),
             sublicenses.load(connection, log.license_id),
+            size if (size := readings.farthest(connection, log)[0]) > log.size else 0,
         )
 
 
@@ -169,9 +171,10 @@ def _reply(
     license = registry.load_license(connection, log.license_id)
     if license is None:
         raise SealpackError("STORE_CORRUPT", f"license {log.license_id} is gone from the registry")
-    outcomes, held = _outcomes(connection, log.origin), _held(connection, log)
+    far = readings.reach(connection, log)
+    outcomes, held = _outcomes(connection, log.origin), _held(connection, far)
     standing = _Standing.of(connection, log, license, trust)
-    basis = _basis(log, license, outcomes, held, standing)
+    basis = _basis(log, far, license, outcomes, held, standing)
     newest = connection.execute(
         sa.select(db.acks).where(db.acks.c.origin == log.origin).order_by(db.acks.c.ack_seq.desc()).limit(1)
     ).first()
@@ -186,16 +189,17 @@ def _reply(
             license_id=log.license_id,
             device_id=log.device_id,
             epoch=log.epoch,
-            size=log.size,
-            root=log.frontier.root.hex(),
+            size=far.size,
+            root=far.frontier.root.hex(),
             ack_seq=ack_seq,
             server_time=now,
             outcomes=outcomes,
             held=held,
             previous=previous.digest if previous else None,
-            prune_below=_size_of(previous) if previous else 0,
+            # What is known by its registers alone may still be asked for.
+            prune_below=min(_size_of(previous), log.size) if previous else 0,
             statement=_statement(connection, log, license, held, standing),
-            checkpoint=_cosigned(log, signers, now),
+            checkpoint=_cosigned(far, signers, now),
             trust=_carried(trust),
             lease=None if behind else _lease(log, license, trust, standing, signers, ack_seq, now),
             frozen=standing.frozen or None,
@@ -222,6 +226,7 @@ def _carried(trust: Trust) -> tuple[Envelope, ...]:
 
 def _basis(
     log: Log,
+    far: Log,
     license: License,
     outcomes: tuple[FileOutcome, ...],
     held: tuple[HeldRange, ...],
@@ -236,6 +241,10 @@ def _basis(
         said.append([standing.below.parent.digest, standing.below.ended_at])
     if standing.shares:
         said.append([[share.meter, share.limit] for share in standing.shares])
+    if far.size > log.size:
+        said.append([far.size, far.frontier.root.hex()])
+    if standing.registers:
+        said.append([standing.registers, sorted(standing.settled.items())])
     if len(standing.members) > 1:
         said.append([standing.frozen, standing.newest, sorted(standing.settled.items())])
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
@@ -272,7 +281,9 @@ def _lease(
 
 
 def _cosigned(log: Log, signers: Signers, now: int) -> str | None:
-    if signers.witness is None:
+    if (
+        signers.witness is None or not log.note
+    ):  # only a meter reading is known: nothing of it is acknowledged
         return None
     return note.cosign(log.note, WITNESS_NAME, signers.witness, now).decode()
 
@@ -290,6 +301,8 @@ def _statement(
     carried = sum(d.amount for d in epochs.differences(standing.members) if d.meter == "calls")
     if carried:
         lines.append(f"{carried} of them are known from registers alone: their receipts never came.")
+    if standing.registers:
+        lines.append(f"Receipts {log.size} to {standing.registers} are billed by their running totals.")
     lines += [f"{word}: {name} for {period[:7]}." for word, name, period in _invoices(connection, license)]
     lines += [f"Held: receipts {h.start} to {h.end} ({h.code}): {h.detail[:_SENTENCE]}" for h in held[:8]]
     if standing.frozen:
@@ -316,7 +329,7 @@ def _outcomes(connection: sa.Connection, origin: str) -> tuple[FileOutcome, ...]
     files = db.files.c
     rows = connection.execute(
         sa.select(files.sha256, files.code, files.accepted, files.detail, files.first)
-        .where(files.origin == origin, files.code.is_not(None))
+        .where(files.origin == origin, files.code != REPLAY)
         .order_by(files.received_at.desc(), files.first.desc(), files.sha256.desc())
         .limit(NAMED_FILES)
     ).all()
@@ -328,7 +341,7 @@ def _held(connection: sa.Connection, log: Log) -> tuple[HeldRange, ...]:
     files = db.files.c
     rows = connection.execute(
         sa.select(files.first, files.last, files.code, files.detail)
-        .where(files.origin == log.origin, files.code.like("H%"))
+        .where(files.origin == log.origin, files.code.like("H%"), files.code != REPLAY)
         .order_by(files.first, files.last, files.sha256)
         .limit(NAMED_FILES)
     )

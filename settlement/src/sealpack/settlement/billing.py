@@ -23,6 +23,7 @@ from sealpack.settlement import (
     issuing,
     logs,
     parties,
+    readings,
     registry,
     rollups,
     sublicenses,
@@ -296,9 +297,11 @@ def header(
     customer = customer_of(connection, license)
     seller: Seller = parties.load_seller(connection, license.issuer)
     days = seller.payment_days if customer.payment_days is None else customer.payment_days
+    together = sublicenses.billed_with(connection, license.license_id)
+    stated = readings.files(connection, db.logs.c.license_id.in_(together))
     held = connection.execute(
         sa.select(db.logs.c.origin, db.logs.c.size, db.logs.c.root)
-        .where(db.logs.c.license_id.in_(sublicenses.billed_with(connection, license.license_id)))
+        .where(db.logs.c.license_id.in_(together))
         .order_by(db.logs.c.origin)
     )
     business = seller.business
@@ -311,5 +314,5 @@ def header(
         due=issued + timedelta(days=days) if issued and payable else None,
         purchase_order=customer.purchase_order or license.order_ref or "",
         payment=seller.payment if payable else "",
-        evidence=tuple(Evidence(r.origin, 0, r.size, r.root) for r in held),
+        evidence=tuple(Evidence(r.origin, 0, r.size, r.root, stated.get(r.origin, ())) for r in held),
     )

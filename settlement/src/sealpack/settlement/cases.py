@@ -18,11 +18,12 @@ from sealpack.settlement.decisions import ACCEPT as ACCEPT
 from sealpack.settlement.decisions import REFUSE as REFUSE
 from sealpack.settlement.outcomes import OUTCOMES, Outcome
 
-ACCEPTABLE = ("H214", "H230", "H231")  # a person's word is enough to take these
-REFUSABLE = ("H212", "H213", *ACCEPTABLE, "H220")
+ACCEPTABLE = ("H201", "H214", "H230", "H231", "H240")  # a person's word is enough to take these
+REFUSABLE = ("H212", "H213", "H214", "H220", "H230", "H231", "H240")
 # What ends the others.
 _NEXT = {
-    "H201": "ask the site for the missing range: `settle sync` leaves an acknowledgement that names it",
+    "H201": "ask the site for the missing range: `settle sync` leaves an acknowledgement that names it; if "
+    "it will never come, accept the case: what is missing is billed as the difference of the registers",
     "H210": "give the device an epoch token: `sealpack license epoch-token`",
     "H211": "give the device an epoch token: `sealpack license epoch-token`",
     "H215": "give the device an epoch token: `sealpack license epoch-token`",
@@ -142,12 +143,13 @@ def find(database: db.Database, number: int) -> Case:
 
 
 def decide(
-    database: db.Database, number: int, verdict: str, reason: str, *, actor: Actor
+    database: db.Database, number: int, verdict: str, reason: str, *, used_ms: int | None = None, actor: Actor
 ) -> tuple[Case, list[Outcome]]:
     """Decide a case, and look again at what waited for it.
 
-    Returns the case as it is then, and the files that were accepted. CASE_INVALID when it is over, or not for
-    a person to decide so; what was refused may be accepted later, never the other way round.
+    `used_ms` is when what a closed gap swallowed was used, UTC ms; by default when the first receipt after it
+    was written. Returns the case as it is then, and the files that were accepted. CASE_INVALID when it is
+    over, or not for a person to decide so; what was refused may be accepted later, never the other way round.
     """
     if not reason.strip():
         raise SealpackError("USAGE", "a decision needs a reason")
@@ -158,7 +160,7 @@ def decide(
     with database.write() as connection:
         said, row = db.decisions.c, db.cases.c
         still = (said.number == number, said.verdict.is_not_distinct_from(case.verdict))
-        values = {"verdict": verdict, "reason": reason, "who": actor.who, "at": actor.at}
+        values = {"verdict": verdict, "reason": reason, "who": actor.who, "at": actor.at, "used_ms": used_ms}
         done = connection.execute(sa.update(db.decisions).where(*still).values(values))
         if done.rowcount != 1:
             raise SealpackError("CASE_INVALID", f"case {number} was decided meanwhile")
@@ -167,7 +169,7 @@ def decide(
         connection.execute(sa.update(db.cases).where(*this).values(closed_at=closed))
         audit.note(
             connection, actor, verdict, case=number, code=case.code, file=case.sha256, origin=case.origin,
-            reason=reason,
+            reason=reason, **({} if used_ms is None else {"used_ms": used_ms}),
         )  # fmt: skip
     freed = ingest.release(database, actor.at, origin=case.origin) if verdict == ACCEPT else []
     return find(database, number), freed

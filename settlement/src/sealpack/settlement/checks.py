@@ -24,6 +24,7 @@ from sealpack.format.keys import PublicKey
 from sealpack.format.license import License
 from sealpack.format.trust import Trust
 from sealpack.format.usage import UsageHeader
+from sealpack.format.usage_reader import UsageReader
 from sealpack.format.values import utc_day
 from sealpack.settlement import db, leases, registry, sublicenses
 from sealpack.settlement.logs import Growth
@@ -33,6 +34,7 @@ FUTURE_S = 86_400
 SKEW_S = 300  # a clock may be ahead of ours by so much without a word
 LATE_MONTHS = 13  # where no plan says otherwise
 _MONTH_S = 31 * 86_400
+_BLOCK_CODES = {"CHECKPOINT_INVALID": "R304", "RECEIPT_TREE": "H212", "USAGE_LIMIT": "R305"}
 _LOG_CODES = {"RECEIPT_TALLY": "H213", "RECEIPT_ORDER": "H213", "RECEIPT_ROUTE": "H214"}
 
 
@@ -60,7 +62,32 @@ def license_id_of(origin: str) -> str | None:
     return parts[2] if len(parts) == 5 and parts[:2] == ["sealpack", "usage"] else None
 
 
-def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Identity:
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose a document says it is, as the header of a usage file does: to be held against the registry."""
+
+    origin: str
+    start: int
+    device_key: PublicKey
+    activation: dict[str, Any] | None = None
+
+    @property
+    def end(self) -> int:
+        """Where it ends: a claim has no length."""
+        return self.start
+
+
+def require_blocks(reader: UsageReader, blocks: int) -> None:
+    """Refuse or hold a file without one valid block, by its first fault."""
+    if blocks:
+        return
+    fault = next(iter(reader.findings), None)
+    if fault is None or fault.code not in _BLOCK_CODES:
+        raise Stopped("R301", fault.message if fault else "it holds no receipts")
+    raise Stopped(_BLOCK_CODES[fault.code], fault.message)
+
+
+def identify(connection: sa.Connection, header: UsageHeader | Claim, trust: Trust) -> Identity:
     """License and activation of the log, and that the header's key is that device's.
 
     Raises :class:`Stopped`: H250, R302, H220, R303.
@@ -84,7 +111,9 @@ def identify(connection: sa.Connection, header: UsageHeader, trust: Trust) -> Id
     return found
 
 
-def _activated(connection: sa.Connection, header: UsageHeader, license: License, trust: Trust) -> Identity:
+def _activated(
+    connection: sa.Connection, header: UsageHeader | Claim, license: License, trust: Trust
+) -> Identity:
     """The registered activation, else the one that travels in the file, if the issuer signed it."""
     device = header.origin.split("/")[3]
     epoch = _epoch_of(header.origin)
@@ -122,7 +151,7 @@ def _check_revoked(license: License, activation: Activation, trust: Trust) -> No
             raise Stopped("H220", f"license {name} was revoked")
 
 
-def _key_at(connection: sa.Connection, header: UsageHeader, activation: Activation) -> PublicKey:
+def _key_at(connection: sa.Connection, header: UsageHeader | Claim, activation: Activation) -> PublicKey:
     """The device key in force where the file begins, as far as rotations are known."""
     pem = connection.execute(
         sa.select(db.rotations.c.device_key)

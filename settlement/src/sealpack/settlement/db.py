@@ -96,6 +96,15 @@ from sealpack.settlement.tables import (
     rated as rated,
 )
 from sealpack.settlement.tables import (
+    reaches as reaches,
+)
+from sealpack.settlement.tables import (
+    reading_bounds as reading_bounds,
+)
+from sealpack.settlement.tables import (
+    readings as readings,
+)
+from sealpack.settlement.tables import (
     restores as restores,
 )
 from sealpack.settlement.tables import (
@@ -112,6 +121,9 @@ from sealpack.settlement.tables import (
 )
 from sealpack.settlement.tables import (
     sessions as sessions,
+)
+from sealpack.settlement.tables import (
+    stated as stated,
 )
 from sealpack.settlement.tables import (
     stores as stores,

@@ -24,13 +24,13 @@ from sealpack.format.logcheck import LogState
 from sealpack.format.records import Record
 from sealpack.format.runs import QUARTER_MS
 from sealpack.format.trust import Trust
-from sealpack.settlement import db, leases, logs, registry
+from sealpack.settlement import db, leases, logs, readings, registry, rollups
 from sealpack.settlement.checks import Identity
 from sealpack.settlement.logs import Growth, Log
 from sealpack.settlement.outcomes import Stopped
 
 _YEAR_MS = 365 * 86_400_000
-Stamp = tuple[str, int, str, bool]  # origin, size, root, frozen
+Stamp = tuple[str, int, str, bool]  # origin (of a statement: its digest), size, root, frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,11 @@ def stamps(connection: sa.Connection, license_id: str, device: str) -> tuple[Sta
         sa.select(db.logs.c.origin, db.logs.c.size, db.logs.c.root, db.logs.c.frozen)
         .where(db.logs.c.license_id == license_id, db.logs.c.device_id == device)
         .order_by(db.logs.c.origin)
-    )
-    return tuple((row.origin, row.size, row.root, bool(row.frozen)) for row in rows)
+    ).all()
+    stated = [
+        (digest, size, root, False) for digest, size, root in readings.tips(connection, license_id, device)
+    ]
+    return (*((row.origin, row.size, row.root, bool(row.frozen)) for row in rows), *stated)
 
 
 def family(connection: sa.Connection, license_id: str, device: str) -> list[Member]:
@@ -128,22 +131,35 @@ def family(connection: sa.Connection, license_id: str, device: str) -> list[Memb
         sa.select(db.logs.c.origin, db.logs.c.epoch, db.logs.c.size, db.logs.c.frozen, db.logs.c.state)
         .where(db.logs.c.license_id == license_id, db.logs.c.device_id == device)
         .order_by(db.logs.c.epoch)
-    )
+    ).all()
     return [
         Member(
-            row.origin, row.epoch, row.size, bool(row.frozen), logs.read_state(row.origin, row.state),
+            row.origin, row.epoch, row.size, bool(row.frozen),
+            readings.furthest(connection, row.origin, row.size, logs.read_state(row.origin, row.state)),
             load(connection, row.origin),
         )
         for row in rows
     ]  # fmt: skip
 
 
-def grown(members: Sequence[Member], log: Log, growth: Growth) -> list[Member]:
-    """The logs of a device as they will be once `log` has grown."""
+def grown(
+    connection: sa.Connection,
+    members: Sequence[Member],
+    log: Log,
+    growth: Growth,
+    stated: records.Registers | None = None,
+) -> list[Member]:
+    """The logs of a device as they will be once `log` has grown, or once registers are `stated` of it."""
     genesis = next(iter(growth.records(records.GENESIS)), None)
     known = next((m.succession for m in members if m.origin == log.origin), None)
     said = Succession.of(genesis) if genesis else known
-    moved = Member(log.origin, log.epoch, growth.frontier.size, log.frozen, growth.checker.end(), said)
+    size = growth.frontier.size
+    end = growth.checker.end()
+    end.registers = stated or end.registers
+    if end.routes is None:  # behind a gap, and no record since named them
+        end.routes = rollups.routes(connection, log.origin, log.state.routes or {})
+    state = readings.furthest(connection, log.origin, size, end)
+    moved = Member(log.origin, log.epoch, size, log.frozen, state, said)
     others = [m for m in members if m.origin != log.origin]
     return sorted((*others, moved), key=lambda m: m.epoch)
 
@@ -237,7 +253,8 @@ def check(connection: sa.Connection, identity: Identity, log: Log, growth: Growt
             _check_older(connection, said, growth, issued)
     if not issued:
         _check_closed(connection, log, leave)
-    _check_later(connection, log, growth)
+    end = growth.frontier
+    check_later(connection, log.origin, end.size, end.root.hex(), growth.note)
 
 
 def _check_previous(said: Succession, log: Log) -> None:
@@ -304,34 +321,34 @@ def _check_older(connection: sa.Connection, said: Succession, growth: Growth, is
     """
     named = said.previous
     older = None if named is None else logs.load(connection, named.origin)
-    if named is None or older is None or older.size < named.size or (issued and older.frozen):
+    if named is None or older is None or (issued and older.frozen):
         return
-    fork = _Fork(older.note, growth.note, older.origin)
-    if older.size > named.size:
+    size, root, note = readings.farthest(connection, older)
+    fork = _Fork(note, growth.note, older.origin)
+    if size > named.size:
         raise fork.stop(
             "H211",
-            f"this log says log {older.epoch} ended after {named.size} receipts, {older.size} of it are here",
+            f"this log says log {older.epoch} ended after {named.size} receipts, {size} of it are known here",
         )
-    if older.frontier.root.hex() != named.root:
+    if size == named.size and root != named.root:
         raise fork.stop(
             "H210",
             f"this log says log {older.epoch} had root {named.root[:16]} at {named.size} receipts, ours has "
-            f"{older.frontier.root.hex()[:16]}",
+            f"{root[:16]}",
         )
 
 
-def _check_later(connection: sa.Connection, log: Log, growth: Growth) -> None:
-    """A log that another one followed may still fill up to there, and no further."""
+def check_later(connection: sa.Connection, origin: str, size: int, root: str, note: bytes) -> None:
+    """A log that another one followed may fill up to there, and no further. `note` is the signed end."""
     successions = db.successions.c
     later = connection.execute(
         sa.select(successions.origin, successions.previous_size, successions.previous_root, db.logs.c.note)
         .join(db.logs, db.logs.c.origin == successions.origin)
-        .where(successions.previous_origin == log.origin)
+        .where(successions.previous_origin == origin)
         .order_by(successions.origin)
     )
-    size, root = growth.frontier.size, growth.frontier.root.hex()
-    for row in later:
-        fork = _Fork(row.note, growth.note, row.origin)
+    for row in later.all():
+        fork = _Fork(row.note, note, row.origin)
         epoch = row.origin.rpartition("/")[2]
         if size > row.previous_size:
             raise fork.stop(

@@ -18,12 +18,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sealpack.format import documents
+from sealpack.format import documents, tallies
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.trust import Trust
-from sealpack.format.usage_reader import UsageReader, read_header, verify_usage
+from sealpack.format.usage_reader import UsageReader, read_header
 from sealpack.settlement import (
     billing,
     checks,
@@ -34,7 +34,9 @@ from sealpack.settlement import (
     ingest,
     leases,
     logs,
+    meter_readings,
     registry,
+    stated,
     sublicenses,
 )
 from sealpack.settlement.contract import Contract
@@ -194,6 +196,8 @@ class _Replay:
             self._store_file(name)
         for use in self.manifest["usage"]:
             self._grow(use["origin"], use["file"])
+        for use in self.manifest.get("stated", ()):
+            self._state(use)
         for said in self.manifest["logs"]:
             log = self.logs.get(said["origin"])
             size, root = (log.size, log.frontier.root.hex()) if log else (0, "")
@@ -209,7 +213,7 @@ class _Replay:
     def _store_file(self, name: str) -> None:
         data = self.files[name]
         evidence.add(self.connection, hashlib.sha256(data).hexdigest(), data, name, 0)
-        carried = read_header(data).activation
+        carried = None if meter_readings.is_reading(data) else read_header(data).activation
         if carried is not None:
             # It may be older than the registry's, and so date the license's first day.
             with suppress(SealpackError):
@@ -234,6 +238,39 @@ class _Replay:
         moved = logs.load(self.connection, origin)
         assert moved is not None  # it was stored just now
         self.logs[origin] = moved
+
+    def _state(self, use: dict[str, Any]) -> None:
+        """Take a file that speaks of a log beyond its receipts."""
+        data = self.files[use["file"]]
+        self._store_file(use["file"])
+        reading = meter_readings.read(data) if meter_readings.is_reading(data) else None
+        claim = meter_readings.claim(reading) if reading else read_header(data)
+        identity = checks.identify(self.connection, claim, self.trust)
+        if identity.origin != use["origin"]:
+            raise _bad(f"{use['file']} is of log {identity.origin}")
+        log = self.logs.setdefault(use["origin"], Log.of(identity.activation, identity.epoch))
+        if reading is None:
+            reader = tallies.open_reader(data, claim.device_key, follow=False)
+            said = stated.state(self.connection, log, reader, use.get("used_ms"), across=True)
+            for finding in said.growth.checker.findings:
+                raise _bad(f"{use['file']}: {finding.message}")
+        else:
+            self._store_acknowledgements(log)
+            said = meter_readings.state(self.connection, log, reading)
+        stated.count(self.connection, log, said)
+        stated.store(self.connection, hashlib.sha256(data).hexdigest(), log, said)
+
+    def _store_acknowledgements(self, log: Log) -> None:
+        """Readings are dated by what settlement had said before."""
+        row = log.row()
+        self.connection.execute(db.put(self.connection, db.logs).values(row).on_conflict_do_nothing())
+        for data in self._named("acknowledgements"):
+            envelope = Envelope.from_bytes(data, "acknowledgement", max_bytes=leases.MAX_ENVELOPE)
+            said = Acknowledgement.open(envelope, self.trust)
+            if said.origin == log.origin:
+                ack = {"origin": said.origin, "ack_seq": said.ack_seq, "digest": envelope.digest, "basis": "",
+                       "envelope": data}  # fmt: skip
+                self.connection.execute(db.put(self.connection, db.acks).values(ack).on_conflict_do_nothing())
 
     def _date_activations(self) -> int:
         """First activations that are older than those at hand are settlement's word; how many."""
@@ -295,9 +332,14 @@ class _Replay:
         versions = registry.load_license_versions(self.connection, self.manifest["license"])
         if all(v.plan is None or (v.plan.id, v.plan.version) != (plan.id, plan.version) for v in versions):
             raise _bad(f"no license names price plan {plan.id} version {plan.version}")
-        stated = {(log["origin"], log["size"], log["root"]) for log in self.manifest["logs"]}
-        if {(e["origin"], e["end"], e["root"]) for e in self._this["evidence"]} != stated:
+        named = {(log["origin"], log["size"], log["root"]) for log in self.manifest["logs"]}
+        if {(e["origin"], e["end"], e["root"]) for e in self._this["evidence"]} != named:
             raise _bad("the invoice rests on other receipts than those in the pack")
+        beyond = {
+            f"usage/{digest}.usage.gz" for e in self._this["evidence"] for digest in e.get("stated", ())
+        }
+        if beyond != {use["file"] for use in self.manifest.get("stated", ())}:
+            raise _bad("the invoice rests on the running totals of other files than those in the pack")
         total = f"{self._this['currency']} {self._this['total']}"
         return f"{len(self.manifest['documents'])} documents add up, total {total}; plan {plan.digest[:16]}"
 
@@ -371,20 +413,35 @@ class _Replay:
     def _check_case(self) -> str:
         """What the held file is; of a fork, that one device signed both histories."""
         data, said = self.files["case/held.usage.gz"], self.manifest["case"]
-        header = read_header(data)
-        log = self.logs.get(header.origin)
+        reading = meter_readings.read(data) if meter_readings.is_reading(data) else None
+        claim = meter_readings.claim(reading) if reading else read_header(data)
+        log = self.logs.get(claim.origin)
         if said["code"] == "H210" and log is not None:
+            checks.identify(self.connection, claim, self.trust)
             return self._check_fork(data, log)
-        held = verify_usage(data)
-        return f"{said['code']}: {said['detail']}; in the file {held.accepted} receipts are signed and whole"
+        if reading is not None:
+            held = f"a meter reading of {claim.end} receipts, signed by the device"
+        else:
+            held = f"in the file {tallies.verify(data).accepted} receipts are signed and whole"
+        return f"{said['code']}: {said['detail']}; {held}"
 
     def _check_fork(self, data: bytes, log: Log) -> str:
-        checks.identify(self.connection, read_header(data), self.trust)
-        reader = UsageReader(data, read_header(data).device_key, follow=False)
         try:
-            logs.follow(reader, log, lambda size: logs.root_at(self.connection, log, size))
+            self._continue(data, log)
         except Stopped as stop:
             if (stop.ours, stop.theirs) != (self.files["case/ours.note"], self.files["case/theirs.note"]):
                 raise _bad("the kept checkpoints are not those of the log and of the held file") from None
             return f"the device signed two histories: {stop.detail}"
         raise _bad("the held file continues the log: nothing contradicts")
+
+    def _continue(self, data: bytes, log: Log) -> None:
+        """Hold a file against the log as it is; :class:`Stopped`."""
+        if meter_readings.is_reading(data):
+            meter_readings.state(self.connection, log, meter_readings.read(data))
+            return
+        reader = tallies.open_reader(data, follow=False)
+        if isinstance(reader, tallies.TallyReader) or reader.header.start > log.size:
+            stated.state(self.connection, log, reader, None, across=True)
+            return
+        growth = logs.follow(reader, log, lambda size: logs.root_at(self.connection, log, size))
+        stated.check_receipts(self.connection, log, growth, data)

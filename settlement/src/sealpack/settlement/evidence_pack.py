@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from sealpack.format import canonical
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import cases, db, evidence, issuing, registry, sublicenses
+from sealpack.settlement import cases, db, decisions, evidence, issuing, readings, registry, sublicenses
 from sealpack.settlement.contract import Contract
 from sealpack.settlement.corrections import RATED
 from sealpack.settlement.issuing import Document
@@ -47,7 +47,7 @@ _DAMAGE = (
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 Files = dict[str, bytes]
-Log = dict[str, Any]  # {origin, size, root}
+Log = dict[str, Any]  # {origin, size, root, stated: digests of files that speak of it beyond its receipts}
 
 
 # --- the container ----------------------------------------------------------------------------------
@@ -118,7 +118,10 @@ def for_invoice(connection: sa.Connection, name: str) -> bytes:
     ).all()  # fmt: skip
     files = {f"invoices/{row.name}.json": row.json for row in rows}
     held = json.loads(files[f"invoices/{name}.json"])["evidence"]
-    logs: list[Log] = [{"origin": e["origin"], "size": e["end"], "root": e["root"]} for e in held]
+    logs: list[Log] = [
+        {"origin": e["origin"], "size": e["end"], "root": e["root"], "stated": e.get("stated", [])}
+        for e in held
+    ]
     _, version, _ = document.issued.plan
     plan = sa.select(db.plans.c.document).where(
         db.plans.c.id == document.issued.plan[0], db.plans.c.version == version
@@ -175,7 +178,9 @@ def _log(connection: sa.Connection, origin: str) -> dict[str, Any] | None:
     row = connection.execute(sa.select(db.logs).where(db.logs.c.origin == origin)).first()
     if row is None:
         return None
-    return {"license_id": row.license_id, "log": {"origin": origin, "size": row.size, "root": row.root}}
+    stated = readings.files(connection, db.logs.c.origin == origin).get(origin, ())
+    log = {"origin": origin, "size": row.size, "root": row.root, "stated": list(stated)}
+    return {"license_id": row.license_id, "log": log}
 
 
 def _assembled(
@@ -185,8 +190,15 @@ def _assembled(
     files = {**files, "trust.json": registry.load_trust(connection).to_bytes()}
     ids = _licenses(connection, license_id) if license_id else []
     files |= _documents(connection, ids)
-    usage = []
+    usage, stated = [], []
     for log in logs:
+        for digest in log.pop("stated"):
+            name = f"usage/{digest}.usage.gz"
+            files[name] = evidence.load(connection, digest)
+            used_ms = decisions.used_ms(connection, digest)
+            stated.append(
+                {"origin": log["origin"], "file": name, **({"used_ms": used_ms} if used_ms else {})}
+            )
         for digest, data in _usage(connection, log):
             name = f"usage/{digest}.usage.gz"
             files[name] = data
@@ -204,6 +216,7 @@ def _assembled(
             **({"license": license_id} if license_id else {}),
             "logs": logs,
             "usage": usage,
+            **({"stated": stated} if stated else {}),
             "activated": [
                 {"license": row.license_id, "device": row.device_id, "first_at": row.first_at}
                 for row in first

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from sealpack.format import records
+from sealpack.format import records, tallies
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import read_bounded
@@ -31,19 +31,21 @@ from sealpack.settlement import (
     evidence,
     leases,
     logs,
+    meter_readings,
     registry,
     rollups,
     seats,
+    stated,
 )
 from sealpack.settlement.checks import Identity
-from sealpack.settlement.epochs import Difference, Member, Stamp, Succession
+from sealpack.settlement.epochs import Difference, Member, Stamp
 from sealpack.settlement.logs import Growth, Log
-from sealpack.settlement.outcomes import FINAL, FLAGS, Outcome, Stopped, is_accepted
+from sealpack.settlement.outcomes import FINAL, FLAGS, REPLAY, Outcome, Stopped, is_accepted
 from sealpack.settlement.periods import local_day
+from sealpack.settlement.stated import Statement
 
 _CONFLICTS = 10  # that the database gave a transaction up for another one's sake, in a row
 _HEADER_CODES = {"USAGE_LIMIT": "R305"}
-_BLOCK_CODES = {"CHECKPOINT_INVALID": "R304", "RECEIPT_TREE": "H212", "USAGE_LIMIT": "R305"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class _Judgement:
     outcome: Outcome
     log: Log | None = None
     growth: Growth | None = None
+    said: Statement | None = None  # what it says beyond the log's receipts
     new_activation: Envelope | None = None
     fork: tuple[bytes | None, bytes | None] = (None, None)
     frozen: tuple[str, ...] = ()  # origins of other logs of the device that the fork concerns
@@ -122,12 +125,17 @@ def _undecided(within: bool) -> sa.Select[str]:
     """
     files = db.files.c
     size = sa.select(db.logs.c.size).where(db.logs.c.origin == files.origin).scalar_subquery()
-    open_gap = (files.code == "H201") & (files.first > sa.func.coalesce(size, 0))
+    known = sa.select(db.reaches.c.size).where(db.reaches.c.origin == files.origin).scalar_subquery()
+    reached = (files.first <= sa.func.coalesce(size, 0)) | (files.first <= sa.func.coalesce(known, 0))
+    open_gap = (files.code == "H201") & ~reached & ~decisions.is_accepted("H201", files.sha256)
     refused = decisions.is_refused(files.code, files.sha256)
     held = files.code.like("H%") & files.code.not_in(FINAL) & ~open_gap & ~refused
+    allowed = (files.code == REPLAY) & decisions.is_accepted(REPLAY, files.sha256)
     # A log that contradicts an older one may still be let begin.
     unbegun = files.code.in_(("H210", "H211")) & size.is_(None)
-    undecided = files.code.is_(None) | held | unbegun | (files.code == "R303")
+    undecided = (
+        files.code.is_(None) | held | allowed | unbegun | (files.code == "R303") | stated.due(files.sha256)
+    )
     order = files.first.nulls_first(), files.last.nulls_first(), files.sha256
     query = sa.select(files.sha256).where(undecided).order_by(*order)
     if within:
@@ -144,7 +152,7 @@ def _decide(database: db.Database, digest: str, now: int, data: bytes | None = N
     while True:
         with database.read() as connection:
             row = connection.execute(sa.select(db.files).where(db.files.c.sha256 == digest)).one()
-            if row.code is not None and is_accepted(row.code):
+            if row.code is not None and is_accepted(row.code) and not stated.is_due(connection, digest):
                 return _known(row)
             data = data if data is not None else evidence.load(connection, digest)
             judged = _judge(connection, row, data, now)
@@ -190,7 +198,8 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], data: byt
     """Decide what becomes of a file; reads only."""
     base = Outcome(row.sha256, row.name, "OK", "")
     try:
-        header = read_header(data)
+        reading = meter_readings.read(data) if meter_readings.is_reading(data) else None
+        header = meter_readings.claim(reading) if reading else read_header(data)
     except SealpackError as error:
         return _Judgement(replace(base, code=_HEADER_CODES.get(error.code, "R301"), detail=error.message))
     base = replace(
@@ -204,25 +213,30 @@ def _judge(connection: sa.Connection, row: sa.Row[tuple[object, ...]], data: byt
         identity = checks.identify(connection, header, trust)
         log = logs.load(connection, header.origin) or Log.of(identity.activation, identity.epoch)
         seen = epochs.stamps(connection, log.license_id, log.device_id)
-        reader = UsageReader(data, header.device_key, follow=False)
         waived = decisions.waived(connection, row.sha256)
-        growth = _grow(connection, identity, log, reader, trust, now, waived)
+        reader, said = None, None
+        if reading is not None:
+            said = meter_readings.judge(connection, identity, log, reading, trust, now, waived)
+        else:
+            reader = tallies.open_reader(data, header.device_key, follow=False)
+            said = stated.judge(connection, identity, log, reader, trust, now, row.sha256)
+        if said is None and reader is not None:
+            growth = _grow(connection, identity, log, reader, data, trust, now, waived)
+        elif said is not None:
+            growth = said.growth
     except Stopped as stop:
         outcome = replace(base, code=stop.code, detail=stop.detail[:1000])
         return _Judgement(outcome, log, fork=(stop.ours, stop.theirs), frozen=stop.also, seen=seen)
-    accepted = _accepted(connection, base, identity, reader, log, growth, trust, now)
-    return _Judgement(accepted, log, growth, identity.new, seen=seen)
+    accepted = _accepted(connection, base, identity, reader, log, growth, said, trust, now)
+    return _Judgement(accepted, log, growth, said, identity.new, seen=seen)
 
 
 def _grow(
-    connection: sa.Connection, identity: Identity, log: Log, reader: UsageReader, trust: Trust, now: int,
-    waived: Collection[str],
+    connection: sa.Connection, identity: Identity, log: Log, reader: UsageReader, data: bytes, trust: Trust,
+    now: int, waived: Collection[str],
 ) -> Growth:  # fmt: skip
     growth = logs.follow(reader, log, lambda size: logs.root_at(connection, log, size))
-    _require_blocks(reader, growth.blocks)
-    start = reader.header.start
-    if start > log.size:
-        raise Stopped("H201", f"receipts {log.size} to {start - 1} are missing ({start - log.size})")
+    checks.require_blocks(reader, growth.blocks)
     if growth.frontier.size > log.size:
         if log.frozen:
             raise Stopped("H210", "the log is frozen until the case is decided")
@@ -231,49 +245,47 @@ def _grow(
             seats.check(connection, identity.license, identity.activation, trust)
         logs.lower(connection, log, growth)
         epochs.check(connection, identity, log, growth, trust)
+        stated.check_receipts(connection, log, growth, data)
     return growth
-
-
-def _require_blocks(reader: UsageReader, blocks: int) -> None:
-    """Refuse or hold a file without one valid block, by its first fault."""
-    if blocks:
-        return
-    fault = next(iter(reader.findings), None)
-    if fault is None or fault.code not in _BLOCK_CODES:
-        raise Stopped("R301", fault.message if fault else "it holds no receipts")
-    raise Stopped(_BLOCK_CODES[fault.code], fault.message)
 
 
 def _accepted(
     connection: sa.Connection,
     base: Outcome,
     identity: Identity,
-    reader: UsageReader,
+    reader: UsageReader | None,
     log: Log,
     growth: Growth,
+    said: Statement | None,
     trust: Trust,
     now: int,
 ) -> Outcome:
     """The outcome of a file that is taken: the gravest flag is its code."""
-    accepted = growth.frontier.size - log.size
+    accepted = said.accepted if said else growth.frontier.size - log.size
+    is_new = not said.known if said else bool(accepted)
     before = epochs.family(connection, log.license_id, log.device_id)
-    after = epochs.grown(before, log, growth) if accepted else before
+    registers = said.registers if said else None
+    after = epochs.grown(connection, before, log, growth, registers) if is_new else before
     moved = {*epochs.differences(before)} ^ {*epochs.differences(after)}
+    torn = reader is not None and not reader.complete
     flags = {
-        "W104": not reader.complete,
+        "W104": torn,
         "W150": identity.license.environment == "test",
-        "W103": not accepted,
-        "W102": bool(accepted) and reader.header.start < log.size,
+        "W103": not is_new,
+        "W102": bool(accepted)
+        and reader is not None
+        and reader.header.start < growth.frontier.size - accepted,
         "W130": _is_late(connection, identity, growth, moved),
         "W151": _is_self_started(connection, identity, growth, trust),
         "W140": bool(growth.records(records.LOST)),
         "W110": bool(growth.rollup) and _is_over(connection, identity, after),
         "W121": bool(growth.records(records.CLOCK)),
-        "W120": bool(accepted) and growth.last_ms > (now + checks.SKEW_S) * 1000,
+        "W120": is_new and growth.last_ms > (now + checks.SKEW_S) * 1000,
+        **{flag: is_new and said is not None and said.flag == flag for flag in stated.FLAG.values()},
     }
     raised = tuple(flag for flag in FLAGS if flags[flag])
-    detail = f"{accepted} receipts accepted" if accepted else "nothing new"
-    if not reader.complete:
+    detail = said.detail if said else f"{accepted} receipts accepted" if accepted else "nothing new"
+    if reader is not None and torn:
         detail += "".join(f"; {finding.message}" for finding in reader.findings[:1])
     code = raised[0] if raised else "OK"
     return replace(base, code=code, detail=detail[:1000], accepted=accepted, flags=raised)
@@ -327,7 +339,9 @@ def _apply(connection: sa.Connection, judged: _Judgement, now: int) -> None:
         connection.execute(sa.update(db.logs).where(mine).values(frozen=1))
     if judged.new_activation is not None:
         registry.put_activation(connection, judged.new_activation, registry.load_trust(connection))
-    if judged.log is not None and judged.growth is not None and outcome.accepted:
+    if judged.log is not None and judged.said is not None:
+        stated.store(connection, outcome.sha256, judged.log, judged.said)
+    elif judged.log is not None and judged.growth is not None and outcome.accepted:
         store(connection, outcome, judged.log, judged.growth)
 
 
@@ -356,16 +370,16 @@ def store(connection: sa.Connection, outcome: Outcome, log: Log, growth: Growth)
         log, frontier=growth.frontier, state=growth.checker.end(), note=growth.note,
         last_ms=growth.last_ms, floor_ms=growth.times.floor_ms,
     )  # fmt: skip
+    whole = stated.grown(connection, log, moved, growth)
     row = moved.row()
     statement = db.put(connection, db.logs).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=["origin"], set_=row))
     segment = {"origin": log.origin, "first": log.size, "last": moved.size, "sha256": outcome.sha256}
     connection.execute(sa.insert(db.segments).values(segment))
-    for genesis in growth.records(records.GENESIS):
-        if (said := Succession.of(genesis)) is not None:
-            connection.execute(sa.insert(db.successions).values(said.row(log.origin)))
-    for record in growth.records(records.ROTATED):
-        key = {"origin": log.origin, "position": record.position, "device_key": record.body["device"]}
-        connection.execute(sa.insert(db.rotations).values(key))
+    stated.note_records(connection, log.origin, growth)
     routes = moved.state.routes or {}
-    rollups.store(connection, log.origin, log.license_id, routes, growth.rollup, growth.held)
+    if whole is None:
+        rollups.store(connection, log.origin, log.license_id, routes, growth.rollup, growth.held)
+    else:
+        routes = rollups.routes(connection, log.origin, routes)
+        rollups.store(connection, log.origin, log.license_id, routes, {}, whole)

@@ -57,15 +57,20 @@ class Business:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The signed usage an invoice rests on: leaves [first, end) of one log, under `root`."""
+    """The signed usage an invoice rests on: leaves [first, end) of one log, under `root`.
+
+    `stated` are the digests of files whose registers say what was used beyond that.
+    """
 
     origin: str
     first: int
     end: int
     root: str
+    stated: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"origin": self.origin, "first": self.first, "end": self.end, "root": self.root}
+        beyond = {"stated": list(self.stated)} if self.stated else {}
+        return {"origin": self.origin, "first": self.first, "end": self.end, "root": self.root, **beyond}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

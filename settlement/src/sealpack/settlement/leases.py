@@ -28,6 +28,17 @@ def first_given(connection: sa.Connection, origin: str) -> int | None:
     return None
 
 
+def server_time(connection: sa.Connection, origin: str, ack_seq: int) -> int | None:
+    """When an acknowledgement of a log was made, Unix seconds; None for one that was never made here."""
+    query = sa.select(db.acks.c.envelope).where(db.acks.c.origin == origin, db.acks.c.ack_seq == ack_seq)
+    data = connection.execute(query).scalar()
+    if data is None:
+        return None
+    envelope = Envelope.from_bytes(data, "acknowledgement", max_bytes=MAX_ENVELOPE)
+    made: int = documents.payload_fields(envelope, "acknowledgement").integer("server_time")
+    return made
+
+
 def ceilings(connection: sa.Connection, license: License, origins: list[str]) -> dict[str, int]:
     """The most of each meter that any lease of these logs allowed, the issuer's first one included."""
     found = list(leasing.ceilings(license, {}))

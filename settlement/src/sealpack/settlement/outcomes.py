@@ -24,6 +24,9 @@ OUTCOMES: dict[str, str] = {
     "W150": "test license: stored, never billed",
     "W151": "the machine lost its state and began a further log; what is missing of the old one is billed as "
     "the difference of its registers",
+    "W152": "single calls stay at the site; what it used is billed by its running totals",
+    "W153": "a meter reading; what it shows is billed until the usage itself arrives",
+    "W154": "usage before this file is known by the running totals alone; the rest was accepted",
     "H201": "usage before this file has not arrived yet",
     "H210": "two machines wrote different usage under one identity; the log is frozen",
     "H211": "a log went on after the machine had said that it ended; both logs are frozen",
@@ -35,6 +38,7 @@ OUTCOMES: dict[str, str] = {
     "H221": "usage from the future",
     "H230": "used after the license had ended",
     "H231": "too late to be billed without a person's word",
+    "H240": "another customer's file; whose it is its content decides, whoever sent it is never billed",
     "H250": "the license, bundle or plan is not known here yet",
     "R301": "no usage in this file can be read",
     "R302": "the device is not known under this license",
@@ -42,11 +46,26 @@ OUTCOMES: dict[str, str] = {
     "R304": "the signature is wrong",
     "R305": "the file is too large",
 }
-FLAGS = ("W104", "W150", "W103", "W102", "W130", "W151", "W140", "W110", "W121", "W120")  # the gravest first
+FLAGS = (  # the gravest first
+    "W104",
+    "W150",
+    "W103",
+    "W102",
+    "W130",
+    "W151",
+    "W140",
+    "W110",
+    "W154",
+    "W153",
+    "W152",
+    "W121",
+    "W120",
+)
 # Signed by the device itself and impossible on an honest one: no further lease while such a case is open.
 TAMPER = ("H210", "H211", "H213", "H214")
 # Waiting changes nothing about these; every other held file is looked at again when something arrives.
-FINAL = ("H210", "H211", "H212", "H213")
+REPLAY = "H240"
+FINAL = ("H210", "H211", "H212", "H213", REPLAY)
 
 
 class Stopped(Exception):

@@ -26,7 +26,8 @@ _PIECE = 500  # ids in one question
 def bases(connection: sa.Connection, license_ids: Sequence[str], what: str) -> dict[str, str]:
     """Per license the digest of all that its money depends on: documents, plans, logs, customer, seller.
 
-    A log's size and root stand for its roll-ups, which change with them only.
+    A log's size and root, and the files that speak of it beyond its receipts, stand for its roll-ups, which
+    change with them only.
     """
     found: dict[str, str] = {}
     for start in range(0, len(license_ids), _PIECE):
@@ -47,12 +48,13 @@ def _facts(connection: sa.Connection, ids: Sequence[str], what: str) -> Iterator
         sa.select(below.license_id, below.parent_id).where(below.parent_id.in_(ids))
     ).all()
     whose = {name: name for name in ids} | {row.license_id: row.parent_id for row in links}
-    versions, activations, logs = db.license_versions.c, db.activations.c, db.logs.c
+    versions, activations, logs, stated = db.license_versions.c, db.activations.c, db.logs.c, db.stated.c
     every = list(whose)
     for query in (
         sa.select(versions.license_id, versions.digest),
         sa.select(activations.license_id, sa.func.min(activations.first_at)).group_by(activations.license_id),
         sa.select(logs.license_id, logs.origin, logs.size, logs.root),
+        sa.select(logs.license_id, stated.sha256).join(db.stated, stated.origin == logs.origin),
     ):
         for name, *fact in connection.execute(query.where(query.selected_columns[0].in_(every))):
             yield whose[name], " ".join(map(str, fact))

@@ -24,12 +24,16 @@ from sealpack.settlement import (
     evidence,
     ledger,
     logs,
+    meter_readings,
+    readings,
     registry,
     rollups,
     work_queue,
 )
 from sealpack.settlement.epochs import Succession
 from sealpack.settlement.logs import Growth, Log
+from sealpack.settlement.outcomes import Stopped
+from sealpack.settlement.readings import Limit, Mark
 from sealpack.settlement.rollups import Rollup
 
 SILENT_S = 45 * 86400
@@ -153,15 +157,41 @@ def _differences(connection: sa.Connection, log: Log, growth: Growth, ends: dict
     stored, rolled = rollups.stored(connection, log.origin), growth.rollup
     if any(bound < ends.get(end, growth.last_ms) for end, bound in growth.times.bounds):
         rolled = logs.roll_up(connection, log.origin)
+    beyond = readings.load(connection, log.origin, log.size)
+    rolled = rollups.joined(rolled, beyond.rollup(log))
+    yield from _stated_differs(connection, log)
     if stored != rolled:
         yield "roll-ups differ from the evidence"
     elif daily.sums(connection, log.origin) != _by_status(stored):
         yield "the days of the charts differ from the roll-ups"
     said = next((Succession.of(genesis) for genesis in growth.records(records.GENESIS)), None)
-    if epochs.load(connection, log.origin) != said:
+    if epochs.load(connection, log.origin) != said and (log.size or not beyond.marks):
         yield "what it carries over differs from the evidence"
-    if state.registers is not None and _sums(stored) != state.registers:
+    if state.registers is not None and _sums(stored) != beyond.registers(state.registers):
         yield "roll-ups do not add up to the running totals"
+
+
+def _stated_differs(connection: sa.Connection, log: Log) -> Iterator[str]:
+    """Files that speak of a log beyond its receipts, whose registers are not those that are stored."""
+    said, reading, bound = db.stated.c, db.readings.c, db.reading_bounds.c
+    rows = connection.execute(
+        sa.select(db.stated).where(said.origin == log.origin, said.size > log.size)
+    ).all()
+    for row in rows:
+        mine = sa.select(db.readings).where(reading.sha256 == row.sha256).order_by(reading.position)
+        limits = sa.select(db.reading_bounds).where(bound.sha256 == row.sha256).order_by(bound.position)
+        stored = (
+            [Mark.of(r) for r in connection.execute(mine)],
+            [Limit.of(r) for r in connection.execute(limits)],
+        )
+        try:
+            data = evidence.load(connection, row.sha256)
+            marks, said_limits = meter_readings.reread(connection, row, data)
+        except (SealpackError, Stopped) as error:
+            yield f"the file {row.sha256[:16]}: {error}"
+            continue
+        if stored != (sorted(marks, key=lambda m: m.position), said_limits):
+            yield f"the registers of the file {row.sha256[:16]} differ from the evidence"
 
 
 def _by_status(rollup: Rollup) -> dict[str, list[int]]:

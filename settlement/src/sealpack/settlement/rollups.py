@@ -107,6 +107,35 @@ def put_usage(connection: sa.Connection, license_id: str, usage: Usage) -> None:
     bulk.add(connection, db.license_usage, rows)
 
 
+def joined(one: Rollup, other: Rollup) -> Rollup:
+    """Both together."""
+    both = dict(one)
+    for cell, amounts in other.items():
+        add(both, cell, amounts)
+    return both
+
+
+def without(rollup: Rollup, part: Rollup) -> Rollup:
+    """A roll-up less a part of it."""
+    left = dict(rollup)
+    for cell, amounts in part.items():
+        left[cell] = [a - b for a, b in zip(left[cell], amounts, strict=True)]
+    return {cell: amounts for cell, amounts in left.items() if any(amounts)}
+
+
+def routes(connection: sa.Connection, origin: str, known: Routes) -> dict[str, Any]:
+    """The route table of a log, with what statements beyond its receipts say of it."""
+    said = db.stated.c
+    found: dict[str, Any] = {}
+    for text in connection.execute(sa.select(said.routes).where(said.origin == origin)).scalars():
+        found |= {
+            route: entry
+            for route, entry in json.loads(text).items()
+            if len(entry) > len(found.get(route, ()))
+        }
+    return found | dict(known)
+
+
 def by_number(rollup: Rollup, routes: Routes) -> Usage:
     """A log's roll-up by the number of the license document that its routes name."""
     usage: Usage = {}
@@ -167,5 +196,6 @@ def summed(connection: sa.Connection, license_id: str) -> Usage:
     usage: Usage = {}
     mine = sa.select(db.logs.c.origin, db.logs.c.state).where(db.logs.c.license_id == license_id)
     for log in connection.execute(mine).all():
-        _join(usage, by_number(stored(connection, log.origin), json.loads(log.state)["routes"]), 1)
+        table = routes(connection, log.origin, json.loads(log.state)["routes"])
+        _join(usage, by_number(stored(connection, log.origin), table), 1)
     return usage

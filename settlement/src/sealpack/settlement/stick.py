@@ -17,13 +17,13 @@ from sealpack.format.documents import PARCEL_SCHEMA
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import atomic_write, io_error
 from sealpack.format.limits import LIMITS
-from sealpack.settlement import ack, db, importing, ingest
+from sealpack.settlement import ack, db, importing, ingest, meter_readings
 from sealpack.settlement.ack import Reply, Signers
 from sealpack.settlement.outcomes import Outcome, final
 
 _HEAD_BYTES = LIMITS.usage_line_bytes
 _SUFFIX = ".usage.gz"
-_USAGE = f'"schema":"{usage.SCHEMA}"'.encode()
+_USAGE = tuple(f'"schema":"{name}"'.encode() for name in (usage.SCHEMA, usage.TALLIES_SCHEMA))
 _REGISTRY = tuple(f'"schema":"{name}"'.encode() for name in (registry_format.SCHEMA, PARCEL_SCHEMA))
 
 
@@ -73,7 +73,8 @@ def kind_of(path: Path) -> str:
 
 def is_usage(data: bytes, name: str) -> bool:
     """Whether a file with this beginning, or this name, is taken for usage."""
-    return name.endswith(_SUFFIX) or _USAGE in _unpacked(data[:_HEAD_BYTES])
+    head = _unpacked(data[:_HEAD_BYTES])
+    return name.endswith(_SUFFIX) or any(mark in head for mark in _USAGE) or meter_readings.is_reading(data)
 
 
 def _unpacked(head: bytes) -> bytes:

@@ -175,10 +175,10 @@ daily = _table(
     sa.Index("daily_by_device", "license_id", "device_id", "epoch"),
     sqlite_with_rowid=False,
 )
-# Files that say what was used in a log beyond its receipts, or instead of them: tally files, meter readings, and
-# usage files behind a gap. `kind`: tallies | reading | receipts; a reading says nothing of `first_root`.
-statements = _table(
-    "statements",
+# Files that say what was used in a log beyond its receipts, or instead of them: tally files, meter readings,
+# and usage files behind a gap. `kind`: tallies | reading | receipts; a reading says nothing of `first_root`.
+stated = _table(
+    "stated",
     _text("sha256", sa.ForeignKey("files.sha256"), primary_key=True),
     _text("origin", sa.ForeignKey("logs.origin"), index=True),
     _text("kind"),
@@ -187,20 +187,21 @@ statements = _table(
     _text("first_root", nullable=True),
     _text("root"),
     _blob("note"),
+    _text("routes"),  # JSON: what they call the builds they count
 )
 # Their registers: what was used since the position before counts at `used_ms`; all of [since, position) does.
 readings = _table(
     "readings",
-    _text("sha256", sa.ForeignKey("statements.sha256"), primary_key=True),
+    _text("sha256", sa.ForeignKey("stated.sha256"), primary_key=True),
     _int("position", primary_key=True),
     _int("since"),
     _int("used_ms"),
     _text("registers"),  # JSON, as in a tally
 )
-# What they say of times: all receipts before a position were used by then, and from another one on not before.
+# What they say of times: receipts before `end` were used by then, those from `position` on not before.
 reading_bounds = _table(
     "reading_bounds",
-    _text("sha256", sa.ForeignKey("statements.sha256"), primary_key=True),
+    _text("sha256", sa.ForeignKey("stated.sha256"), primary_key=True),
     _int("position", primary_key=True),  # of the record that says so
     _int("end"),
     _int("used_ms"),
@@ -271,6 +272,7 @@ decisions = _table(
     _text("reason", nullable=True),
     _text("who", nullable=True),
     _int("at", nullable=True),
+    _int("used_ms", nullable=True),  # of a gap that was closed: when what it swallowed was used
     sa.UniqueConstraint("code", "sha256"),
 )
 acks = _table(

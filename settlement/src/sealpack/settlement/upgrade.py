@@ -32,6 +32,8 @@ def run(connection: sa.Connection) -> None:
     if old_rollups:
         _turn_rollups(connection)
         connection.exec_driver_sql(f"DROP TABLE {_OLD_ROLLUPS}")
+    if "used_ms" not in {c["name"] for c in inspected.get_columns(tables.decisions.name)}:
+        _date_gaps(connection)
     if "data" in {c["name"] for c in inspected.get_columns(tables.files.name)}:
         _part_bytes(connection)
     if old:
@@ -53,6 +55,14 @@ def _turn_rollups(connection: sa.Connection) -> None:
     for log in connection.execute(sa.select(tables.logs.c.origin, tables.logs.c.state)).all():
         routes = json.loads(log.state)["routes"]
         daily.put(connection, log.origin, routes, rollups.stored(connection, log.origin))
+
+
+def _date_gaps(connection: sa.Connection) -> None:
+    """A person may say since schema 4 when what a gap swallowed was used."""
+    integer = "BIGINT" if connection.dialect.name == "postgresql" else "INTEGER"
+    connection.exec_driver_sql(
+        f"ALTER TABLE {tables.decisions.name} ADD COLUMN used_ms {integer} CHECK (used_ms >= 0)"
+    )
 
 
 def _part_bytes(connection: sa.Connection) -> None:

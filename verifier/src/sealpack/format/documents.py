@@ -31,6 +31,7 @@ KINDS = (
     "sublicense",
     "repair",
     "deactivation",
+    "reading",
 )
 PARCEL_SCHEMA = "sealpack/parcel/v1"
 _PREFIX, _SUFFIX = "application/vnd.sealpack.", "+json"

@@ -88,10 +88,15 @@ class LogState:
 
 @dataclass(slots=True)
 class LogChecker:
-    """Follows a log from `state`, record by record; `findings` grows."""
+    """Follows a log from `state`, record by record; `findings` grows.
+
+    With `hidden`, usage between the records is not shown (specs/usage-export.md, "Tally files"): :meth:`skip`
+    tells how much stands there, and a tally may be above what is known, never below.
+    """
 
     state: LogState
     findings: list[Finding] = field(default_factory=list)
+    hidden: bool = False
     _told: Registers = field(default_factory=Registers)  # the usage followed before the last tally
     # Usage since the registers were last known or, while they are not known, since the start.
     _since: Registers = field(default_factory=Registers)
@@ -102,6 +107,10 @@ class LogChecker:
         grown = self._told.copy()
         grown.merge(self._since)
         return grown
+
+    def skip(self, position: int) -> None:
+        """Move to a position, past records that are not shown."""
+        self.state.position = position
 
     def follow_part(self, part: Part) -> None:
         """Check a run of records, or one record, as :meth:`follow` does."""
@@ -185,8 +194,21 @@ class LogChecker:
             self._found("RECEIPT_TALLY", f"tally is below the receipts before it: {error.message}")
         else:
             known = self.state.registers
-            if known is not None and counted != known:
+            if self.hidden:
+                self._follow_hidden(tally, known)
+            elif known is not None and counted != known:
                 self._found("RECEIPT_TALLY", "tally differs from the receipts before it")
+
+    def _follow_hidden(self, tally: Registers, known: Registers | None) -> None:
+        """Take a tally for what was used since the one before it."""
+        for route in sorted({route for route, _, _ in tally.totals} - (self.state.routes or {}).keys()):
+            if self.state.routes is not None:
+                self._found("RECEIPT_ROUTE", f"route {route} was never declared")
+        if known is not None:
+            try:
+                self._since.merge(tally.minus(known))
+            except SealpackError as error:
+                self._found("RECEIPT_TALLY", f"tally is below the one before it: {error.message}")
 
     def _follow_routes(self, routes: dict[str, Any]) -> None:
         for route, entry in (self.state.routes or {}).items():

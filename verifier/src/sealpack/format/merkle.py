@@ -81,6 +81,20 @@ class Frontier:
             carry >>= 1
         return Frontier(size, (*roots, *reversed(left_over)))
 
+    def append_subtree(self, height: int, root: bytes) -> Frontier:
+        """Return the frontier after 2^height more leaves, given by the root over them.
+
+        ValueError unless such a subtree begins where this tree ends.
+        """
+        size, roots, node = self.size, list(self.roots), root
+        if size & ((1 << height) - 1):
+            raise ValueError(f"no subtree of 2^{height} leaves begins at {size}")
+        carry = size >> height
+        while carry & 1:
+            node = node_hash(roots.pop(), node)
+            carry >>= 1
+        return Frontier(size + (1 << height), (*roots, node))
+
     def to_hex(self) -> list[str]:
         """Return the subtree roots as documents write them; the size stands beside the list."""
         return [root.hex() for root in self.roots]
@@ -92,6 +106,21 @@ class Frontier:
             return cls(size, tuple(_unhex(root) for root in roots))
         except ValueError as error:
             raise SealpackError("RECEIPT_TREE", f"frontier is malformed: {error}") from None
+
+
+def subtrees(start: int, end: int) -> list[int]:
+    """Return the heights of the largest subtrees that leaves [start, end) fall into, in order.
+
+    >>> subtrees(5, 12)
+    [0, 1, 2]
+    """
+    heights = []
+    while start < end:
+        aligned = (start & -start).bit_length() - 1 if start else MAX_SIZE.bit_length()
+        height = min(aligned, (end - start).bit_length() - 1)
+        heights.append(height)
+        start += 1 << height
+    return heights
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

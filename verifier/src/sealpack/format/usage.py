@@ -26,6 +26,7 @@ from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.note import Checkpoint, sign_checkpoint
 
 SCHEMA = "sealpack/usage/v1"
+TALLIES_SCHEMA = "sealpack/tallies/v1"  # the same without single calls: see `tallies`
 BLOCK_LEAVES = 256  # the most receipts one checkpoint closes
 FILE_LEAVES = 1 << 20  # a writer starts another file here, far below every reader's limit
 CHECKPOINT_PREFIX = b'{"checkpoint":'
@@ -54,6 +55,7 @@ class UsageHeader:
     runtime_version: str
     runtime_digest: str
     activation: dict[str, Any] | None = None  # DSSE envelope; absent on a self-made identity
+    schema: str = SCHEMA  # or TALLIES_SCHEMA: single calls stand behind hashes
 
     @property
     def count(self) -> int:
@@ -63,7 +65,7 @@ class UsageHeader:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
         members: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": self.schema,
             "origin": self.origin,
             "file_seq": self.file_seq,
             "from": self.start,
@@ -100,7 +102,7 @@ class UsageHeader:
     @classmethod
     def _read(cls, value: Any) -> UsageHeader:
         f = Fields(value, "usage header", "USAGE_HEADER")
-        f.schema(SCHEMA)
+        schema = f.choice("schema", (SCHEMA, TALLIES_SCHEMA))
         f.crit(())
         start, runtime = f.integer("from"), f.sub("runtime")
         key = PublicKey.from_pem(f.text("device"))
@@ -120,6 +122,7 @@ class UsageHeader:
             runtime_version=runtime.text("version", max_len=64),
             runtime_digest=runtime.digest("digest"),
             activation=f.raw("activation") if "activation" in f else None,
+            schema=schema,
         )
         if f.integer("count") != header.count:
             raise f.fail("count", f"is not {header.count}, the distance from `from` to `to`")

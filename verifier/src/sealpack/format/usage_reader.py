@@ -25,6 +25,8 @@ from sealpack.format.runs import Part, parse_leaves, records_of
 from sealpack.format.usage import (
     BLOCK_LEAVES,
     CHECKPOINT_PREFIX,
+    SCHEMA,
+    TALLIES_SCHEMA,
     TRAILER_PREFIX,
     UsageHeader,
     parse_checkpoint_line,
@@ -75,6 +77,7 @@ class UsageReport:
     torn: bool
     complete: bool
     findings: tuple[Finding, ...]
+    tallies: bool = False  # a tally file: single calls are not in it
 
     @property
     def ok(self) -> bool:
@@ -96,6 +99,8 @@ class UsageReport:
             members |= {"origin": self.header.origin, "from": self.header.start, "to": self.header.end}
         if self.size is not None:
             members |= {"size": self.size, "root": self.root}
+        if self.tallies:
+            members["tallies"] = True
         return members
 
 
@@ -104,19 +109,37 @@ def read_header(data: bytes) -> UsageHeader:
 
     Raises USAGE_LIMIT, USAGE_TORN or USAGE_HEADER.
     """
-    return UsageReader(data).header
+    _check_size(data)
+    return UsageHeader.from_line(_first_line(iter(_Lines(data))))
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > LIMITS.usage_file_bytes:
+        raise SealpackError("USAGE_LIMIT", f"usage file is {len(data)} bytes")
+
+
+def _first_line(lines: Iterator[bytes]) -> bytes:
+    first = next(lines, None)
+    if first is None:
+        raise SealpackError("USAGE_TORN", "usage file ends before its header does")
+    return first
 
 
 def verify_usage(
-    data: bytes, device_key: PublicKey | None = None, *, state: LogState | None = None
+    data: bytes,
+    device_key: PublicKey | None = None,
+    *,
+    state: LogState | None = None,
+    form: type[UsageReader] | None = None,
 ) -> UsageReport:
     """Check a usage file from its first byte to its last; never raises for what the file holds.
 
     With `device_key` the file must be that device's; without, the one it names (which then only proves
-    that the file is of one piece). `state` as for :class:`UsageReader`.
+    that the file is of one piece). `state` as for :class:`UsageReader`, which is
+    the reader where no other `form` is given.
     """
     try:
-        reader = UsageReader(data, device_key, state=state)
+        reader = (form or UsageReader)(data, device_key, state=state)
     except SealpackError as error:
         finding = Finding(error.code, error.message)
         torn = error.code == "USAGE_TORN"
@@ -138,6 +161,8 @@ class UsageReader:
     file is not of `device_key`.
     """
 
+    schema = SCHEMA
+
     def __init__(
         self,
         data: bytes,
@@ -146,19 +171,18 @@ class UsageReader:
         state: LogState | None = None,
         follow: bool = True,
     ) -> None:
-        if len(data) > LIMITS.usage_file_bytes:
-            raise SealpackError("USAGE_LIMIT", f"usage file is {len(data)} bytes")
+        _check_size(data)
         self._source = _Lines(data)
         self._lines = iter(self._source)
-        first = next(self._lines, None)
-        if first is None:
-            raise SealpackError("USAGE_TORN", "usage file ends before its header does")
+        first = _first_line(self._lines)
         self.header = UsageHeader.from_line(first)
+        if self.header.schema != self.schema:
+            raise SealpackError("USAGE_HEADER", f"usage file is of the form {self.header.schema}")
         if device_key is not None and device_key.der != self.header.device_key.der:
             raise SealpackError("USAGE_KEY", f"usage file is of device key {self._key_name()}")
         self._digest = hashlib.sha256(first + b"\n")
         self._key = self.header.device_key
-        self._checker = LogChecker(self._begin(state))
+        self._checker = LogChecker(self._begin(state), hidden=self.schema == TALLIES_SCHEMA)
         self._follows = follow
         self._findings: list[Finding] = []
         self.frontier = self.header.frontier
@@ -280,6 +304,7 @@ class UsageReader:
             torn=self.torn,
             complete=self.complete,
             findings=self.findings,
+            tallies=self.schema == TALLIES_SCHEMA,
         )
 
 

@@ -53,17 +53,30 @@ def show(number: int, fmt: str) -> None:
 @click.option("--accept", is_flag=True, help="Take the file in spite of it; its usage is billed.")
 @click.option("--refuse", is_flag=True, help="Leave the file out; it is not looked at again.")
 @click.option("--reason", required=True, help="For the audit trail.")
+@click.option(
+    "--used",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DAY",
+    help="Of a gap that is closed: when what is missing was used, if the site knows.",
+)
 @common.by_option
 @support.format_option
-def decide(number: int, accept: bool, refuse: bool, reason: str, by: str | None, fmt: str) -> None:
-    """Decide case NUMBER. What was refused can be accepted later; what was taken is never taken back."""
+def decide(
+    number: int, accept: bool, refuse: bool, reason: str, used: datetime | None, by: str | None, fmt: str
+) -> None:
+    """Decide case NUMBER. What was refused can be accepted later; what was taken is never taken back.
+
+    To accept an H201 closes the gap: what is missing is billed as the difference of the registers, by default
+    on the day of the first receipt after it. If the missing file comes after all, it takes its place.
+    """
     if accept == refuse:
         raise SealpackError("USAGE", "give --accept or --refuse")
     with common.open_database() as database:
         from sealpack.settlement import cases as engine
 
         verdict = engine.ACCEPT if accept else engine.REFUSE
-        found, freed = engine.decide(database, number, verdict, reason, actor=common.actor(by))
+        noon = None if used is None else int(used.replace(hour=12, tzinfo=UTC).timestamp()) * 1000
+        found, freed = engine.decide(database, number, verdict, reason, used_ms=noon, actor=common.actor(by))
     result = {
         "schema": "sealpack/settle-case/v1", **found.to_dict(),
         "outcomes": [outcome.to_dict() for outcome in freed],

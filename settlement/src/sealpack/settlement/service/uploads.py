@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import audit, db, evidence, ingest, stick, work_queue
+from sealpack.settlement import audit, db, evidence, ingest, replays, stick, work_queue
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.outcomes import OUTCOMES, Outcome, is_accepted
 from sealpack.settlement.service.limits import Limits
@@ -74,19 +74,31 @@ def take(
             data = stream.read()
             if not stick.is_usage(data, name):
                 raise SealpackError("UPLOAD_INVALID", f"{name} is neither a usage file nor a zip")
-            return Taken([keep(database, data, name, actor)])
-        return _take_zip(database, stream, name, actor, limits, keep)
+            return Taken([_taken(database, data, name, caller, actor, keep)])
+        return _take_zip(database, stream, name, caller, actor, limits, keep)
+
+
+def _taken(
+    database: db.Database, data: bytes, name: str, caller: Caller, actor: Actor, keep: Keep
+) -> dict[str, Any]:
+    """Keep a file; one that does not concern its sender stands for itself."""
+    with database.read() as connection:
+        foreign = replays.is_replay(connection, data, caller.may_know)
+    if foreign:
+        return replays.hold(database, data, printable(name)[:255], actor)
+    return keep(database, data, name, actor)
 
 
 def _take_zip(
-    database: db.Database, stream: BinaryIO, name: str, actor: Actor, limits: Limits, keep: Keep
-) -> Taken:
+    database: db.Database, stream: BinaryIO, name: str, caller: Caller, actor: Actor, limits: Limits,
+    keep: Keep,
+) -> Taken:  # fmt: skip
     taken = Taken()
     for entry, data in entries(stream, name, limits):
         if isinstance(data, Outcome):
             taken.files.append(data.to_dict())
         elif stick.is_usage(data, entry):
-            taken.files.append(keep(database, data, entry, actor))
+            taken.files.append(_taken(database, data, entry, caller, actor, keep))
         else:
             taken.left.append(entry)
     return taken
