@@ -19,7 +19,7 @@ from support.rating_plans import make_plan, per_unit, recurring
 from sealpack.settlement import billing, corrections, receivables
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.exports import documents, focus, usage
-from sealpack.settlement.plan import Plan
+from sealpack.settlement.plan import FIELDS, Plan
 from sealpack.verifier.cli.main import make_cli, run
 
 pytestmark = pytest.mark.sqlite_only
@@ -137,12 +137,53 @@ def test_usage_is_what_is_billed(books: Books) -> None:
         before = usage.report(connection, date(2026, 8, 1), date(2026, 8, 31))
     assert total(found)["tok_out"] == rated["tok_out"] > 0
     assert total(found)["calls"] == rated["calls"]
-    assert found.columns[:7] == usage.KEYS
+    assert found.columns[:7] == usage.PLAIN
     assert {row[3] for row in found.rows} == {one.id, two.id}
     assert {row[4] for row in found.rows} == {"acme/tiny 1.0.0"}
     assert [row[0] for row in by_license.rows] == ["L-1"]
     assert total(by_license) == total(found)
     assert nobody.rows == before.rows == ()
+
+
+def by_centre(books: Books, *keys: str) -> dict[tuple[str, ...], int]:
+    """Tokens by cost centre; the report sums to what it says without them."""
+    with books.database.read() as connection:
+        found = usage.report(connection, FIRST, LAST, by=(*keys, "cost_centre"))
+        plain = usage.report(connection, FIRST, LAST)
+    assert total(found) == total(plain)
+    end, tokens = len(found.columns) - len(FIELDS), found.columns.index("tok_out")
+    return {row[:end]: int(row[tokens]) for row in found.rows}
+
+
+def test_usage_by_cost_centre(books: Books) -> None:
+    """In two files, from two machines, one of which names none; what was lost has none either."""
+    one, two = Device(), Device(number=2).use(tok_out=7)
+    for centre, amount in (("radiology", 100), ("surgery", 20), ("radiology", 3)):
+        one.spend(centre, amount)
+    cut = one.size
+    one.use(tok_out=50).lose(tok_out=900).wait(3_600_000).spend("surgery", 1)
+    books.learn(one, two, plan=a_plan())
+    for data in (one.export(0, cut), one.export(cut), two.export()):
+        assert books.code(data) in ("OK", "W140")
+    assert by_centre(books) == {("",): 957, ("radiology",): 103, ("surgery",): 21}
+    assert by_centre(books, "device") == {
+        (one.id, ""): 950, (one.id, "radiology"): 103, (one.id, "surgery"): 21, (two.id, ""): 7,
+    }  # fmt: skip
+
+
+def test_usage_that_no_receipt_shows_has_no_cost_centre(books: Books) -> None:
+    """The end of a log never came, the next log says what it was."""
+    one = Device()
+    one.spend("radiology", 100)
+    one.tally()
+    cut = one.size
+    one.spend("radiology", 40)
+    later = one.tally().restored()
+    later.spend("surgery", 5)
+    books.learn(one, plan=a_plan())
+    for data in (one.export(0, cut), later.export()):
+        books.ingest(data)
+    assert by_centre(books) == {("",): 40, ("radiology",): 100, ("surgery",): 5}
 
 
 def test_test_usage_is_told_and_not_billed(books: Books) -> None:
@@ -164,6 +205,8 @@ def test_commands(books: Books, tmp_path: Path, capsys: pytest.CaptureFixture[st
     september = [*export, "usage", "--period", "2026-09"]
     assert run(make_cli(), [*september, "--by", "day,model", "--format", "csv"]) == 0
     assert capsys.readouterr().out.startswith("day,model,calls,")
+    assert run(make_cli(), [*september, "--by", "cost_centre", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("cost_centre,calls,")
     assert run(make_cli(), [*export, "usage", "--period", "2026-12", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["usage"] == []
     assert run(make_cli(), [*september, "--by", "mood"]) == 2

@@ -189,6 +189,14 @@ class Device:
         self.put(records.USAGE, route="r1", status=status, meters=counted, wait_ms=0)
         return self
 
+    def spend(self, cost_centre: str, tok_out: int) -> Device:
+        """One usage record that names a cost centre."""
+        meters = {"calls": 1, "tok_out": tok_out}
+        self.put(
+            records.USAGE, route="r1", status="ok", meters=meters, wait_ms=0, cost_centre=cost_centre
+        )  # fmt: skip
+        return self
+
     def work(self, count: int, step_ms: int = 60_000) -> Device:
         """`count` usage records, one every `step_ms`, no two alike, with the tallies a runtime writes."""
         for _ in range(count):

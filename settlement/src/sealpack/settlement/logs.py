@@ -7,6 +7,7 @@ adds, and ingestion stores it if the log is then still where the growth began.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,16 +212,23 @@ def lower(connection: sa.Connection, log: Log, growth: Growth) -> None:
 
 def roll_up(connection: sa.Connection, origin: str, bounds: Iterable[Bound] = ()) -> Rollup:
     """The roll-up of all that is held of a log, from the stored evidence and further `bounds`."""
+    return roll_up_by(connection, origin, lambda _: "", bounds).get("", {})
+
+
+def roll_up_by(
+    connection: sa.Connection, origin: str, name: Callable[[Record], str], bounds: Iterable[Bound] = ()
+) -> dict[str, Rollup]:
+    """The same, apart for what `name` says of each record."""
     times = Times()
     for record in _held(connection, origin):
         times.follow(record)
     latest = times_latest((*times.bounds, *bounds))
-    rollup: Rollup = {}
+    found: dict[str, Rollup] = defaultdict(dict)
     again = Times()
     for record in _held(connection, origin):
-        rollups.roll(record, rollup, again.floor_ms, latest(record.position))
+        rollups.roll(record, found[name(record)], again.floor_ms, latest(record.position))
         again.follow(record)
-    return rollup
+    return dict(found)
 
 
 def _held(connection: sa.Connection, origin: str) -> Iterator[Record]:

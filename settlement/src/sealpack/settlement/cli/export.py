@@ -166,7 +166,10 @@ def focus(numbers: tuple[str, ...], period: str | None, customer: str | None, ou
 )  # fmt: skip
 @support.formats("text", "json", "csv")
 def usage(period: str, customer: str | None, by: str, fmt: str) -> None:
-    """Print what was used in a month, in base units, from the roll-ups that invoices are made from."""
+    """Print what was used in a month, in base units, from the roll-ups that invoices are made from.
+
+    --by may name cost_centre, too: then the stored receipts of the month are read, which takes longer.
+    """
     _check_month(period)
     first = date.fromisoformat(f"{period}-01")
     with common.open_database() as database:
