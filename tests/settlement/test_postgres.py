@@ -228,7 +228,7 @@ def test_a_restarted_server_is_used_again(own: servers.Server, tmp_path: Path) -
     books.database.close()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 @pytest.mark.parametrize("victim", ["server", "worker"])
 def test_killed_while_files_come_in(own: servers.Server, tmp_path: Path, victim: str, kills: int) -> None:
     """Workers or the server die at any moment, again and again; nothing is lost, nothing is counted twice."""
