@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import rating_oracle as oracle
+from support.rating_dice import ZONES
 from support.rating_plans import GRADUATED, make_plan, per_unit, recurring, tokens
 
 from sealpack.settlement.money import Rounding
@@ -43,6 +44,43 @@ def stairs(ups: list[int], model: str, flats: list[int]) -> Plan:
         tier["unit"] = f"0.{index + 1:02}"
         tier["flat"] = str(flats[index % len(flats)])
     return make_plan({**GRADUATED, "model": model, "tiers": tiers}, per=1000)
+
+
+# --- clamps and discounts ---
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_charge_is_held_between_its_minimum_and_its_maximum(used: int, one: int, other: int) -> None:
+    low, high = sorted((one, other))
+    limits = {"min": f"{low // 100}.{low % 100:02}", "max": f"{high // 100}.{high % 100:02}"}
+    result = april(make_plan(per_unit("0.01", **limits), per=1), tokens(used))
+    assert result.net == min(max(used, low), high)
+    for at in (low, high):  # at the bound itself nothing is raised or cut
+        (line,) = april(make_plan(per_unit("0.01", **limits), per=1), tokens(at)).lines
+        assert line.amount == at and not {"min", "max"} & {step.step for step in line.steps}
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=4), st.integers(0, 10**6), st.randoms())
+def test_discounts_multiply_in_any_order_and_are_rounded_once(bps: list[int], used: int, random: Any) -> None:
+    named = [{"id": f"d{n}", "scope": ["tok"], "bps": part} for n, part in enumerate(bps)]
+    other = random.sample(named, len(named))
+    left = Fraction(used, 100)
+    for part in bps:
+        left *= Fraction(10_000 - part, 10_000)
+    for discounts in (named, other):
+        result = april(make_plan(per_unit("0.01"), per=1, discounts=discounts), tokens(used))
+        assert result.net == oracle.to_minor(left, "USD", "half_up")
+
+
+@given(st.integers(0, 20_000), st.integers(0, 20_000))
+def test_usage_after_the_end_takes_off_the_shortfall_what_it_draws(before: int, after: int) -> None:
+    """Whatever is used when, a postpaid commitment bills its amount and what goes beyond it, once."""
+    item = {"id": "year", "kind": "committed_spend", "amount": "100", "billing": "postpaid"}
+    plan = make_plan(per_unit("0.01"), per=1, commitments=[item])
+    ended = Span(date(2026, 4, 1), date(2026, 5, 31), date(2026, 4, 1), date(2026, 4, 20))
+    may = int(datetime(2026, 5, 7, tzinfo=UTC).timestamp()) * 1000
+    results = rate(plan, {**tokens(before), **tokens(after, at=may)}, ended)
+    assert sum(result.net for result in results) == max(10_000, before + after)
 
 
 # --- tiers, packages, included ---
@@ -132,7 +170,7 @@ def test_tax_is_on_the_sum_of_the_printed_lines_not_the_sum_of_taxes(parts: list
 # --- proration ---
 
 
-@given(st.dates(date(2023, 1, 1), date(2028, 12, 31)), st.sampled_from(["UTC", "Europe/Berlin"]), st.data())
+@given(st.dates(date(2023, 1, 1), date(2028, 12, 31)), st.sampled_from(ZONES), st.data())
 def test_two_licenses_that_share_a_month_pay_for_every_day_once(
     day: date, tz: str, data: st.DataObject
 ) -> None:
