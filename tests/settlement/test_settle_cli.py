@@ -299,9 +299,12 @@ def test_silent_devices(office: Office, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_invoice_asks_for_a_month(office: Office) -> None:
     office.learn(Device())
-    for period in ("2026", "2026-13", "09-2026"):
-        office("invoice", "--period", period, status=2)
-        assert "error[USAGE]" in office.err
+    for period in ("2026", "2026-13", "09-2026", "9999-12", "1969-12"):
+        for verb in (("invoice",), ("export", "usage")):
+            office(*verb, "--period", period, status=2)
+            assert "error[USAGE]" in office.err
+    office("invoice", "--period", "2026-09", "--date", "9999-12-31", status=2)
+    assert "error[USAGE]" in office.err
 
 
 def test_a_draft_and_a_license_that_cannot_be_billed(office: Office) -> None:

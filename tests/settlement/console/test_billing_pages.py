@@ -495,6 +495,17 @@ def test_files_are_what_was_stored(desk: Desk) -> None:
     assert clerk.http.get(f"{DRAFT}/file/json").json()["draft"] is True
 
 
+def test_reading_a_draft_waits_for_nobody_who_writes(desk: Desk) -> None:
+    clerk = desk.clerk("auditor")
+    with desk.base.write():
+        for form in ("html", "json", "csv", "pdf"):
+            clerk.go(f"{DRAFT}/file/{form}")
+    with desk.base.read() as connection:
+        number = drafts.issued_as(connection, "L-2026-004", date(2026, 10, 1))
+    issued = clerk.go(f"/console/invoices/{number}/file/json")
+    assert number and clerk.go("/console/drafts/L-2026-004/2026-10/file/json") == issued
+
+
 def test_exports_of_a_month(desk: Desk) -> None:
     clerk = desk.clerk()
     answer = clerk.http.get("/console/exports/json?month=2026-10")

@@ -68,6 +68,8 @@ def _record(cells: list[str], columns: list[str], where: str) -> dict[str, Any]:
     if "payment_days" in given:
         if not given["payment_days"].isascii() or not given["payment_days"].isdigit():
             _refuse(f"{where}.payment_days", "is not a whole number")
+        if len(given["payment_days"]) > 9:
+            _refuse(f"{where}.payment_days", "is more than anybody waits")
         record["payment_days"] = int(given["payment_days"])
     lines = [line.strip() for line in given.get("address", "").splitlines()]
     lines += [given[name] for name in _ADDRESS if name in given]

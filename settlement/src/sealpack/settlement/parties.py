@@ -24,6 +24,7 @@ from sealpack.settlement.countries import COUNTRIES
 from sealpack.settlement.currencies import EXPONENTS
 from sealpack.settlement.invoice import Business
 from sealpack.settlement.plan import TAX_CATEGORIES, ZERO_RATED, Tax
+from sealpack.settlement.wording import CONTROL
 
 CUSTOMERS_SCHEMA = "sealpack/customers/v1"
 SELLER_SCHEMA = "sealpack/seller/v1"
@@ -173,7 +174,11 @@ def _customer(f: Fields) -> Customer:
 
 
 def _reachable(f: Fields, found: P) -> P:
-    """Country and address are real ones. Records that are stored already are not looked at again."""
+    """Country and address are real ones, and texts can be printed. Records that are stored already are not
+    looked at again."""
+    for name, value in plain(found).items():
+        if any(CONTROL.search(text) for text in _texts(value)):
+            raise f.fail(name, "holds a character that cannot be printed")
     if found.country and found.country not in COUNTRIES:
         raise f.fail("country", f"is {found.country!r}, which is no country code of ISO 3166-1")
     if found.email and not re.fullmatch(r"[^@\s]+@[^@\s]+", found.email):
@@ -181,9 +186,17 @@ def _reachable(f: Fields, found: P) -> P:
     return found
 
 
+def _texts(value: Any) -> list[str]:
+    """Every text in a record's JSON."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in _texts(part)]
+
+
 def change_customer(connection: sa.Connection, record: Any, *, actor: Actor) -> Customer:
     """Take over one record as a person wrote it, and note that in the audit trail; REGISTRY_INVALID."""
-    customer = Customer.parse(Fields(record, "the record", _CODE))
+    customer = _customer(Fields(record, "the record", _CODE))
     document = _replace(connection, db.customers, db.customers.c.id, customer.id, customer)
     audit.note(connection, actor, "customer", customer=customer.id, record=audit.sha256(document))
     return customer

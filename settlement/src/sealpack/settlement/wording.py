@@ -5,6 +5,7 @@ Source: specs/invoice.md sections 5 and 6.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from fractions import Fraction
 
@@ -12,6 +13,8 @@ from sealpack.settlement import money
 from sealpack.settlement.pricing import show
 
 MINUS = "−"
+# What neither XML nor every database takes: controls but for tabs and ends of lines, halves of characters.
+CONTROL = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CORRECTED = (
     "The working is of the period as it rates now; the amount is what that adds to what was invoiced before."
 )

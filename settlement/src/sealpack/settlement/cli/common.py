@@ -14,6 +14,7 @@ import click
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, io_error
+from sealpack.settlement.periods import FIRST_YEAR, LAST_YEAR
 from sealpack.verifier.cli import support
 
 if TYPE_CHECKING:
@@ -96,16 +97,23 @@ out_option = click.option(
 
 
 def day_of(value: datetime | None) -> date:
-    """A day of the command line, today where none was given."""
+    """A day of the command line, today where none was given; USAGE for one that no period has."""
+    if value and not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise SealpackError(
+            "USAGE", f"{value:%Y-%m-%d} is not a day of the years {FIRST_YEAR} to {LAST_YEAR}"
+        )
     return value.date() if value else datetime.fromtimestamp(support.now(), UTC).date()
 
 
 def month_of(text: str) -> date:
     """The first day of a month such as 2026-11; USAGE."""
     try:
-        return date.fromisoformat(f"{text}-01")
+        month = date.fromisoformat(f"{text}-01")
     except ValueError:
-        raise SealpackError("USAGE", f"period {text!r} is not like 2026-11") from None
+        month = date.min
+    if not FIRST_YEAR <= month.year <= LAST_YEAR:
+        raise SealpackError("USAGE", f"period {text!r} is not like 2026-11")
+    return month
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ def _load(numbers: tuple[str, ...], period: str | None, customer: str | None) ->
 
 
 def _check_month(period: str | None) -> None:
-    if period is not None and not _MONTH.fullmatch(period):
+    if period is not None and _MONTH.fullmatch(period):
+        common.month_of(period)
+    elif period is not None:
         raise SealpackError("USAGE", f"period {period!r} is not like 2026-11")
 
 

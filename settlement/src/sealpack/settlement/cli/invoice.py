@@ -40,7 +40,7 @@ def invoice(
         from sealpack.settlement import billing
 
         forms.check(database)
-        day = issued.date() if issued else today
+        day = common.day_of(issued)
         actor = common.actor(by)
         skipped: dict[str, str] = {}
         if license_id:

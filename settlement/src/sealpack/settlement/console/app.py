@@ -140,8 +140,8 @@ class Console:
 
     def address(self, request: Request) -> str:
         """Where a request comes from; behind a proxy, what that says."""
-        if self.behind_proxy and (said := request.headers.get("x-forwarded-for")):
-            return said.rpartition(",")[2].strip()[:64]
+        if self.behind_proxy and (said := request.headers.getlist("x-forwarded-for")):
+            return said[-1].rpartition(",")[2].strip()[:64]
         return request.client.host if request.client else ""
 
     # --- what goes out ---

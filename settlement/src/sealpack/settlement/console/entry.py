@@ -57,7 +57,8 @@ async def post_login(console: Console, request: Request) -> Response:
     name, password = text(form, "name", needed=False), str(form.get("password", ""))[:MAX_PASSWORD]
     address = console.address(request)
     try:
-        user = await checked(console, name, password, address)
+        user, stored = await checked(console, name, password, address)
+        return await logged_in(console, request, user, wanted, stored=stored)
     except SealpackError as error:
         if error.code not in ("LOGIN_INVALID", "RATE_LIMITED"):
             raise
@@ -66,26 +67,27 @@ async def post_login(console: Console, request: Request) -> Response:
         if (wait := error.facts.get("retry_after_s")) is not None:
             response.headers["Retry-After"] = str(wait)
         return response
-    return await logged_in(console, request, user, wanted)
 
 
-async def checked(console: Console, name: str, password: str, address: str) -> User:
-    """The user of that name and password; LOGIN_INVALID, RATE_LIMITED."""
+async def checked(console: Console, name: str, password: str, address: str) -> tuple[User, str]:
+    """The user of that name and password, and the password as it is kept; LOGIN_INVALID, RATE_LIMITED."""
     console.throttle.begin(name, address)
     found = await console.query(users.find, name)
     right = await console.hash(users.is_right, found[1] if found else None, password)
     if found is None or not right:
         raise SealpackError("LOGIN_INVALID", "name or password is wrong")
     console.throttle.succeeded(name, address)
-    return found[0]
+    return found
 
 
-async def logged_in(console: Console, request: Request, user: User, path: str, notice: str = "") -> Response:
-    """On to a page in a new session, whatever the browser held before."""
+async def logged_in(
+    console: Console, request: Request, user: User, path: str, notice: str = "", *, stored: str | None = None
+) -> Response:
+    """On to a page in a new session, whatever the browser held before; `stored` as :func:`sessions.begin`."""
+    token = await console.work(sessions.begin, console.service.database, user, console.now, stored)
     old = request.cookies.get(console.cookie("session"))
     if old:
         await console.work(sessions.end, console.service.database, old)
-    token = await console.work(sessions.begin, console.service.database, user, console.now)
     response = console.redirect(path, notice)
     console.set_cookie(response, "session", token)
     console.drop_cookie(response, "visit")

@@ -18,6 +18,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.settlement.console import sessions
 from sealpack.settlement.service.limits import Limits
 from sealpack.settlement.service.receiving import pieces
+from sealpack.settlement.wording import CONTROL
 
 MAX_BYTES = 256 << 10  # of a form without files
 MAX_FIELDS = 1000
@@ -30,9 +31,24 @@ def check_origin(request: Request) -> None:
         right = said in ("same-origin", "none")
     else:
         origin = request.headers.get("origin")
-        right = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        right = origin is None or _host(origin) == request.headers.get("host")
     if not right:
         raise SealpackError("FORM_INVALID", "the form was sent by another site")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def check_address(request: Request) -> None:
+    """NOT_FOUND, FORM_INVALID for an address with a NUL: no name has one, and not every database takes it."""
+    if "\0" in request.scope["path"]:
+        raise SealpackError("NOT_FOUND", "there is no such page")
+    if any("\0" in part for pair in request.query_params.multi_items() for part in pair):
+        raise SealpackError("FORM_INVALID", "the address holds a character that no name has")
 
 
 async def read(
@@ -55,8 +71,10 @@ async def read(
         await form.close()
         raise SealpackError("FORM_INVALID", f"the form has more than {MAX_FIELDS} fields")
     given = form.get("csrf")
-    if not isinstance(given, str) or not hmac.compare_digest(
-        given.encode("utf-8", "replace"), sessions.csrf(token).encode()
+    if (
+        not token
+        or not isinstance(given, str)
+        or not hmac.compare_digest(given.encode("utf-8", "replace"), sessions.csrf(token).encode())
     ):
         await form.close()
         raise SealpackError("FORM_INVALID", "the form is not of this session")
@@ -71,6 +89,8 @@ def text(form: FormData, name: str, *, most: int = 300, needed: bool = True) -> 
         raise SealpackError("FORM_INVALID", f"{name} is missing", remedy="go back and fill it in")
     if len(value) > most:
         raise SealpackError("FORM_INVALID", f"{name} is longer than {most} characters")
+    if CONTROL.search(value):
+        raise SealpackError("FORM_INVALID", f"{name} holds a character that cannot be printed")
     return value
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from starlette.responses import Response
 
 from sealpack.format.errors import SealpackError
+from sealpack.settlement.periods import FIRST_YEAR, LAST_YEAR
 from sealpack.settlement.statements.files import Statement
 
 _TYPES = {
@@ -26,7 +27,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 def month_of(text: str) -> date:
     """The first day of a month such as 2026-11; FORM_INVALID."""
-    if not _MONTH.fullmatch(text) or text < "1970":
+    if not _MONTH.fullmatch(text) or not FIRST_YEAR <= int(text[:4]) <= LAST_YEAR:
         raise SealpackError("FORM_INVALID", f"{text[:20]!r} is no month such as 2026-11", remedy=_AGAIN)
     return date.fromisoformat(f"{text}-01")
 
@@ -34,7 +35,7 @@ def month_of(text: str) -> date:
 def day_of(text: str) -> date:
     """A day such as 2026-11-21; FORM_INVALID."""
     try:
-        if _DAY.fullmatch(text):
+        if _DAY.fullmatch(text) and FIRST_YEAR <= int(text[:4]) <= LAST_YEAR:
             return date.fromisoformat(text)
     except ValueError:
         pass

@@ -52,6 +52,7 @@ def _answering(console: Console, answer: Answer) -> Answer:
     async def endpoint(request: Request) -> Response:
         request.state.user = None
         try:
+            forms.check_address(request)
             if request.method == "POST":
                 forms.check_origin(request)
             response = await answer(request)

@@ -11,6 +11,7 @@ import secrets
 
 import sqlalchemy as sa
 
+from sealpack.format.errors import SealpackError
 from sealpack.settlement import tables
 from sealpack.settlement.db import Database
 from sealpack.settlement.users import User
@@ -31,13 +32,22 @@ def csrf(token: str) -> str:
     return hmac.digest(token.encode(), b"sealpack/console/csrf", "sha256").hex()
 
 
-def begin(database: Database, user: User, now: int) -> str:
-    """Log a user in: the token of a new session. Those that are over are forgotten."""
-    token, columns = new_token(), tables.sessions.c
+def begin(database: Database, user: User, now: int, stored: str | None = None) -> str:
+    """Log a user in: the token of a new session. Those that are over are forgotten.
+
+    `stored`: the password that was compared, as it is kept. LOGIN_INVALID when the user was disabled or given
+    another one while that took its time.
+    """
+    token, columns, who = new_token(), tables.sessions.c, tables.users.c
     row = {"digest": _digest(token), "user_id": user.id, "created_at": now, "seen_at": now,
            "expires_at": now + LONGEST_S}  # fmt: skip
     over = (columns.expires_at <= now) | (columns.seen_at <= now - IDLE_S)
     with database.write(_CONCERN) as connection:
+        kept = connection.execute(
+            sa.select(who.password).where(who.id == user.id, who.disabled_at.is_(None))
+        ).scalar()
+        if kept is None or stored not in (None, kept):
+            raise SealpackError("LOGIN_INVALID", "name or password is wrong")
         connection.execute(sa.delete(tables.sessions).where(over))
         connection.execute(sa.insert(tables.sessions).values(row))
     return token

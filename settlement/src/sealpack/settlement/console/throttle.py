@@ -7,6 +7,7 @@ whoever tries many names; of a name, for whoever has many addresses. Only failur
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from sealpack.format.errors import SealpackError
 
 _REMEMBERED = 50_000
+_WITH_PORT = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[0-9.]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,14 @@ def _keys(name: str, address: str) -> tuple[tuple[str, Rate], ...]:
 
 
 def _network(address: str) -> str:
-    """An address, or the network that one customer of a provider has."""
+    """An address, or the network that one customer of a provider has. Some proxies say the port, too."""
+    plain = _WITH_PORT.fullmatch(address)
     try:
-        found = ipaddress.ip_address(address)
+        found = ipaddress.ip_address(plain["v6"] or plain["v4"] if plain else address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv4Address):
-        return address
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(found), 64), strict=False))

@@ -38,7 +38,7 @@ class Span:
     def parse(cls, limit: str | None, after: str | None, *types: type) -> Span:
         """Read what a caller says; `types` are those of the key's members. USAGE."""
         if limit is not None and not (
-            limit.isascii() and limit.isdigit() and 0 < int(limit[:9]) <= MAX_ITEMS
+            limit.isascii() and limit.isdigit() and len(limit) <= 9 and 0 < int(limit) <= MAX_ITEMS
         ):
             raise SealpackError("USAGE", f"limit must be 1 to {MAX_ITEMS}")
         count = ITEMS if limit is None else int(limit)

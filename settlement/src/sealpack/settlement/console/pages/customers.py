@@ -158,7 +158,9 @@ def record_of(fields: dict[str, str]) -> dict[str, Any]:
     if "payment_days" in said:
         if not said["payment_days"].isascii() or not said["payment_days"].isdigit():
             raise SealpackError("REGISTRY_INVALID", "days to pay must be a whole number")
-        said["payment_days"] = int(said["payment_days"][:9])
+        if len(said["payment_days"]) > 9:
+            raise SealpackError("REGISTRY_INVALID", "so many days to pay are never over")
+        said["payment_days"] = int(said["payment_days"])
     tax = {name: said.pop(name) for name in ("category", "percent", "reason") if name in said}
     if "category" in tax:
         said["tax"] = {"percent": "0"} | tax

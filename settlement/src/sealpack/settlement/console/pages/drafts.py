@@ -20,12 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import approvals, billing, db, desk, drafts, parties, unbilled
+from sealpack.settlement import approvals, billing, db, desk, drafts, issuing, parties, unbilled
 from sealpack.settlement.audit import Entry as Trail
 from sealpack.settlement.console.app import CLERKS, OFFICE, Console, Page
 from sealpack.settlement.console.forms import text
 from sealpack.settlement.console.inputs import day_of, file, month_of, today
-from sealpack.settlement.console.pages.invoices import converted
+from sealpack.settlement.console.pages.invoices import converted, stored
 from sealpack.settlement.drafts import APPROVED, DRAFT, FAULTY, Entry
 from sealpack.settlement.periods import Period
 from sealpack.settlement.users import User
@@ -241,14 +241,19 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
     """The draft as a customer would see it, without a number."""
     license_id, month = _named(request)
     form = request.path_params["form"]
-
-    def make() -> bytes:
-        made = billing.bill(console.service.database, license_id, month, None, draft=True)
-        return converted(made.json, form) if form == "pdf" else made.files[f"{made.name}.{form}"]
-
     if form not in ("html", "pdf", "json", "csv"):
         raise SealpackError("NOT_FOUND", f"drafts have no form {form}")
-    return file(await console.work(make), f"draft-{license_id}-{month:%Y-%m}.{form}")
+    data = await console.query(_file, license_id, month, "json" if form == "pdf" else form)
+    name = f"draft-{license_id}-{month:%Y-%m}.{form}"
+    return file(await console.service.read(converted, data, form), name)
+
+
+def _file(connection: sa.Connection, license_id: str, month: date, form: str) -> bytes:
+    """The draft in a form; once there is an invoice, that."""
+    if number := drafts.issued_as(connection, license_id, month):
+        return stored(connection, number, form)
+    document = billing.draft_of(connection, billing.license_of(connection, license_id), month)
+    return issuing.as_files(document, "draft").files[f"draft.{form}"]
 
 
 async def post_approve(console: Console, request: Request, user: User) -> Response:
