@@ -164,13 +164,13 @@ def bench_settlement(args: argparse.Namespace, folder: Path) -> None:
         for name, seconds in limits.items():
             print(f"  {name + ' alone':<36}{'':>9}{seconds:>9.1f}{truth.receipts / seconds:>20,.0f}")
         print(f"  {'':<24}{'workers':>12}{'wall s':>9}{'cpu s':>9}{'server':>9}{'per cpu s':>11}"
-              f"{'per wall s':>12}{'invoice s':>11}{'limit':>7}{'MB':>7}")  # fmt: skip
+              f"{'per wall s':>12}{'invoice s':>11}{'cpu s':>7}{'limit':>7}{'MB':>7}")  # fmt: skip
         for run in settlement.measure(place, truth, args.workers, args.db):
             rates = f"{truth.receipts / run.cpu:>11,.0f}{truth.receipts / run.wall:>12,.0f}"
             times = f"{run.wall:>9.1f}{run.ours:>9.1f}{run.server:>9.1f}"
             ratio = run.cpu / min(limits.values())
-            print(f"  {run.database:<24}{run.workers:>12}{times}{rates}{run.invoice:>11.2f}{ratio:>7.1f}"
-                  f"{run.megabytes:>7.0f}", flush=True)  # fmt: skip
+            spent = f"{run.invoice:>11.2f}{run.invoice_cpu:>7.2f}{ratio:>7.1f}{run.megabytes:>7.0f}"
+            print(f"  {run.database:<24}{run.workers:>12}{times}{rates}{spent}", flush=True)
 
 
 def bench_console(args: argparse.Namespace, folder: Path) -> None:

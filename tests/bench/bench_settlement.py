@@ -33,6 +33,7 @@ class Run:
     ours: float
     server: float
     invoice: float
+    invoice_cpu: float
     megabytes: float
 
     @property
@@ -122,12 +123,13 @@ def _run(folder: Path, truth: Any, address: str, workers: int, server: Any) -> R
         for _ in ingest_files(address, paths, fleets.NOW, workers):
             pass
         wall, ours, its = time.perf_counter() - began, _ours() - ours, _its(server) - its
-        began = time.perf_counter()
+        began, before = time.perf_counter(), _ours() + _its(server)
         problems = oracle.wrong_invoices(database, truth)
-        invoice = time.perf_counter() - began
+        invoice, cpu = time.perf_counter() - began, _ours() + _its(server) - before
         problems += oracle.wrong(database, truth)
         assert not problems, problems[:3]
-        return Run(database.kind, workers, wall, ours, its, invoice, _size(address, server) / 1e6)
+        megabytes = _size(address, server) / 1e6
+        return Run(database.kind, workers, wall, ours, its, invoice, cpu, megabytes)
 
 
 def _size(address: str, server: Any) -> int:
