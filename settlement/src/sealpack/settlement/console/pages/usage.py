@@ -99,12 +99,14 @@ async def get_usage(console: Console, request: Request, user: User) -> Response:
     """A chart and the table behind it."""
     wanted = asked(request.query_params, today(console))
 
-    def look(connection: sa.Connection) -> tuple[dict[Key, Amounts], dict[Key, Amounts], Names]:
-        drawn = usage.totals(connection, wanted.choice, (*wanted.keys, wanted.split)) if by_time else {}
-        return usage.totals(connection, wanted.choice, wanted.keys), drawn, usage.names(connection)
-
     by_time = wanted.by == "time"
-    found, drawn, names = await console.query(look)
+    keys = (*wanted.keys, wanted.split) if by_time else wanted.keys
+
+    def look(connection: sa.Connection) -> tuple[dict[Key, Amounts], Names]:
+        return usage.totals(connection, wanted.choice, keys), usage.names(connection)
+
+    drawn, names = await console.query(look)
+    found = _joined(drawn) if by_time else drawn
     rows = _sorted(found, wanted)
     chart = _over_time(wanted, drawn, names) if by_time else _by_size(wanted, rows, names)
     page = (
@@ -147,6 +149,16 @@ def _sorted(found: dict[Key, Amounts], wanted: Asked) -> list[tuple[Key, Amounts
     if wanted.by == "time":
         return sorted(found.items())
     return sorted(found.items(), key=lambda row: _rank(row, wanted))
+
+
+def _joined(drawn: dict[Key, Amounts]) -> dict[Key, Amounts]:
+    """The same without what the colours tell apart, the last part of each key."""
+    found: dict[Key, Amounts] = {}
+    for (*key, _), amounts in drawn.items():
+        known = found.setdefault(tuple(key), dict.fromkeys(FIELDS, 0))
+        for field in FIELDS:
+            known[field] += amounts[field]
+    return found
 
 
 def _rank(row: tuple[Key, Amounts], wanted: Asked) -> lists.Key:
