@@ -35,6 +35,7 @@ from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 from sealpack.format.errors import SealpackError
+from sealpack.format.keys import PrivateKey
 from sealpack.settlement import audit, db, ingest
 from sealpack.settlement.outcomes import Outcome
 from sealpack.settlement.reconcile import reconcile
@@ -462,6 +463,22 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert process.wait(30) in (0, 130)
     log = (tmp_path / "serve.log").read_text()
     assert "POST /v1/files" in log and text not in log and "Traceback" not in log
+
+
+def test_keys_before_and_after_the_first_trust_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service is started with its keys on the first day; keys of somebody else are told at once."""
+    key = settlement_pem(tmp_path)
+    with started(tmp_path, "--key", str(key)) as (_, url):
+        assert requests.get(f"{url}/v1/health/ready", timeout=10).status_code == 200
+    assert "no trust file is imported yet" in (tmp_path / "serve.log").read_text()
+
+    Books.open(tmp_path).learn(Device()).database.close()
+    settlement_pem(tmp_path, PrivateKey.generate("ed25519"))
+    database = str(tmp_path / "settlement.db")
+    assert run(make_cli(), ["settle", "--db", database, "serve", "--port", "0", "--key", str(key)]) != 0
+    assert "SIG_KEY_UNKNOWN" in capsys.readouterr().err
 
 
 def test_many_upload_the_same_and_other_files_at_once(books: Books) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from sealpack.format.errors import SealpackError
 from sealpack.settlement.cli import common
 from sealpack.verifier.cli import support
+
+if TYPE_CHECKING:
+    from sealpack.settlement.ack import Signers
+    from sealpack.settlement.db import Database
 
 _FILE = click.Path(dir_okay=False)
 
@@ -30,7 +37,6 @@ def serve(
     """
     support.require_extra("service", "starlette", "uvicorn", "jinja2", "python_multipart")
     with common.open_database() as database:
-        from sealpack.settlement import registry
         from sealpack.settlement.service.core import Service
         from sealpack.settlement.service.server import Address
         from sealpack.settlement.service.server import serve as run
@@ -39,6 +45,20 @@ def serve(
         address.check()
         signers = common.signers(key, witness, passphrase_file) if key else None
         if signers is not None:
-            with database.read() as connection:
-                signers.check(registry.load_trust(connection))
+            _check(database, signers)
         run(Service(database, signers, queue=queue), address, support.note)
+
+
+def _check(database: Database, signers: Signers) -> None:
+    """Tell now of keys that devices would not believe. Before the first trust file nobody can say."""
+    from sealpack.settlement import registry
+
+    with database.read() as connection:
+        try:
+            trust = registry.load_trust(connection)
+        except SealpackError as error:
+            if error.code != "TRUST_UNPINNED":
+                raise
+            support.note("no trust file is imported yet: the keys are looked at when the first reply is made")
+            return
+    signers.check(trust)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sealpack.settlement import drafts, ledger, tables
+from sealpack.settlement import desk, drafts, ledger, tables
 from sealpack.settlement.console import case_words
 from sealpack.settlement.console.app import HOME, Console, Page
 from sealpack.settlement.console.pages import start
@@ -72,8 +72,9 @@ def _look(connection: sa.Connection, now: int) -> dict[str, Any]:
     machines = [
         row for row in devices.listed(connection, now) if row.state in ("frozen", "overdue", "silent")
     ]
+    whose = [one.customer_id for one in overdue[:_SHOWN]] + [row.customer for row in machines[:_SHOWN]]
     return {
-        "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
+        "names": desk.names(connection, whose), "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
         "machines": machines[:_SHOWN], "machine_states": Counter(row.state for row in machines),
         "drafts": _drafts(connection, today, now), "files": _files(connection),
         **_cases(connection),
