@@ -74,7 +74,8 @@ def _look(connection: sa.Connection, now: int) -> dict[str, Any]:
     ]
     whose = [one.customer_id for one in overdue[:_SHOWN]] + [row.customer for row in machines[:_SHOWN]]
     return {
-        "names": desk.names(connection, whose), "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
+        "names": desk.names(connection, whose),
+        "overdue": overdue[:_SHOWN], "overdue_count": len(overdue), "overdue_sums": sorted(sums.items()),
         "machines": machines[:_SHOWN], "machine_states": Counter(row.state for row in machines),
         "drafts": _drafts(connection, today, now), "files": _files(connection),
         **_cases(connection),
