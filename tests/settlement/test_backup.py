@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support import office, s3
+from support import office, outputs, s3
 from support.books import NOW, Books
 from support.device import Device
 
@@ -300,10 +300,12 @@ def test_the_verbs(old: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "error[OUTPUT_EXISTS]" in capsys.readouterr().err
     assert run(make_cli(), ["settle", "--db", new, "restore", path, "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert outputs.check(said) == "settle-restore"
     assert said["files"] == len(old.rows(db.files)) and said["created_at"] > 0
     assert run(make_cli(), ["settle", "--db", new, "audit", "verify", "--head", said["audit_head"]]) == 0
     assert run(make_cli(), ["settle", "--db", new, "restore", path]) == 2
-    capsys.readouterr()
+    assert run(make_cli(), ["settle", "--db", new, "backup", path + "2", "--format", "json"]) == 0
+    assert outputs.check(json.loads(capsys.readouterr().out)) == "settle-backup"
 
 
 def test_what_was_acknowledged_since_is_not_a_lie_of_the_device(books: Books) -> None:
