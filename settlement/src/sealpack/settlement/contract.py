@@ -134,7 +134,7 @@ class Contract:
         return self._load(named) if named else self._in_force(month)
 
     def _in_force(self, month: date) -> Plan:
-        plan = registry.load_plan_of(self._connection, self.license)
+        plan = self._load(self.license.plan)
         for document in self._documents:
             if document.plan is not None:
                 plan = self._load(document.plan)
@@ -143,12 +143,11 @@ class Contract:
                     break
         return plan
 
-    def _load(self, ref: PlanRef) -> Plan:
-        if ref not in self._known:
-            known = registry.load_plan(self._connection, ref)
-            self._known[ref] = known or registry.load_plan_of(
-                self._connection, replace(self.license, plan=ref)
-            )
+    def _load(self, ref: PlanRef | None) -> Plan:
+        if ref is None or ref not in self._known:
+            plan = registry.load_plan_of(self._connection, replace(self.license, plan=ref))
+            self._known[PlanRef(plan.id, plan.version)] = plan
+            return plan
         return self._known[ref]
 
     @cached_property
