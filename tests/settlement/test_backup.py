@@ -304,6 +304,7 @@ def test_the_verbs(old: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert said["files"] == len(old.rows(db.files)) and said["created_at"] > 0
     assert run(make_cli(), ["settle", "--db", new, "audit", "verify", "--head", said["audit_head"]]) == 0
     assert run(make_cli(), ["settle", "--db", new, "restore", path]) == 2
+    capsys.readouterr()
     assert run(make_cli(), ["settle", "--db", new, "backup", path + "2", "--format", "json"]) == 0
     assert outputs.check(json.loads(capsys.readouterr().out)) == "settle-backup"
 
