@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from support.books import Books
@@ -18,6 +18,7 @@ from sealpack.settlement.console import forms, sessions
 from sealpack.settlement.console.app import Console, Page
 from sealpack.settlement.console.pages import PAGES
 from sealpack.settlement.console.throttle import PAIR, Throttle
+from sealpack.settlement.exports.stripe import Names
 from sealpack.settlement.service.views import Span
 
 LoggedIn = Callable[[str], Clerk]
@@ -189,6 +190,13 @@ def test_payouts_that_were_never_shown(books: Books, logged_in: LoggedIn, ticked
     assert "FORM_INVALID" in answer.text
 
 
+def test_a_notice_fits_into_a_cookie(console: Console) -> None:
+    for letter in ("x", "é", "\U0001f3e5"):
+        answer = console.redirect("/console/", letter * 2000)
+        assert 500 < len(answer.headers["set-cookie"]) < 4096
+        assert unquote(answer.headers["set-cookie"]).count(letter) > 250
+
+
 # --- records ------------------------------------------------------------------------------------------
 
 
@@ -228,3 +236,10 @@ def test_documents_nobody_wrote_by_hand(
     said = logged_in("finance").drop((name, data))
     assert (code or "left aside") in said and "imported" not in said
     assert not books.rows(db.customers) and not books.rows(db.sellers)
+
+
+def test_a_map_for_stripe_that_is_none() -> None:
+    for data in (b"[" * 100_000, b'{"a":' * 50_000, b"\0", b"\xff", b"", b"9" * 5000):
+        with pytest.raises(SealpackError) as caught:
+            Names.read(data, "map.json")
+        assert caught.value.code == "REGISTRY_INVALID"

@@ -176,7 +176,7 @@ class Database:
         target = Path(path)
         if not target.parent.is_dir():
             raise SealpackError("FILE_MISSING", f"folder {target.parent} does not exist")
-        engine = sa.create_engine(_url(target), connect_args={"timeout": WAIT_S})
+        engine = sa.create_engine(_url(target), max_overflow=postgres.POOL, connect_args={"timeout": WAIT_S})
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
         return cls(engine)._prepared()
@@ -272,6 +272,8 @@ def _told() -> Iterator[None]:
         yield
     except sa.exc.DBAPIError as error:
         raise _store_error(error) from None
+    except sa.exc.TimeoutError:  # all connections are in use
+        raise SealpackError("STATE_LOCKED", "settlement database: too much at the same time") from None
     except UnicodeDecodeError as error:  # overwritten pages: what the database itself says is no text
         raise SealpackError("STORE_CORRUPT", f"settlement database: {error.reason}") from None
 

@@ -21,6 +21,7 @@ DRIVER = "postgresql+psycopg"
 READS = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _SCHEMES = ("postgresql://", "postgres://", f"{DRIVER}://")
 _EVERYTHING = "everything"
+POOL = 25  # connections beyond the usual five: a service has so many threads
 
 # The beginning of an SQLSTATE -> our code, and the next thing to do where it is not the code's own.
 _CODES = (
@@ -52,7 +53,7 @@ def make_engine(address: str, wait_s: int) -> sa.Engine:
         raise SealpackError("USAGE", "the address of the database is none") from None
     try:
         # A connection that a restarted server has forgotten is replaced before it is used.
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, pool_pre_ping=True, max_overflow=POOL)
     except ModuleNotFoundError:
         raise SealpackError(
             "EXTRA_MISSING", "a PostgreSQL database needs psycopg, which is not installed",

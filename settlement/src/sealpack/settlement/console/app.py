@@ -35,8 +35,12 @@ OFFICE = ("finance", "admin", "auditor")  # who may read everything
 CLERKS = ("finance", "admin")  # who may change it
 HOME, LOGIN, SETUP = "/console/", "/console/login", "/console/setup"
 _LOGINS = 2  # passwords worked on at the same time: each takes 128 MiB
+_WRITERS = 4  # beside the uploads of the API
+_SLOW = 2  # of what may take minutes
+_BEHIND = 20  # waiting to be done after a page
 _NOTICE_S = 60
 _MAX_NOTICE = 500  # characters
+_MAX_COOKIE = 3600
 _LOG = logging.getLogger("sealpack.console")
 
 
@@ -69,11 +73,18 @@ class Console:
     throttle: Throttle = field(default_factory=Throttle)
     renderer: Renderer = field(init=False)
     _hashers: anyio.CapacityLimiter = field(init=False)
+    _writers: anyio.CapacityLimiter = field(init=False)
+    _slow: anyio.CapacityLimiter = field(init=False)
+    _rest: anyio.CapacityLimiter = field(init=False)
+    _behind: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.renderer = Renderer(self.service.database.kind)
         self._hashers = anyio.CapacityLimiter(_LOGINS)
+        self._writers = anyio.CapacityLimiter(_WRITERS)
+        self._slow = anyio.CapacityLimiter(_SLOW)
+        self._rest = anyio.CapacityLimiter(1)
 
     # --- the database ---
 
@@ -92,7 +103,27 @@ class Console:
 
     async def work(self, work: Callable[..., T], *args: Any, **more: Any) -> T:
         """Call `work(*args)` in a thread, as few at a time as write."""
-        return await self.service.write(partial(work, **more), *args)
+        return await anyio.to_thread.run_sync(partial(work, *args, **more), limiter=self._writers)
+
+    async def slow(self, work: Callable[..., T], *args: Any, **more: Any) -> T:
+        """The same for what may take minutes: nobody who does anything else waits for it."""
+        return await anyio.to_thread.run_sync(partial(work, *args, **more), limiter=self._slow)
+
+    async def slow_query(self, work: Callable[..., T], *args: Any, **more: Any) -> T:
+        """`query` for what may take minutes."""
+        return await self.slow(self.service.look, partial(work, **more), *args)
+
+    async def behind(self, name: str, work: Callable[..., object], *args: Any, **more: Any) -> None:
+        """Do something after a page was sent, one thing at a time; not again while it waits or runs."""
+        if name in self._behind or len(self._behind) >= _BEHIND:
+            return
+        self._behind.add(name)
+        try:
+            await anyio.to_thread.run_sync(partial(work, *args, **more), limiter=self._rest)
+        except SealpackError as error:
+            _LOG.warning("%s", error)
+        finally:
+            self._behind.discard(name)
 
     async def hash(self, work: Callable[..., T], *args: Any, **more: Any) -> T:
         """The same for what works on a password."""
@@ -172,8 +203,10 @@ class Console:
         """Go on to a page of the console (303), which then shows the notice once."""
         assert own_path(path) == path, path
         response = RedirectResponse(path, 303)
-        if notice:
-            self.set_cookie(response, "notice", quote(notice[:_MAX_NOTICE]), _NOTICE_S)
+        if notice:  # browsers keep cookies of 4 KiB: a character is up to twelve there
+            while len(said := quote(notice[:_MAX_NOTICE])) > _MAX_COOKIE:
+                notice = notice[: min(len(notice), _MAX_NOTICE) * 3 // 4]
+            self.set_cookie(response, "notice", said, _NOTICE_S)
         return response
 
     def cookie(self, name: str) -> str:

@@ -54,7 +54,7 @@ class Names:
         """From a map file; REGISTRY_INVALID."""
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         f = Fields(value, what, "REGISTRY_INVALID")
         f.schema(MAP_SCHEMA)

@@ -50,12 +50,12 @@ class Service:
 
     async def query(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work(connection, *args)` on one moment of the database."""
+        return await self.read(self.look, work, *args)
 
-        def look() -> T:
-            with self.database.read() as connection:
-                return work(connection, *args)
-
-        return await self.read(look)
+    def look(self, work: Callable[..., T], *args: Any) -> T:
+        """The same in this thread."""
+        with self.database.read() as connection:
+            return work(connection, *args)
 
     def finish(self) -> None:
         """Do what an earlier process left undone: files that were kept and never decided."""

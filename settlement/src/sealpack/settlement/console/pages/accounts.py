@@ -171,7 +171,7 @@ async def get_beancount(console: Console, request: Request, user: User) -> Respo
     def make(connection: sa.Connection) -> bytes:
         return beancount.text(ledger.transactions(connection)).encode()
 
-    return file(await console.query(make), "settlement.beancount")
+    return file(await console.slow_query(make), "settlement.beancount")
 
 
 PAGES = (

@@ -115,7 +115,7 @@ async def post_verify(console: Console, request: Request, user: User) -> Respons
         error = SealpackError("FORM_INVALID", "the digest must be 64 characters of 0-9 and a-f")
         return await _show(console, request, user, error=error)
     try:
-        verified = await console.work(audit.verify, console.service.database, noted or None)
+        verified = await console.slow(audit.verify, console.service.database, noted or None)
     except SealpackError as error:
         if error.code != "AUDIT_BROKEN":
             raise

@@ -63,7 +63,8 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
         may_change=user.role in CLERKS,
     )  # fmt: skip
     if left:
-        response.background = BackgroundTask(console.work, drafts.refresh, base, left, month)
+        name = f"{LIST} {month:%Y-%m} {left[0]}"
+        response.background = BackgroundTask(console.behind, name, drafts.refresh, base, left, month)
     return response
 
 
@@ -123,7 +124,7 @@ async def _of_state(console: Console, month: date, *states: str) -> list[Entry]:
         found = drafts.everything(console.service.database, month, console.now)
         return list(islice((entry for entry in found if entry.state in states), _AT_ONCE))
 
-    return await console.service.read(look)
+    return await console.slow(look)
 
 
 def _totals(entries: Sequence[Entry]) -> dict[str, int]:
@@ -155,7 +156,7 @@ async def post_approve_all(console: Console, request: Request, user: User) -> Re
                 failed.append(f"{license_id}: {error.message}")
         return done, failed
 
-    done, failed = await console.work(run)
+    done, failed = await console.slow(run)
     return console.redirect(f"{LIST}?month={month:%Y-%m}", _told("approved", done, failed))
 
 
@@ -178,7 +179,7 @@ async def post_issue_all(console: Console, request: Request, user: User) -> Resp
                 failed.append(f"{license_id}: {error.message}")
         return done, failed
 
-    done, failed = await console.work(run)
+    done, failed = await console.slow(run)
     return console.redirect(f"{LIST}?month={month:%Y-%m}", _told("issued", done, failed))
 
 

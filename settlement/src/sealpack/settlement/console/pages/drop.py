@@ -40,7 +40,7 @@ async def post_drop(console: Console, request: Request, user: User) -> Response:
         if not given:
             raise SealpackError("FORM_INVALID", "no file was chosen", remedy="choose one or more files")
         sources = [(part.filename or "", part.file) for part in given]
-        number = await console.work(drops.take, service.database, sources, limits, console.actor(user))
+        number = await service.write(drops.take, service.database, sources, limits, console.actor(user))
     finally:
         service.uploading -= 1
     return console.redirect(f"/console/drops/{number}")

@@ -52,7 +52,7 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
         return _MAKERS[what](connection, month, customer)
 
     try:
-        made, refused = await console.query(make)
+        made, refused = await console.slow_query(make)
         return _answer(made, refused, f"{what}-{month:%Y-%m}{f'-{customer}' if customer else ''}")
     except SealpackError as error:
         if error.spec.exit == 1:
@@ -134,7 +134,7 @@ async def post_stripe(console: Console, request: Request, user: User) -> Respons
         def make(connection: sa.Connection) -> tuple[Files, Refused]:
             return _stripe(connection, what, month, names, console.now)
 
-        made, refused = await console.query(make)
+        made, refused = await console.slow_query(make)
         return _answer(made, refused, f"stripe-{what}-{month:%Y-%m}")
     except SealpackError as error:
         if error.spec.exit == 1:

@@ -54,7 +54,9 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
     response = console.render(
         request, user, "unbilled.html", customer=customer or "", kinds=KINDS, place=path, most=_MOST, **found
     )
-    response.background = BackgroundTask(console.work, unbilled.catch_up, base, console.now, seconds=_AFTER)
+    response.background = BackgroundTask(
+        console.behind, LIST, unbilled.catch_up, base, console.now, seconds=_AFTER
+    )
     return response
 
 
