@@ -37,6 +37,7 @@ def zone(name: str) -> ZoneInfo:
         return ZoneInfo.from_file(stream, key=name)
 
 
+@lru_cache(maxsize=1 << 16)  # asked for the same quarters of an hour again and again
 def local_day(utc_ms: int, tz: str) -> date:
     """The local calendar day on which an instant falls: a day never begins twice, so what a clock
     repeats after its first midnight belongs to the new day."""
