@@ -2294,6 +2294,14 @@ class Frontier:
         self.roots.append(leaf)
         self.size += 1
 
+    def join(self, height: int, root: bytes) -> None:
+        """Append 2^height leaves, by the root over them."""
+        carry = self.size >> height
+        while carry & 1:
+            root, carry = node_hash(self.roots.pop(), root), carry >> 1
+        self.roots.append(root)
+        self.size += 1 << height
+
     def root(self) -> bytes:
         if not self.roots:
             return sha256()
@@ -2462,6 +2470,8 @@ class Log:
 class Usage:
     """Reading a usage file: `codes` of the findings in order, and how many receipts count."""
 
+    schema = "usage"
+
     def __init__(self, data: bytes, device: Key | None = None) -> None:
         self.codes: list[str] = []
         self.accepted = 0
@@ -2538,8 +2548,8 @@ class Usage:
         """Steps 2 and 3."""
         bad = "USAGE_HEADER"
         try:
-            head = load_object(line, "usage", bad, LINE)
-            fits("usage-header", head, bad)
+            head = load_object(line, self.schema, bad, LINE)
+            fits("usage-header", {**head, "schema": "sealpack/usage/v1"}, bad)
             self.key = read_key(head["device"])
             self.tree = Frontier(head["from"], [bytes.fromhex(one) for one in head["frontier"]])
         except Fail as fail:
@@ -2564,19 +2574,30 @@ class Usage:
         need(block, "RECEIPT_TREE", "empty block")
         tree = Frontier(self.tree.size, list(self.tree.roots))
         for record in block:
-            tree.append(leaf_hash(record))
+            self.grow(tree, record)
         stated = (point.origin, point.size, point.root)
         need(stated == (self.head["origin"], tree.size, tree.root()), "RECEIPT_TREE", f"at {tree.size}")
-        records = [read_record(record) for record in block]
-        following = [read_key(record["device"]) for record in records if record["k"] == "r"]
+        records = list(self.records(block))
+        following = [read_key(record["device"]) for _, record in records if record["k"] == "r"]
         open_checkpoint(note, following)
-        self.check_genesis(records[0])
+        for _, one in records[:1]:
+            self.check_genesis(one)
+        self.accepted += tree.size - self.tree.size
         self.tree, self.key = tree, [self.key, *following][-1]
-        self.accepted += len(block)
-        for one in records:
-            self.log.follow(one)
+        for at, one in records:
+            self.follow(at, one)
         self.codes.extend(self.log.breaches)
         self.log.breaches.clear()
+
+    def grow(self, tree: Frontier, line: bytes) -> None:
+        tree.append(leaf_hash(line))
+
+    def records(self, block: list[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every record with its place."""
+        yield from enumerate(map(read_record, block), self.tree.size)
+
+    def follow(self, at: int, record: dict[str, Any]) -> None:
+        self.log.follow(record)
 
     def check_genesis(self, record: dict[str, Any]) -> None:
         if record["k"] == "g" and self.tree.size == 0:
@@ -2597,6 +2618,60 @@ class Usage:
         read = self.accepted + len(block)
         if (stated["count"], stated["sha256"]) != (read, self.plain.hexdigest()) or read < self.head["count"]:
             yield "USAGE_MISMATCH"
+
+
+class Tallies(Usage):
+    """Reading a tally file: specs/usage-export.md, "Tally files"."""
+
+    schema = "tallies"
+
+    def grow(self, tree: Frontier, line: bytes) -> None:
+        if not line.startswith(b'{"hidden":'):
+            tree.append(leaf_hash(line))
+            return
+        try:
+            value = load_json(line, LINE)
+            need(value.keys() == {"hidden"}, "RECEIPT_TREE", "members")
+            count, roots = (
+                value["hidden"]["count"],
+                [bytes.fromhex(root) for root in value["hidden"]["roots"]],
+            )
+            need(isinstance(count, int) and count > 0, "RECEIPT_TREE", "count")
+        except (Fail, KeyError, TypeError, ValueError):
+            raise Fail("RECEIPT_TREE", "hidden line") from None
+        end = tree.size + count
+        for root in roots:
+            height = 0
+            while tree.size % (2 << height) == 0 and tree.size + (2 << height) <= end:
+                height += 1
+            need(tree.size < end, "RECEIPT_TREE", "too many roots")
+            tree.join(height, root)
+        need(tree.size == end, "RECEIPT_TREE", "too few roots")
+
+    def records(self, block: list[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+        tree = Frontier(self.tree.size, list(self.tree.roots))
+        for line in block:
+            if not line.startswith(b'{"hidden":'):
+                record = read_record(line)
+                need(record["k"] not in "uld", "RECEIPT_INVALID", "a record that is hidden")
+                yield tree.size, record
+            self.grow(tree, line)
+
+    def follow(self, at: int, record: dict[str, Any]) -> None:
+        self.log.position = at
+        if record["k"] == "t" and self.log.registers is not None:
+            stated = {
+                (r, s, m): n
+                for r, of in record["registers"].items()
+                for s, ms in of.items()
+                for m, n in ms.items()
+            }
+            if self.log.routes is not None and any(key[0] not in self.log.routes for key in stated):
+                self.log.breaches.append("RECEIPT_ROUTE")
+            if any(stated.get(key, 0) < count for key, count in self.log.registers.items()):
+                self.log.breaches.append("RECEIPT_TALLY")
+            self.log.registers = None  # what lies between two tallies is hidden
+        self.log.follow(record)
 
 
 # --- vectors: specs/vectors ---------------------------------------------------------------------------------
@@ -2737,6 +2812,12 @@ def case_usage(folder: Path, case: Case) -> None:
     need(not usage.codes, usage.codes[0] if usage.codes else "")
 
 
+def case_tallies(folder: Path, case: Case) -> None:
+    tallies = Tallies(case_bytes(folder, "tallies.gz"), read_key(case["device"]))
+    agree(tallies.accepted == case["accepted"], f"{tallies.accepted} accepted, {tallies.codes}")
+    need(not tallies.codes, tallies.codes[0] if tallies.codes else "")
+
+
 CASES: dict[str, Callable[[Path, Case], object]] = {
     "acknowledgement": lambda folder, _: open_acknowledgement(
         read_envelope(case_bytes(folder, "acknowledgement.json")), trust_of(folder)
@@ -2757,6 +2838,7 @@ CASES: dict[str, Callable[[Path, Case], object]] = {
     "terms": case_terms,
     "trust": case_trust,
     "usage": case_usage,
+    "tallies": case_tallies,
 }
 
 

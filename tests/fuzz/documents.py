@@ -22,6 +22,9 @@ from sealpack.format.keys import PrivateKey
 from sealpack.format.license import License, open_license
 from sealpack.format.manifest import Manifest
 from sealpack.format.meet import narrower
+from sealpack.format.note import Checkpoint, sign_checkpoint
+from sealpack.format.reading import Reading
+from sealpack.format.records import Registers
 from sealpack.format.repair import Repair
 from sealpack.format.statement import Statement
 from sealpack.format.sublicense import grant, open_sublicense
@@ -34,7 +37,7 @@ DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-of-a-lic-")
 PARENT = open_license(
     Envelope.from_bytes((VECTORS / "sublicense/good-narrower/parent.json").read_bytes()), TRUST
 )
-SIGNERS = {"activation-request": DEVICE, "deactivation": DEVICE}
+SIGNERS = {"activation-request": DEVICE, "deactivation": DEVICE, "reading": DEVICE}
 OPEN: dict[str, Callable[[Envelope], Any]] = {
     "activation-request": ActivationRequest.open,
     "activation": lambda envelope: Activation.open(envelope, TRUST),
@@ -42,6 +45,7 @@ OPEN: dict[str, Callable[[Envelope], Any]] = {
     "deactivation": Deactivation.open,
     "repair": lambda envelope: Repair.open(envelope, TRUST),
     "epoch-token": lambda envelope: EpochToken.open(envelope, TRUST),
+    "reading": Reading.open,
 }
 
 
@@ -230,6 +234,16 @@ def seeds_trust() -> Iterator[bytes]:
             continue
 
 
+def seeds_issued() -> Iterator[bytes]:
+    """The activation vectors, and a meter reading."""
+    yield from payloads_of("activation/*/document.json")
+    point = Checkpoint("sealpack/usage/L-1/dev-1/0", 5, bytes(32))
+    counted = Registers({("r1", "ok", "calls"): 7, ("r1", "lost", "ms"): 5})
+    note = sign_checkpoint(point, DEVICE)
+    made = Reading(DEVICE.public, point, note, counted, {"r1": (1, "ab" * 32)}, 1_790_000_000_000, 3)
+    yield documents.seal("reading", made.to_dict(), DEVICE).payload
+
+
 def seeds_trust_update() -> Iterator[bytes]:
     """Newer, older, equal and conflicting documents of every kind."""
     root, keyring, revocations = (json.loads(e.payload) for e in TRUST.envelopes)
@@ -255,7 +269,7 @@ TARGETS = (
     Target("signature", run_signature, seeds_signature, mutate_json),
     Target("statement", run_statement, seeds_statement, mutate_json),
     Target("license", run_license, lambda: payloads_of("license/*/license.json"), mutate_json),
-    Target("issued", run_issued, lambda: payloads_of("activation/*/document.json"), mutate_json),
+    Target("issued", run_issued, seeds_issued, mutate_json),
     Target("sublicense", run_sublicense, lambda: payloads_of("sublicense/*/sublicense.json"), mutate_json),
     Target("manifest", run_manifest, seeds_manifest, mutate_json),
     Target("terms", run_terms, lambda: vectors("terms/*/terms.json"), mutate_json),

@@ -8,16 +8,26 @@ import json
 import random
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from support.device import Device
 
 from fuzz.target import Target, mutate_json, vectors
-from sealpack.format import note, records
+from sealpack.format import note, records, tallies
 from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.note import Checkpoint
-from sealpack.format.usage import BLOCK_LEAVES, checkpoint_line, trailer_line
+from sealpack.format.usage import (
+    BLOCK_LEAVES,
+    CHECKPOINT_PREFIX,
+    TALLIES_SCHEMA,
+    TRAILER_PREFIX,
+    checkpoint_line,
+    trailer_line,
+)
 from sealpack.format.usage_reader import verify_usage
+
+_NO_LEAF = (CHECKPOINT_PREFIX, TRAILER_PREFIX)
 
 
 @cache
@@ -48,11 +58,43 @@ def run_usage(data: bytes) -> str | None:
     return report.findings[0].code if report.findings else None
 
 
+def run_tallies(data: bytes) -> str | None:
+    """The verdict as of a usage file; and the lines signed anew as a block, to reach every check."""
+    report = tallies.verify(data)
+    json.dumps(report.to_dict(), ensure_ascii=False).encode()
+    assert report.ok or report.findings or report.torn
+    assert report.header is None or report.accepted >= 0
+    plain = _unpacked(data) or b""
+    kept = [line for line in plain.split(b"\n")[1:64] if line and not line.startswith(_NO_LEAF)]
+    tree = Frontier()
+    for line in kept:
+        tree = (
+            tallies.unhide(tree, line)
+            if line.startswith(tallies.HIDDEN_PREFIX)
+            else tree.append(leaf_hash(line))
+        )
+    owner = device()
+    head = replace(owner.header(0, tree.size), schema=TALLIES_SCHEMA).to_line() + b"\n"
+    signed = note.sign_checkpoint(Checkpoint(owner.origin, tree.size, tree.root), owner.first_key)
+    body = head + b"".join(line + b"\n" for line in kept) + checkpoint_line(signed) + b"\n"
+    again = tallies.verify(body + trailer_line(tree.size, hashlib.sha256(body).hexdigest()) + b"\n")
+    assert again.accepted in (0, tree.size)
+    assert all(count > 0 for count in again.growth.totals.values())
+    found = again.findings or report.findings
+    return found[0].code if found else None
+
+
+def _unpacked(data: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None
+
+
 def mutate_usage(data: bytes, chance: random.Random) -> bytes | None:
     """A line changed, dropped, doubled or moved, inside the compression or without it."""
-    try:
-        plain = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, ValueError, zlib.error):
+    plain = _unpacked(data)
+    if plain is None:
         return None
     lines = plain.split(b"\n")
     at = chance.randrange(len(lines))
@@ -136,8 +178,17 @@ def seeds_usage() -> Iterator[bytes]:
             yield data
 
 
+def seeds_tallies() -> Iterator[bytes]:
+    """A genuine tally file, packed and not, its second half, and a usage file, which is none."""
+    yield device().tallies()
+    yield gzip.decompress(device().tallies())
+    yield gzip.decompress(device().tallies(5))
+    yield gzip.decompress(device().export())
+
+
 TARGETS = (
     Target("usage", run_usage, seeds_usage, mutate_usage, max_len=1 << 16),
+    Target("tallies", run_tallies, seeds_tallies, mutate_usage, max_len=1 << 16),
     Target("records", run_records, lambda: iter([b"\n".join(device().leaves)]), mutate_records),
     Target("note", run_note, lambda: vectors("checkpoint/*/note")),
 )

@@ -2,6 +2,6 @@
 
 NAMES = (
     "canonical", "dsse", "parcel", "signature", "statement", "license", "issued", "sublicense", "manifest",
-    "terms", "trust", "trust-update", "container", "sbom", "usage", "records", "note", "gguf", "onnx",
-    "protobuf",
+    "terms", "trust", "trust-update", "container", "sbom", "usage", "tallies", "records", "note", "gguf",
+    "onnx", "protobuf",
 )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sealpack.format import merkle
+from sealpack.format import merkle, tallies
 from sealpack.format.errors import CODES, SealpackError
 from sealpack.format.keys import PublicKey
 from sealpack.format.merkle import Frontier, leaf_hash
@@ -21,7 +21,7 @@ from sealpack.format.records import encode, parse_record
 from sealpack.format.usage_reader import UsageReader, verify_usage
 
 SPECS = Path(__file__).parents[2] / "specs"
-FORMATS = ("merkle", "checkpoint", "usage")
+FORMATS = ("merkle", "checkpoint", "usage", "tallies")
 
 
 def folders(name: str) -> list[Path]:
@@ -102,6 +102,16 @@ def test_usage(folder: Path) -> None:
     assert ("ok" if report.ok else report.findings[0].code) == case["expect"]
     assert report.accepted == case["accepted"]
     assert (report.size is None) == (case["accepted"] == 0)
+
+
+@cases("tallies")
+def test_tallies(folder: Path) -> None:
+    case = load(folder)
+    data = (folder / "tallies.gz").read_bytes()
+    report = tallies.verify(data, PublicKey.from_pem(case["device"]))
+    assert ("ok" if report.ok else report.findings[0].code) == case["expect"]
+    assert report.accepted == case["accepted"]
+    assert verify_usage(data).findings[0].code == "USAGE_HEADER"  # it is no usage file
 
 
 def _schema(name: str) -> jsonschema.Draft202012Validator:

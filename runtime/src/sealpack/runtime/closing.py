@@ -100,8 +100,7 @@ def _end(db: sqlite3.Connection, found: Log, signer: PrivateKey, moment: Moment)
     writer = Writer(db, found, signer, moment)
     writer.tally()
     found.file_seq += 1
-    writer.add(
-        records.EXPORTED,
+    writer.exported(
         file_seq=found.file_seq,
         reason=REASON,
         **{"from": found.acked_size, "to": writer.position + 2},

@@ -192,8 +192,8 @@ class Writer:
     def _begin(self) -> None:
         """A boot record when this is another boot, runtime or route table; then the clock's events."""
         log, moment = self._log, self._moment
-        routes = self._routes()
-        key = json.dumps([moment.boot_id, machine.runtime_digest(), sorted(routes)])
+        table = routes(self._db, log.log)
+        key = json.dumps([moment.boot_id, machine.runtime_digest(), sorted(table)])
         if key != log.boot_key or moment.uptime_ms < log.uptime_ms:
             log.boot += 1
             log.boot_key = key
@@ -202,15 +202,11 @@ class Writer:
                 records.BOOT,
                 nonce=secrets.token_hex(16),
                 runtime={"version": version, "digest": digest},
-                routes=routes,
+                routes=table,
             )
             self.tally()
         for event in take_events(self._db):
             self.add(records.CLOCK, event=event.name, delta_ms=event.delta)
-
-    def _routes(self) -> dict[str, Any]:
-        rows = self._db.execute("SELECT route, entry FROM routes WHERE log=?", (self._log.log,))
-        return {route: json.loads(entry) for route, entry in rows}
 
     def add(self, kind: str, at: Times | None = None, /, **members: Any) -> int:
         """Append one record, after the tally that 256 records without one call for; return its index.
@@ -245,12 +241,7 @@ class Writer:
         at: Times | None = None,
     ) -> int:
         """Append one call's receipt, a tally before it in a new quarter of an hour, and count it."""
-        log = self._log
-        quarter = (at or self._moment.times).soft // QUARTER_MS
-        # Before the registers move: a tally speaks of the records in front of it.
-        if quarter != log.quarter or self._tally_due:
-            self.tally(at)
-            log.quarter = quarter
+        self._tally_if_due(at)
         self._count(route, status, meters)
         return self.add(
             records.USAGE,
@@ -264,10 +255,17 @@ class Writer:
 
     def lost(self, route: str, meters: Mapping[str, int]) -> int:
         """Append what was held for calls whose receipts an unclean stop destroyed, and count it."""
-        if self._tally_due:
-            self.tally()
+        self._tally_if_due()
         self._count(route, records.LOST_STATUS, meters)
         return self.add(records.LOST, route=route, meters=meters)
+
+    def _quarter(self, at: Times | None) -> int:
+        return (at or self._moment.times).soft // QUARTER_MS
+
+    def _tally_if_due(self, at: Times | None = None) -> None:
+        """Before the registers move: what lies between two tallies was used in the quarter of the first."""
+        if self._quarter(at) != self._log.quarter or self._tally_due:
+            self.tally(at)
 
     def _count(self, route: str, status: str, meters: Mapping[str, int]) -> None:
         for meter, count in meters.items():
@@ -276,8 +274,8 @@ class Writer:
                 self._grown[key] = self._grown.get(key, 0) + count
 
     def tally(self, at: Times | None = None) -> None:
-        """Append the registers, unless the record before this one holds them."""
-        if self.position == self._log.tally_size:
+        """Append the registers, unless the record before this one holds them, of the same quarter."""
+        if self.position == self._log.tally_size and self._quarter(at) == self._log.quarter:
             return
         if self._registers is None:
             self._registers = registers(self._db, self._log.log)
@@ -286,6 +284,12 @@ class Writer:
             sums.charge(route, status, {meter: count})
         self.add(records.TALLY, at, registers=sums.to_tally())
         self._log.tally_size = self.position
+        self._log.quarter = self._quarter(at)
+
+    def exported(self, **members: Any) -> None:
+        """Append an export record; usage behind it begins with a tally of its own."""
+        self.add(records.EXPORTED, **members)
+        self._log.quarter = 0
 
     def finish(self) -> Log:
         """Store the records, the registers and the new frontier under a signed checkpoint."""
@@ -360,6 +364,12 @@ def store_exported(db: sqlite3.Connection, log: Log) -> None:
     db.execute(
         "UPDATE logs SET exported_size=?, file_seq=? WHERE log=?", (log.exported_size, log.file_seq, log.log)
     )
+
+
+def routes(db: sqlite3.Connection, log: int) -> dict[str, Any]:
+    """The route table of a log."""
+    rows = db.execute("SELECT route, entry FROM routes WHERE log=?", (log,))
+    return {route: json.loads(entry) for route, entry in rows}
 
 
 def registers(db: sqlite3.Connection, log: int) -> Registers:

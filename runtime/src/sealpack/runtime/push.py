@@ -58,6 +58,7 @@ class Line:
     ca: Path | None = None
     proxy: str | None = None
     insecure_http: bool = False
+    private: bool = False  # send running totals, no single call
 
     def check(self) -> None:
         """USAGE for an address or token that is none, or an address where others could read along."""
@@ -135,7 +136,7 @@ def push(
     line.check()
     done = Done()
     with _Service(line, sleep) as service, tempfile.TemporaryDirectory(prefix="sealpack-push-") as folder:
-        for file in _export(state, Path(folder), done):
+        for file in _export(state, Path(folder), done, private=line.private):
             try:
                 done.pushed.append(_upload(service, file))
             except SealpackError as error:
@@ -148,7 +149,7 @@ def push(
     return done
 
 
-def _export(state: State, folder: Path, done: Done) -> list[Exported]:
+def _export(state: State, folder: Path, done: Done, *, private: bool) -> list[Exported]:
     """Usage files of every license; one whose log nobody may go on with stops no other one's."""
     names = dict.fromkeys(
         e.license.license_id for e in receipts.pending(state) if e.license.receipts == "required"
@@ -156,7 +157,9 @@ def _export(state: State, folder: Path, done: Done) -> list[Exported]:
     files = []
     for name in names:
         try:
-            files += receipts.export(state, folder, license_id=name, reason="sync", all_logs=False)
+            files += receipts.export(
+                state, folder, license_id=name, reason="sync", all_logs=False, private=private
+            )
         except SealpackError as error:
             if error.code not in ("STATE_ROLLED_BACK", "DEVICE_CLOSED"):
                 raise

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sealpack.format import canonical, records
+from sealpack.format import canonical, records, tallies
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, atomic_writer, read_bounded
@@ -26,8 +26,9 @@ from sealpack.format.license import License
 from sealpack.format.logcheck import LogChecker, LogState
 from sealpack.format.merkle import Frontier, leaf_hash
 from sealpack.format.records import Registers, parse_record
+from sealpack.format.tallies import write_tallies
 from sealpack.format.usage import FILE_LEAVES, UsageHeader, sign_blocks, write_usage
-from sealpack.format.usage_reader import UsageReport, verify_usage
+from sealpack.format.usage_reader import UsageReport
 from sealpack.format.values import METERS, readable
 from sealpack.runtime import anchors, device, epochs, holds, log, machine, rights, timekeeper
 from sealpack.runtime.log import Log, Writer
@@ -35,6 +36,7 @@ from sealpack.runtime.state import State
 from sealpack.runtime.words import day
 
 SUFFIX = ".usage.gz"
+_PRIVATE = "running totals for every quarter of an hour, and proofs; no single call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Exported:
     start: int
     end: int
     growth: Registers
+    private: bool = False  # a tally file
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,14 @@ def export(
     license_id: str | None = None,
     reason: str = "export",
     all_logs: bool = True,
+    private: bool = False,
 ) -> list[Exported]:
     """Write the usage files of every log that has something to carry, and their summaries.
 
-    `all_logs` False leaves out licenses whose receipts stay on the device. Nothing is written for a log
-    whose receipts are all acknowledged. A log that its mark lets nobody go on with (STATE_ROLLED_BACK,
-    DEVICE_CLOSED) is told after the others were written.
+    `private` writes tally files: running totals and proofs, no single call. `all_logs` False leaves out
+    licenses whose receipts stay on the device. Nothing is written for a log whose receipts are all
+    acknowledged. A log that its mark lets nobody go on with (STATE_ROLLED_BACK, DEVICE_CLOSED) is told after
+    the others were written.
     """
     if not pending(state, license_id):
         return []
@@ -114,7 +119,7 @@ def export(
         if entry.license.license_id in stopped:
             continue
         if entry.news and (all_logs or entry.license.receipts == "required"):
-            written += _export_log(state, folder, entry, signer, reason)
+            written += _export_log(state, folder, entry, signer, reason, private)
     told = [error for name, error in stopped.items() if license_id in (None, name)]
     if told:
         raise told[0]
@@ -122,21 +127,35 @@ def export(
 
 
 def _export_log(
-    state: State, folder: Path, entry: Pending, signer: PrivateKey, reason: str
+    state: State, folder: Path, entry: Pending, signer: PrivateKey, reason: str, private: bool
 ) -> list[Exported]:
-    found = _mark(state, entry.log.log, signer, reason)
+    found = mark(state, entry.log.log, signer, reason)
     _require_signed(state, found)
     files = []
     start, tree = found.acked_size, found.acked
     while start < found.size:
         end = min(start + FILE_LEAVES, found.size)
-        exported, tree = _write_file(state, folder, entry.license, found, (start, end), tree, signer, reason)
+        if private and end < found.size:
+            end = _before_tally(state, found, start, end)
+        exported, tree = _write_file(
+            state, folder, entry.license, found, (start, end), tree, signer, reason, private
+        )
         files.append(exported)
         start = end
     return files
 
 
-def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
+def _before_tally(state: State, found: Log, start: int, end: int) -> int:
+    """Where a tally file is cut, so that the next one begins with the totals."""
+    with state.read() as db:
+        (cut,) = db.execute(
+            "SELECT max(n) FROM leaves WHERE log=? AND n>? AND n<=? AND kind=?",
+            (found.log, start, end, records.TALLY),
+        ).fetchone()
+    return int(cut or end)
+
+
+def mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
     """Write tally and export record when receipts came since the last export; else leave the log as is.
 
     A log that another one followed, because a backup was restored, is carried out as it stands: what its
@@ -151,8 +170,7 @@ def _mark(state: State, number: int, signer: PrivateKey, reason: str) -> Log:
         writer = Writer(db, found, signer, timekeeper.observe(db))
         writer.tally()
         found.file_seq += 1
-        writer.add(
-            records.EXPORTED,
+        writer.exported(
             file_seq=found.file_seq,
             reason=reason,
             **{"from": found.acked_size, "to": writer.position + 1},
@@ -208,6 +226,7 @@ def _write_file(
     tree: Frontier,
     signer: PrivateKey,
     reason: str,
+    private: bool,
 ) -> tuple[Exported, Frontier]:
     start, end = span
     with state.read() as db:
@@ -231,8 +250,11 @@ def _write_file(
         path = folder / f"{_file_name(license, activation, found, start, end)}{SUFFIX}"
         lines = log.leaves(db, found.log, start, end)
         with atomic_writer(path) as file:
-            write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
-    exported = Exported(path, license.license_id, found.origin, start, end, digest.growth)
+            if private:
+                write_tallies(file, header, lines, [signer])
+            else:
+                write_usage(file, header, sign_blocks(tree, found.origin, lines, signer))
+    exported = Exported(path, license.license_id, found.origin, start, end, digest.growth, private)
     _write_summaries(exported, license, header)
     return exported, digest.tree
 
@@ -277,6 +299,7 @@ def _summary_page(
         "Log": exported.origin,
         "Receipts": f"{exported.start} to {exported.end} ({exported.end - exported.start})",
         "Period": f"{day(header.opened // 1000)} to {day(header.last // 1000)}",
+        "Holds": _PRIVATE if exported.private else "every receipt",
         "File": exported.path.name,
     }
     terms = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
@@ -309,7 +332,7 @@ def verify_log(state: State, number: int) -> list[dict[str, Any]]:
 
 def verify_file(path: Path, limit: int) -> UsageReport:
     """Check a usage file as settlement will before it leaves the site."""
-    return verify_usage(read_bounded(path, limit))
+    return tallies.verify(read_bounded(path, limit))
 
 
 def recent(db: sqlite3.Connection, number: int, count: int) -> Iterator[records.Record]:

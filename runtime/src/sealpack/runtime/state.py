@@ -80,7 +80,7 @@ CREATE TABLE logs(
   boot_key TEXT NOT NULL,             -- what the newest boot record stands for
   uptime_ms INTEGER NOT NULL,
   tally_size INTEGER NOT NULL,        -- size after the newest tally
-  quarter INTEGER NOT NULL,           -- quarter hour of the newest usage record
+  quarter INTEGER NOT NULL,           -- quarter hour of the newest tally; 0 asks for another one
   started INTEGER,                    -- soft time of the first admitted call, ms
   acked_size INTEGER NOT NULL CHECK(acked_size <= size),
   acked_roots TEXT NOT NULL,

@@ -32,8 +32,11 @@ class Visit:
     refused: dict[str, SealpackError] = field(default_factory=dict)
 
 
-def visit(state: State, folder: Path) -> Visit:
-    """Import and export; import first, so that nothing is carried that was acknowledged meanwhile."""
+def visit(state: State, folder: Path, *, private: bool = False) -> Visit:
+    """Import and export; import first, so that nothing is carried that was acknowledged meanwhile.
+
+    `private`: running totals instead of receipts, as :func:`receipts.export` writes them.
+    """
     found = Visit()
     for path in _candidates(folder):
         try:
@@ -45,7 +48,7 @@ def visit(state: State, folder: Path) -> Visit:
             if error.spec.exit == 1:  # our own state or disk: going on would only hide it
                 raise
             found.refused[path.name] = error
-    found.exported = receipts.export(state, folder, reason="sync", all_logs=False)
+    found.exported = receipts.export(state, folder, reason="sync", all_logs=False, private=private)
     return found
 
 

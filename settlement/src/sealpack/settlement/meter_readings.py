@@ -27,6 +27,7 @@ from sealpack.settlement.readings import Limit, Mark
 from sealpack.settlement.stated import READING, Statement
 from sealpack.settlement.times import Times
 
+_HEAD = 64  # bytes in which scanned or typed text shows what it is
 _MARK = b'"application/vnd.sealpack.reading+json"'
 
 
@@ -34,7 +35,7 @@ def is_reading(data: bytes) -> bool:
     """Whether bytes are a meter reading: its document, or the scanned texts of its codes."""
     if len(data) > LIMITS.parcel_bytes:
         return False
-    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:9].upper() == qr.PREFIX.encode():
+    if _compact(data[:_HEAD]).startswith(qr.PREFIX):
         try:
             data = _document(data)
         except SealpackError:
@@ -45,7 +46,12 @@ def is_reading(data: bytes) -> bool:
 def _document(data: bytes) -> bytes:
     if data.startswith(b"{"):
         return data
-    return qr.join(data.decode("utf-8-sig", "replace").splitlines())
+    # Scanned or typed: where a line ends says nothing, each code begins with the same letters.
+    return qr.join(qr.PREFIX + text for text in _compact(data).split(qr.PREFIX) if text)
+
+
+def _compact(data: bytes) -> str:
+    return "".join(data.decode("utf-8-sig", "replace").split()).upper()
 
 
 def read(data: bytes) -> Reading:

@@ -135,7 +135,7 @@ class TallyReader(UsageReader):
         tree = before
         for leaf in leaves:
             if leaf.startswith(HIDDEN_PREFIX):
-                tree = _unhide(tree, leaf)
+                tree = unhide(tree, leaf)
             else:
                 shown.append((tree.size, leaf))
                 tree = tree.append(leaf_hash(leaf))
@@ -157,7 +157,7 @@ class TallyReader(UsageReader):
         return TallyBlock(before, tree, tuple(leaves), parsed, checkpoint, note, positions, tuple(ends))
 
 
-def _unhide(tree: Frontier, line: bytes) -> Frontier:
+def unhide(tree: Frontier, line: bytes) -> Frontier:
     """The tree after the receipts that a hidden line stands for; RECEIPT_TREE."""
     try:
         f = Fields(canonical.loads(line, what="hidden line"), "hidden line", "RECEIPT_TREE")

@@ -15,9 +15,10 @@ from sealpack.verifier.cli import support
 
 @click.command(short_help="Import everything for this machine, export everything pending.")
 @click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--privacy", "private", is_flag=True, help="Running totals and proofs only, no single call.")
 @state_option
 @support.format_option
-def sync(folder: str, state_dir: str | None, fmt: str) -> int:
+def sync(folder: str, private: bool, state_dir: str | None, fmt: str) -> int:
     """Take licenses, leases and acknowledgements for this machine from FOLDER; leave its usage there.
 
     Exit status 5 when a file was refused; the others are taken all the same.
@@ -28,7 +29,7 @@ def sync(folder: str, state_dir: str | None, fmt: str) -> int:
     if not path.is_dir():
         raise SealpackError("FILE_MISSING", f"{folder} is not a folder")
     with open_state(state_dir, create=True) as state:
-        done = visit(state, path)
+        done = visit(state, path, private=private)
     taken = done.taken
     result = {
         "schema": "sealpack/synced/v1",

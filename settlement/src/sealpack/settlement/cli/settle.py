@@ -9,6 +9,7 @@ import click
 _VERBS = {
     "import": "import_:import_",
     "ingest": "ingest:ingest",
+    "reading": "reading:reading",
     "sync": "sync:sync",
     "reconcile": "reconcile:reconcile",
     "quote": "quote:quote",
