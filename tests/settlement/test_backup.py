@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from support import office, outputs, s3
 from support.books import NOW, Books
 from support.device import Device
 
-from sealpack.format import canonical
+from sealpack.format import canonical, documents, records
+from sealpack.format.documents import Parcel
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import audit, backup, billing, db, evidence_move, restore
 from sealpack.settlement.audit import Actor
@@ -309,17 +309,32 @@ def test_the_verbs(old: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert outputs.check(json.loads(capsys.readouterr().out)) == "settle-backup"
 
 
-def test_what_was_acknowledged_since_is_not_a_lie_of_the_device(books: Books) -> None:
+# Of an acknowledgement made after the backup, what a device may say of it: seconds after the backup.
+@pytest.mark.parametrize(
+    ("lied", "code"),
+    [({}, "OK"), ({"server_time": office.NOW - 1}, "H214"), ({"server_time": office.NOW + 61}, "H214"),
+     ({"ack_seq": restore.MARGIN + 1}, "H214"), ({"ack_seq": 1}, "H214")],
+)  # fmt: skip
+def test_what_was_acknowledged_since_is_no_lie_of_the_device(
+    books: Books, lied: dict[str, int], code: str
+) -> None:
     """Only between the backup and its restoration, and never instead of one that is known."""
     device = Device().use(3)
     books.learn(device)
     assert books.code(device.export()) == "OK"
-    path = saved(books)
-    reply = books.reply(device)
+    books.reply(device, now=office.NOW - 60)
+    path, size = saved(books), device.size
+    assert books.code(device.use().export(), now=office.NOW) in ("OK", "W102")
+    reply = books.reply(device, now=office.NOW + 30)
+    (sealed,) = Parcel.from_bytes(reply.data).documents
+    said = documents.payload_fields(sealed, "acknowledgement")
+    names = {name: said.integer(name) for name in ("ack_seq", "size", "server_time")}
+    device.until((office.NOW + 31) * 1000)
+    device.put(records.ACKNOWLEDGED, digest=sealed.digest, **(names | lied))
     with db.Database.open(books.folder / "new.db") as database:
         new = Books(books.folder, database)
         restore.restore(database, path, actor=Actor("clerk", office.NOW + 60))
-        with database.read() as connection:
-            said = connection.execute(sa.select(db.restores)).one()
-        assert (said.made_at, said.at, said.next_ack) == (office.NOW, office.NOW + 60, restore.MARGIN)
-        assert new.reply(device, now=office.NOW + 61).ack_seq == restore.MARGIN > reply.ack_seq
+        (row,) = new.rows(db.restores)
+        assert (row["made_at"], row["at"], row["next_ack"]) == (office.NOW, office.NOW + 60, 1001)
+        assert new.code(device.export(size), now=office.NOW + 70) == code
+        assert new.reply(device, now=office.NOW + 71).ack_seq == 1001 > reply.ack_seq == 2
