@@ -190,6 +190,17 @@ def test_payouts_that_were_never_shown(books: Books, logged_in: LoggedIn, ticked
     assert "FORM_INVALID" in answer.text
 
 
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("act", ["approve", "issue"])
+def test_drafts_that_were_never_shown(books: Books, logged_in: LoggedIn, act: str) -> None:
+    clerk = logged_in("finance")
+    for ticked in ([f"L-{n} {'0' * 64}" for n in range(201)], ["L-1"], ["L-1 "], [""]):
+        answer = clerk.post(f"drafts/{act}", 400, draft=ticked, month="2026-10", date="2026-11-21")
+        assert "FORM_INVALID" in answer.text
+    clerk.post(f"drafts/{act}", draft=[f"L-{n} {'0' * 64}" for n in range(200)], month="2026-10",
+               date="2026-11-21")  # fmt: skip
+
+
 def test_a_notice_fits_into_a_cookie(console: Console) -> None:
     for letter in ("x", "é", "\U0001f3e5"):
         answer = console.redirect("/console/", letter * 2000)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from starlette.background import BackgroundTask
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -137,15 +138,23 @@ def _totals(entries: Sequence[Entry]) -> dict[str, int]:
     return found
 
 
+def _ticked(form: FormData) -> list[tuple[str, str]]:
+    """Licenses and the digests of the drafts that were shown; FORM_INVALID."""
+    found = [str(value).partition(" ") for value in form.getlist("draft")]
+    if len(found) > _AT_ONCE or not all(digest for *_, digest in found):
+        raise SealpackError("FORM_INVALID", f"the form is not whole, or of more than {_AT_ONCE} drafts")
+    return [(license_id, digest) for license_id, _, digest in found]
+
+
 async def post_approve_all(console: Console, request: Request, user: User) -> Response:
     """Approve those that were shown, each as it was shown."""
     form = await console.form(request)
     month = month_of(text(form, "month", most=7))
-    wanted = [str(value).partition(" ") for value in form.getlist("draft")]
+    wanted = _ticked(form)
 
     def run() -> tuple[int, list[str]]:
         done, failed = 0, []
-        for license_id, _, digest in wanted:
+        for license_id, digest in wanted:
             try:
                 drafts.approve(console.service.database, license_id, month, expect=digest,
                                actor=console.actor(user))  # fmt: skip
@@ -164,11 +173,11 @@ async def post_issue_all(console: Console, request: Request, user: User) -> Resp
     """Issue those that were shown, as far as they are still approved."""
     form = await console.form(request)
     month, day = month_of(text(form, "month", most=7)), day_of(text(form, "date", most=10))
-    wanted = [str(value).partition(" ") for value in form.getlist("draft")]
+    wanted = _ticked(form)
 
     def run() -> tuple[int, list[str]]:
         done, failed = 0, []
-        for license_id, _, digest in wanted:
+        for license_id, digest in wanted:
             try:
                 made = billing.bill(console.service.database, license_id, month, day, approved=True,
                                     expect=digest, actor=console.actor(user))  # fmt: skip
