@@ -120,6 +120,19 @@ def test_many_who_export_hold_nobody_up(site: Site, monkeypatch: pytest.MonkeyPa
     assert told == [200] * MANY
 
 
+def test_many_who_print_hold_nobody_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sealpack.settlement.console.pages import invoices
+
+    held = Held(b"%PDF-")
+    monkeypatch.setattr(invoices, "stored", lambda *_: b"{}")
+    monkeypatch.setattr(invoices, "converted", held)
+    auditor, _ = site.login("auditor")
+    with at_once(held, lambda: auditor.get("/console/invoices/A-1/file/pdf").status_code) as told:
+        clerk, _ = site.login("finance")
+        assert clerk.get("/console/invoices").status_code == 200 and not told
+    assert told == [200] * MANY
+
+
 def test_what_is_done_after_a_page_is_done_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held()
     monkeypatch.setattr(unbilled, "catch_up", held)

@@ -37,6 +37,7 @@ HOME, LOGIN, SETUP = "/console/", "/console/login", "/console/setup"
 _LOGINS = 2  # passwords worked on at the same time: each takes 128 MiB
 _WRITERS = 4  # beside the uploads of the API
 _SLOW = 2  # of what may take minutes
+_PAPERS = 2  # documents made into PDF or e-invoices
 _BEHIND = 20  # waiting to be done after a page
 _NOTICE_S = 60
 _MAX_NOTICE = 500  # characters
@@ -75,6 +76,7 @@ class Console:
     _hashers: anyio.CapacityLimiter = field(init=False)
     _writers: anyio.CapacityLimiter = field(init=False)
     _slow: anyio.CapacityLimiter = field(init=False)
+    _papers: anyio.CapacityLimiter = field(init=False)
     _rest: anyio.CapacityLimiter = field(init=False)
     _behind: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -84,6 +86,7 @@ class Console:
         self._hashers = anyio.CapacityLimiter(_LOGINS)
         self._writers = anyio.CapacityLimiter(_WRITERS)
         self._slow = anyio.CapacityLimiter(_SLOW)
+        self._papers = anyio.CapacityLimiter(_PAPERS)
         self._rest = anyio.CapacityLimiter(1)
 
     # --- the database ---
@@ -112,6 +115,10 @@ class Console:
     async def slow_query(self, work: Callable[..., T], *args: Any, **more: Any) -> T:
         """`query` for what may take minutes."""
         return await self.slow(self.service.look, partial(work, **more), *args)
+
+    async def paper(self, work: Callable[..., T], *args: Any) -> T:
+        """The same for making a document's file, which takes a processor and no database."""
+        return await anyio.to_thread.run_sync(work, *args, limiter=self._papers)
 
     async def behind(self, name: str, work: Callable[..., object], *args: Any, **more: Any) -> None:
         """Do something after a page was sent, one thing at a time; not again while it waits or runs."""

@@ -137,7 +137,7 @@ async def get_statement_file(console: Console, request: Request, user: User) -> 
     customer, form = request.path_params["customer"], request.path_params["form"]
     first, last = _span(request, console.now)
     made = await console.query(statements.statements, customer, first, last)
-    return await console.service.read(files, made, form, f"statement-{customer}-{last}", converted)
+    return await console.paper(files, made, form, f"statement-{customer}-{last}", converted)
 
 
 # --- the ledger ---------------------------------------------------------------------------------------

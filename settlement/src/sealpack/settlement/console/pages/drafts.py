@@ -255,7 +255,7 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
         raise SealpackError("NOT_FOUND", f"drafts have no form {form}")
     data = await console.query(_file, license_id, month, "json" if form == "pdf" else form)
     name = f"draft-{license_id}-{month:%Y-%m}.{form}"
-    return file(await console.service.read(converted, data, form), name)
+    return file(await console.paper(converted, data, form), name)
 
 
 def _file(connection: sa.Connection, license_id: str, month: date, form: str) -> bytes:

@@ -116,7 +116,7 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
         raise SealpackError("NOT_FOUND", f"documents have no form {form}")
     own = form if form in ("html", "json", "csv") else "json"
     data = await console.query(stored, name, own)
-    return file(await console.service.read(converted, data, form), f"{name}.{form}")
+    return file(await console.paper(converted, data, form), f"{name}.{form}")
 
 
 def converted(data: bytes, form: str) -> bytes:

@@ -149,7 +149,7 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
         return statements.since_last(connection, party, day)
 
     made = await console.query(make)
-    return await console.service.read(files, made, form, f"payouts-{party}-{day}", converted)
+    return await console.paper(files, made, form, f"payouts-{party}-{day}", converted)
 
 
 PAGES = (
