@@ -118,7 +118,7 @@ def pieces(draw: st.DrawFn, *, whole: bool) -> list[Piece]:
 
 
 @given(pieces(whole=True))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_once_all_receipts_are_here_nothing_else_is_left_of_it(found: list[Piece]) -> None:
     known = result(found)
     for name in ("settled", "usage", "rollups", "bills"):
@@ -126,7 +126,7 @@ def test_once_all_receipts_are_here_nothing_else_is_left_of_it(found: list[Piece
 
 
 @given(pieces(whole=False), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_order_of_files_does_not_matter(found: list[Piece], random: Any) -> None:
     """Also while receipts are missing."""
     again = list(found)
@@ -139,7 +139,7 @@ def test_the_order_of_files_does_not_matter(found: list[Piece], random: Any) -> 
 
 
 @given(pieces(whole=False), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_closed_gaps_lose_nothing_and_count_nothing_twice(found: list[Piece], data: st.DataObject) -> None:
     """Whatever is missing when gaps are closed, all that was used in front of a tally is billed."""
     kept = [p for p in found if data.draw(st.booleans())] + [("usage", 0, 2), ("usage", SIZE - 30, SIZE)]

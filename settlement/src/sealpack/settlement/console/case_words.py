@@ -39,7 +39,8 @@ WORDS = {
         "for its turn.",
         _HELD,
         "Ask the site for the missing file; the reply names the range. When it comes, this case "
-        "closes by itself.",
+        "closes by itself. If it will never come, accept: what is missing is then billed as the "
+        "difference of the machine's running totals, and its usage goes on behind the gap.",
     ),
     "H210": Words(
         "Two machines used the same identity",
@@ -106,6 +107,14 @@ WORDS = {
         "The usage is older than the plan's window for late usage.",
         _HELD,
         "Accept to bill it now as a correction of its own month, or refuse it.",
+    ),
+    "H240": Words(
+        "Somebody sent in another customer's file",
+        "The file was uploaded by somebody for whom its license is not. Whose usage it is the "
+        "signature in it says, so nobody else is ever billed for it.",
+        "The file is kept and not billed. Its sender was told no more than this code.",
+        "Find out how they came by it. Accept to bill it to the customer that its content names, or "
+        "refuse it; when it arrives from that customer, this case closes by itself.",
     ),
     "H250": Words(
         "Something is not known here yet",
