@@ -88,8 +88,7 @@ def fill(folder: Path, address: str, devices: int, receipts: int) -> Any:
 def measure(database: Any, rounds: int) -> Iterator[Took]:
     """Every page an admin can reach, an address of each registered path."""
     from load import fleet
-    from support import clerk as clerks
-    from support import crawl
+    from support import clerk as clerks, crawl
 
     from sealpack.settlement.service.limits import Limits, Meter
 

@@ -110,8 +110,7 @@ def _server(postgres: Any, programs: Path) -> Iterator[Any]:
 
 
 def _run(folder: Path, truth: Any, address: str, workers: int, server: Any) -> Run:
-    from load import fleet as fleets
-    from load import oracle
+    from load import fleet as fleets, oracle
 
     from sealpack.settlement import db
     from sealpack.settlement.workers import ingest_files

@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from support.device import T0, Device, make_license
-from support.device import registry as registry_lines
+from support.device import T0, Device, make_license, registry as registry_lines
 
 from sealpack.format.license import Customer, Devices, License
 from sealpack.format.merkle import Frontier, leaf_hash

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sealpack.runtime import clock
 from sealpack.runtime.clock import BUDGET_MS, DAY_MS, ClockState, Reading, Times

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise, permutations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sealpack.runtime import clock
 from sealpack.runtime.clock import (

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import world
 from support.hardware import FakeTpm, Machine, network, software_tpm
 from support.site import INPUT, Site, make_license

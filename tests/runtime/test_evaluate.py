@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import evidence as made
-from support import world
+from support import evidence as made, world
 from support.site import CLASSIFIER_IO, EMBEDDER_IO, Site, make_license
 
 from sealpack.format.dsse import Envelope

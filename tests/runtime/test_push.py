@@ -26,8 +26,7 @@ pytest.importorskip("requests")
 import sealpack.runtime
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import PlanRef
-from sealpack.runtime import push as pushing
-from sealpack.runtime import receipts
+from sealpack.runtime import push as pushing, receipts
 from sealpack.runtime.push import TRIES, Line, push
 from sealpack.verifier.cli.main import make_cli, run
 

@@ -24,8 +24,7 @@ import numpy as np
 import pytest
 import segno
 import zxingcpp
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFilter
 from runtime.test_cli import Shell, pinned
 from support.site import Site, make_license

@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support.books import Books
 from support.device import T0, Device, make_license, seal_license
 from support.rating_plans import GRADUATED, make_plan, per_unit, plan_data, recurring

@@ -42,8 +42,7 @@ from sealpack.settlement.audit import Actor
 from sealpack.settlement.exports import documents, focus, stripe, ubl
 from sealpack.settlement.overview import customers
 from sealpack.settlement.plan import Plan
-from sealpack.settlement.statements import customer as customer_statements
-from sealpack.settlement.statements import payout as payout_statements
+from sealpack.settlement.statements import customer as customer_statements, payout as payout_statements
 
 CURRENCIES = ("USD", "JPY", "KWD")
 PRICES = {"USD": ("99.005", "0.0123"), "JPY": ("99.5", "1.5"), "KWD": ("9.0005", "0.00125")}

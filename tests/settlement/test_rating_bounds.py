@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import rating_oracle as oracle
 from support.rating_dice import ZONES
 from support.rating_plans import GRADUATED, make_plan, per_unit, recurring, tokens

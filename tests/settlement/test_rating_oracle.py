@@ -11,8 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support import rating_oracle as oracle
 from support.rating_dice import Dice, by_oracle, by_package, in_minor, rated
 

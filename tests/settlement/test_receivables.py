@@ -13,8 +13,7 @@ import pytest
 import sqlalchemy as sa
 from beancount import loader
 from beancount.core import inventory, realization
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support.books import Books
 from support.device import T0, Device, make_license
 from support.rating_plans import make_plan, per_unit, recurring

@@ -11,8 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support.books import Books
 from support.device import Device, make_license, seal_license
 from support.rating_plans import make_plan, per_unit, recurring

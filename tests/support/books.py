@@ -16,8 +16,7 @@ from sealpack.settlement.logs import Log
 from sealpack.settlement.outcomes import Outcome
 from sealpack.settlement.plan import Plan
 from support import rating_plans, world
-from support.device import Device
-from support.device import registry as registry_lines
+from support.device import Device, registry as registry_lines
 
 NOW = world.T0 + 5 * 86_400
 SIGNERS = Signers(world.SETTLEMENT)

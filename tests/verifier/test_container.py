@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sealpack.format import container
 from sealpack.format.container import MIMETYPE, BundleReader, Item, Member, lay_out, write_bundle

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import evidence as made
-from support import world
+from support import evidence as made, world
 from support.evidence import ASSESSOR_NAME, DAY, FULL, MET, NAME, PUBLISHED, claim, sealed
 
 from sealpack.format import canonical, dsse

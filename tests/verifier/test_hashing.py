@@ -22,8 +22,7 @@ from sealpack.format.errors import SealpackError
 from sealpack.format.manifest import FileEntry
 from sealpack.verifier import hashing
 from sealpack.verifier.checks import verify_bundle
-from sealpack.verifier.cli import main as cli
-from sealpack.verifier.cli import support
+from sealpack.verifier.cli import main as cli, support
 from sealpack.verifier.hashing import FULL, LEAVES, SAMPLE, Mode
 from sealpack.verifier.report import Report
 

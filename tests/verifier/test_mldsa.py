@@ -10,8 +10,7 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support import world
 from support.mldsa import CREATOR_MLDSA, ROOT_MLDSA, STRANGER_MLDSA
 from support.world import CREATOR, LICENSER, ROOT, T0, BundleSpec

@@ -11,8 +11,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sealpack.format import canonical, limits, records, usage_reader
 from sealpack.format.errors import CODES, SealpackError

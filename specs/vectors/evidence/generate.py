@@ -14,8 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 import json
 from typing import Any
 
-from support import evidence as made
-from support import world
+from support import evidence as made, world
 from support.evidence import ASSESSOR, GONE, IO, payload, sealed
 from support.vectors import Cases
 from support.world import CREATOR, LICENSER, STRANGER, T0

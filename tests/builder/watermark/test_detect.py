@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sealpack.builder.watermark.detect import detect, hoeffding_log10, sidak_log10
 from sealpack.builder.watermark.weights import open_model

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from support import console as support
-from support import office, postgres
+from support import console as support, office, postgres
 from support.office import at
 
 from sealpack.settlement import audit, corrections, db, drafts, receivables

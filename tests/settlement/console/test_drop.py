@@ -17,8 +17,7 @@ from support.rating_plans import make_plan
 
 from sealpack.format.acknowledgement import Acknowledgement
 from sealpack.format.documents import Parcel
-from sealpack.settlement import db
-from sealpack.settlement import registry as registry_of
+from sealpack.settlement import db, registry as registry_of
 from sealpack.settlement.service.limits import Limits
 
 LoggedIn = Callable[[str], Clerk]

@@ -20,8 +20,7 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 
-from sealpack.builder import sbom_components as parts
-from sealpack.builder import sbom_members
+from sealpack.builder import sbom_components as parts, sbom_members
 from sealpack.builder.sbom_check import check, invalid
 from sealpack.builder.sbom_input import SbomInput
 from sealpack.format import canonical

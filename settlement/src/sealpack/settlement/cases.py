@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import audit, db, ingest
 from sealpack.settlement.audit import Actor
-from sealpack.settlement.decisions import ACCEPT as ACCEPT
-from sealpack.settlement.decisions import REFUSE as REFUSE
+from sealpack.settlement.decisions import ACCEPT as ACCEPT, REFUSE as REFUSE
 from sealpack.settlement.outcomes import OUTCOMES, Outcome
 
 ACCEPTABLE = ("H201", "H214", "H230", "H231", "H240")  # a person's word is enough to take these

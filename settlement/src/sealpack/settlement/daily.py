@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from sealpack.format.records import METER_ORDER
-from sealpack.settlement import bulk, db, registry
+from sealpack.settlement import bulk, registry, tables
 from sealpack.settlement.periods import local_day
 
 if TYPE_CHECKING:
@@ -37,21 +37,21 @@ def put(connection: sa.Connection, origin: str, routes: Routes, rollup: Rollup) 
         (day, license_id, device_id, int(epoch), build, seq, status, *found[day, build, seq, status])
         for day, build, seq, status in sorted(found)
     ]
-    bulk.add(connection, db.daily, rows)
+    bulk.add(connection, tables.daily, rows)
 
 
 def clear(connection: sa.Connection, origin: str) -> None:
     """Forget the days of a log."""
     _, _, license_id, device_id, epoch = origin.split("/")
-    columns = db.daily.c
+    columns = tables.daily.c
     mine = columns.license_id == license_id, columns.device_id == device_id, columns.epoch == int(epoch)
-    connection.execute(sa.delete(db.daily).where(*mine))
+    connection.execute(sa.delete(tables.daily).where(*mine))
 
 
 def sums(connection: sa.Connection, origin: str) -> dict[str, list[int]]:
     """What the days of a log come to, per status."""
     _, _, license_id, device_id, epoch = origin.split("/")
-    columns = db.daily.c
+    columns = tables.daily.c
     rows = connection.execute(
         sa.select(columns.status, *(sa.func.sum(columns[meter]) for meter in METER_ORDER))
         .where(columns.license_id == license_id, columns.device_id == device_id, columns.epoch == int(epoch))
@@ -65,7 +65,7 @@ def zone(connection: sa.Connection, license_id: str) -> str:
     license = registry.load_license(connection, license_id)
     if license is None or license.plan is None:
         return "UTC"
-    columns = db.plans.c
+    columns = tables.plans.c
     document = connection.execute(
         sa.select(columns.document).where(
             columns.id == license.plan.id, columns.version == license.plan.version

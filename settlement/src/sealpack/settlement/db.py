@@ -15,146 +15,58 @@ from pathlib import Path
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement import postgres
 from sealpack.settlement.postgres import Conflict as Conflict
 from sealpack.settlement.tables import (
     about as about,
-)
-from sealpack.settlement.tables import (
     acks as acks,
-)
-from sealpack.settlement.tables import (
     activations as activations,
-)
-from sealpack.settlement.tables import (
     approvals as approvals,
-)
-from sealpack.settlement.tables import (
     audit as audit,
-)
-from sealpack.settlement.tables import (
     bundles as bundles,
-)
-from sealpack.settlement.tables import (
     cases as cases,
-)
-from sealpack.settlement.tables import (
     customers as customers,
-)
-from sealpack.settlement.tables import (
     daily as daily,
-)
-from sealpack.settlement.tables import (
     deactivations as deactivations,
-)
-from sealpack.settlement.tables import (
     decisions as decisions,
-)
-from sealpack.settlement.tables import (
     drops as drops,
-)
-from sealpack.settlement.tables import (
     epoch_tokens as epoch_tokens,
-)
-from sealpack.settlement.tables import (
     evidence as evidence,
-)
-from sealpack.settlement.tables import (
     files as files,
-)
-from sealpack.settlement.tables import (
     invoices as invoices,
-)
-from sealpack.settlement.tables import (
     license_usage as license_usage,
-)
-from sealpack.settlement.tables import (
     license_versions as license_versions,
-)
-from sealpack.settlement.tables import (
     licenses as licenses,
-)
-from sealpack.settlement.tables import (
     logs as logs,
-)
-from sealpack.settlement.tables import (
     metadata as metadata,
-)
-from sealpack.settlement.tables import (
     plans as plans,
-)
-from sealpack.settlement.tables import (
     postings as postings,
-)
-from sealpack.settlement.tables import (
+    put as put,
     queue as queue,
-)
-from sealpack.settlement.tables import (
     rated as rated,
-)
-from sealpack.settlement.tables import (
     reaches as reaches,
-)
-from sealpack.settlement.tables import (
     reading_bounds as reading_bounds,
-)
-from sealpack.settlement.tables import (
     readings as readings,
-)
-from sealpack.settlement.tables import (
     restores as restores,
-)
-from sealpack.settlement.tables import (
     rollups as rollups,
-)
-from sealpack.settlement.tables import (
     rotations as rotations,
-)
-from sealpack.settlement.tables import (
     segments as segments,
-)
-from sealpack.settlement.tables import (
     sellers as sellers,
-)
-from sealpack.settlement.tables import (
     sessions as sessions,
-)
-from sealpack.settlement.tables import (
     stated as stated,
-)
-from sealpack.settlement.tables import (
     stores as stores,
-)
-from sealpack.settlement.tables import (
     sublicenses as sublicenses,
-)
-from sealpack.settlement.tables import (
     successions as successions,
-)
-from sealpack.settlement.tables import (
     tokens as tokens,
-)
-from sealpack.settlement.tables import (
     transactions as transactions,
-)
-from sealpack.settlement.tables import (
     trust as trust,
-)
-from sealpack.settlement.tables import (
     users as users,
 )
 
 SCHEMA_VERSION = 4  # what an older one lacks, upgrade.py adds
 WAIT_S = 60  # for another process that writes
-
-
-def put(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows `on_conflict_do_*`, in the words of the connection's database."""
-    words = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return words(table)
 
 
 class Database:

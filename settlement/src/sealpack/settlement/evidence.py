@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from sealpack.settlement import db
-from sealpack.settlement.evidence_store import DATABASE, Store, checked, gone, open_store
+from sealpack.settlement.evidence_bytes import checked, gone
+from sealpack.settlement.evidence_store import DATABASE, Store, open_store
 
 
 @dataclass(frozen=True, slots=True)

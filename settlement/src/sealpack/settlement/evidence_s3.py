@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement.evidence_store import checked, gone
+from sealpack.settlement.evidence_bytes import checked, gone
 
 _CONNECT_S, _READ_S, _TRIES = 10, 60, 5
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403")

@@ -7,7 +7,6 @@ its digest.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.files import atomic_write, io_error
+from sealpack.settlement.evidence_bytes import checked, gone
 
 DATABASE = "database"  # the place of what lies in the database itself
 _MARK = "sealpack-evidence"  # in the folder, so that one that is not mounted is not taken for an empty one
@@ -46,18 +46,6 @@ def _opened(location: str, _process: int) -> Store:  # clients of S3 are not sha
 
         return S3.at(location)
     return Directory(Path(location))
-
-
-def checked(digest: str, data: bytes) -> bytes:
-    """The data, when it has that digest; STORE_CORRUPT."""
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise SealpackError("STORE_CORRUPT", f"the stored file {digest[:16]} was changed")
-    return data
-
-
-def gone(digest: str, where: str) -> SealpackError:
-    """What is told of a file that is not where it should be."""
-    return SealpackError("STORE_CORRUPT", f"the stored file {digest[:16]} is gone from {where}")
 
 
 class Directory:

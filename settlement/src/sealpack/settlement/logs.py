@@ -25,8 +25,7 @@ from sealpack.format.usage_reader import UsageReader, VerifiedBlock
 from sealpack.settlement import db, evidence, rollups
 from sealpack.settlement.outcomes import Stopped
 from sealpack.settlement.rollups import Rollup
-from sealpack.settlement.times import Bound, Times
-from sealpack.settlement.times import latest as times_latest
+from sealpack.settlement.times import Bound, Times, latest as times_latest
 
 _KEPT = (records.GENESIS, records.ACKNOWLEDGED, records.ROTATED, records.LOST, records.CLOCK)
 

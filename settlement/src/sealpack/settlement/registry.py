@@ -22,7 +22,7 @@ from sealpack.format.license import License, PlanRef, open_license
 from sealpack.format.registry import BundleFact, RegistryLine
 from sealpack.format.repair import Repair
 from sealpack.format.trust import ROOT_ROLES, Trust
-from sealpack.settlement import db, sublicenses
+from sealpack.settlement import sublicenses, tables
 from sealpack.settlement.plan import Plan
 
 # What is kept of a parcel.
@@ -34,9 +34,9 @@ LEAVE = ("epoch-token", "repair")  # what lets a device begin a further log
 
 def put_trust(connection: sa.Connection, found: Trust) -> str:
     """Pin the first trust file that comes; later ones only bring what is newer. TRUST_CONFLICT."""
-    data = connection.execute(sa.select(db.trust.c.data)).scalar()
+    data = connection.execute(sa.select(tables.trust.c.data)).scalar()
     if data is None:
-        connection.execute(sa.insert(db.trust).values(anchor=found.root_digest, data=found.to_bytes()))
+        connection.execute(sa.insert(tables.trust).values(anchor=found.root_digest, data=found.to_bytes()))
         return f"pinned root {found.root_digest[:16]}"
     newer = _advance(connection, Trust.load(data), found.envelopes)
     return f"trust: keyring v{newer.keyring.version}, revocations v{newer.revocations.version}"
@@ -45,13 +45,13 @@ def put_trust(connection: sa.Connection, found: Trust) -> str:
 def _advance(connection: sa.Connection, known: Trust, chain: Iterable[Envelope]) -> Trust:
     newer = known.update(chain)
     if newer.to_bytes() != known.to_bytes():
-        connection.execute(sa.update(db.trust).values(data=newer.to_bytes()))
+        connection.execute(sa.update(tables.trust).values(data=newer.to_bytes()))
     return newer
 
 
 def load_trust(connection: sa.Connection) -> Trust:
     """The pinned trust; TRUST_UNPINNED."""
-    data = connection.execute(sa.select(db.trust.c.data)).scalar()
+    data = connection.execute(sa.select(tables.trust.c.data)).scalar()
     if data is None:
         raise SealpackError(
             "TRUST_UNPINNED", "settlement has no trust yet", remedy="run `sealpack settle import trust.json`"
@@ -71,7 +71,9 @@ def _trust(data: bytes) -> Trust:
 def put_plan(connection: sa.Connection, plan: Plan) -> str:
     """Store a plan; PLAN_INVALID when its id and version are known with other content."""
     row = connection.execute(
-        sa.select(db.plans.c.digest).where(db.plans.c.id == plan.id, db.plans.c.version == plan.version)
+        sa.select(tables.plans.c.digest).where(
+            tables.plans.c.id == plan.id, tables.plans.c.version == plan.version
+        )
     ).first()
     if row is not None and row.digest != plan.digest:
         raise SealpackError(
@@ -81,14 +83,16 @@ def put_plan(connection: sa.Connection, plan: Plan) -> str:
         )
     if row is None:
         values = {"id": plan.id, "version": plan.version, "digest": plan.digest, "document": plan.document}
-        connection.execute(sa.insert(db.plans).values(values))
+        connection.execute(sa.insert(tables.plans).values(values))
     return f"plan {plan.id} version {plan.version}"
 
 
 def load_plan(connection: sa.Connection, ref: PlanRef) -> Plan | None:
     """A plan by id and version."""
     document = connection.execute(
-        sa.select(db.plans.c.document).where(db.plans.c.id == ref.id, db.plans.c.version == ref.version)
+        sa.select(tables.plans.c.document).where(
+            tables.plans.c.id == ref.id, tables.plans.c.version == ref.version
+        )
     ).scalar()
     return None if document is None else _plan(document)
 
@@ -169,12 +173,12 @@ def put_bundles(connection: sa.Connection, facts: Iterable[BundleFact]) -> None:
     for fact in facts:
         row = {"digest": fact.bundle_digest, "bundle_id": fact.bundle_id, "version": fact.version,
                "name": fact.name}  # fmt: skip
-        connection.execute(db.put(connection, db.bundles).values(row).on_conflict_do_nothing())
+        connection.execute(tables.put(connection, tables.bundles).values(row).on_conflict_do_nothing())
 
 
 def load_bundle(connection: sa.Connection, digest: str) -> Any:
     """The row of a build: bundle_id, version, digest, name; or None."""
-    return connection.execute(sa.select(db.bundles).where(db.bundles.c.digest == digest)).first()
+    return connection.execute(sa.select(tables.bundles).where(tables.bundles.c.digest == digest)).first()
 
 
 def put_license(connection: sa.Connection, envelope: Envelope, trust: Trust) -> License:
@@ -198,16 +202,16 @@ def put_activation(connection: sa.Connection, envelope: Envelope, trust: Trust) 
         "digest": activation.digest, "first_at": activation.issued_at, "issued_at": activation.issued_at,
         "device_label": activation.device_label or "", "envelope": envelope.to_bytes(),
     }  # fmt: skip
-    mine = (db.activations.c.license_id == activation.license_id,
-            db.activations.c.device_id == activation.device_id)  # fmt: skip
-    known = connection.execute(sa.select(db.activations).where(*mine)).first()
+    mine = (tables.activations.c.license_id == activation.license_id,
+            tables.activations.c.device_id == activation.device_id)  # fmt: skip
+    known = connection.execute(sa.select(tables.activations).where(*mine)).first()
     if known is None:
-        connection.execute(sa.insert(db.activations).values(row))
+        connection.execute(sa.insert(tables.activations).values(row))
         return activation
     first_at = min(known.first_at, activation.issued_at)
     newest = row if activation.issued_at >= known.issued_at else {}
     values = {**newest, "first_at": first_at}
-    connection.execute(sa.update(db.activations).where(*mine).values(values))
+    connection.execute(sa.update(tables.activations).where(*mine).values(values))
     return activation
 
 
@@ -237,7 +241,7 @@ def put_leave(connection: sa.Connection, envelope: Envelope, trust: Trust) -> No
         return
     row = {"digest": found.digest, "license_id": found.license_id, "device_id": found.device_id,
            "epoch": found.epoch, "envelope": envelope.to_bytes()}  # fmt: skip
-    connection.execute(db.put(connection, db.epoch_tokens).values(row).on_conflict_do_nothing())
+    connection.execute(tables.put(connection, tables.epoch_tokens).values(row).on_conflict_do_nothing())
 
 
 def open_leave(envelope: Envelope, trust: Trust, issuer: str | None = None) -> EpochToken | Repair:
@@ -249,7 +253,7 @@ def open_leave(envelope: Envelope, trust: Trust, issuer: str | None = None) -> E
 
 def load_leave(connection: sa.Connection, license_id: str, device: str) -> list[Envelope]:
     """Every epoch token and repair that lets a device begin a further log under a license."""
-    tokens = db.epoch_tokens.c
+    tokens = tables.epoch_tokens.c
     query = sa.select(tokens.envelope).where(tokens.license_id == license_id, tokens.device_id == device)
     return [Envelope.from_bytes(data, "epoch token") for data in connection.execute(query).scalars()]
 
@@ -263,14 +267,14 @@ def put_deactivation(connection: sa.Connection, envelope: Envelope) -> Deactivat
     row = {"origin": said.origin, "license_id": said.license_id, "device_id": said.device_id,
            "epoch": said.epoch, "size": said.size, "root": said.root, "closed_at": said.closed_at,
            "envelope": envelope.to_bytes()}  # fmt: skip
-    connection.execute(db.put(connection, db.deactivations).values(row).on_conflict_do_nothing())
+    connection.execute(tables.put(connection, tables.deactivations).values(row).on_conflict_do_nothing())
     return said
 
 
 def load_deactivation(connection: sa.Connection, origin: str) -> Deactivation | None:
     """The proof that a log ended, or None."""
     data = connection.execute(
-        sa.select(db.deactivations.c.envelope).where(db.deactivations.c.origin == origin)
+        sa.select(tables.deactivations.c.envelope).where(tables.deactivations.c.origin == origin)
     ).scalar()
     return None if data is None else Deactivation.open(Envelope.from_bytes(data, "deactivation"))
 
@@ -278,8 +282,8 @@ def load_deactivation(connection: sa.Connection, origin: str) -> Deactivation | 
 def load_activation(connection: sa.Connection, license_id: str, device: str) -> Envelope | None:
     """The newest activation of a device under a license."""
     data = connection.execute(
-        sa.select(db.activations.c.envelope).where(
-            db.activations.c.license_id == license_id, db.activations.c.device_id == device
+        sa.select(tables.activations.c.envelope).where(
+            tables.activations.c.license_id == license_id, tables.activations.c.device_id == device
         )
     ).scalar()
     return None if data is None else Envelope.from_bytes(data, "activation")
@@ -291,7 +295,7 @@ def load_license(connection: sa.Connection, license_id: str) -> License | None:
     if below is not None:
         return below.license
     data = connection.execute(
-        sa.select(db.licenses.c.envelope).where(db.licenses.c.license_id == license_id)
+        sa.select(tables.licenses.c.envelope).where(tables.licenses.c.license_id == license_id)
     ).scalar()
     return None if data is None else stored_license(data)
 
@@ -305,7 +309,7 @@ def load_license_forms(
     connection: sa.Connection, *, digest: str | None = None, license_id: str | None = None, seq: int = 0
 ) -> list[License]:
     """Everything that one very document was: a sub-license changes with its parent, oldest form first."""
-    versions = db.license_versions.c
+    versions = tables.license_versions.c
     which = (
         [versions.digest == digest] if digest else [versions.license_id == license_id, versions.seq == seq]
     )
@@ -315,7 +319,7 @@ def load_license_forms(
 
 def load_license_versions(connection: sa.Connection, license_id: str) -> list[License]:
     """Every document of a license that is known, the newest first; of a sub-license as it was written."""
-    versions = db.license_versions.c
+    versions = tables.license_versions.c
     query = (
         sa.select(versions.envelope).where(versions.license_id == license_id).order_by(versions.seq.desc())
     )

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sealpack.format import records
 from sealpack.format.records import METER_ORDER, Record
 from sealpack.format.runs import QUARTER_MS, Cell, Run
-from sealpack.settlement import bulk, daily, db
+from sealpack.settlement import bulk, daily, tables
 
 Rollup = dict[Cell, list[int]]  # amounts in METER_ORDER; none of a cell's is below 0, one is above
 Usage = dict[tuple[int, int, str], list[int]]  # (quarter hour UTC ms, seq of the license, status) -> amounts
@@ -68,7 +68,7 @@ def not_after(rollup: Rollup, time_ms: int) -> Rollup:
 
 def stored(connection: sa.Connection, origin: str) -> Rollup:
     """The roll-up of a log as it stands in its table."""
-    rows = connection.execute(sa.select(db.rollups).where(db.rollups.c.origin == origin))
+    rows = connection.execute(sa.select(tables.rollups).where(tables.rollups.c.origin == origin))
     return {(route, quarter, status): amounts for _, route, quarter, status, *amounts in rows}
 
 
@@ -83,7 +83,7 @@ def store(
     if held is not None:
         _join(change, by_number(held, routes), 1)
         _join(change, by_number(stored(connection, origin), routes), -1)
-        connection.execute(sa.delete(db.rollups).where(db.rollups.c.origin == origin))
+        connection.execute(sa.delete(tables.rollups).where(tables.rollups.c.origin == origin))
         put(connection, origin, held)
         daily.clear(connection, origin)
         daily.put(connection, origin, routes, held)
@@ -91,20 +91,20 @@ def store(
     daily.put(connection, origin, routes, new)
     put_usage(connection, license_id, change)
     if held is not None:
-        nothing = [db.license_usage.c[meter] == 0 for meter in METER_ORDER]
-        mine = db.license_usage.c.license_id == license_id
-        connection.execute(sa.delete(db.license_usage).where(mine, *nothing))
+        nothing = [tables.license_usage.c[meter] == 0 for meter in METER_ORDER]
+        mine = tables.license_usage.c.license_id == license_id
+        connection.execute(sa.delete(tables.license_usage).where(mine, *nothing))
 
 
 def put(connection: sa.Connection, origin: str, rollup: Rollup) -> None:
     """Add to the stored roll-up of a log."""
-    bulk.add(connection, db.rollups, [(origin, *cell, *rollup[cell]) for cell in sorted(rollup)])
+    bulk.add(connection, tables.rollups, [(origin, *cell, *rollup[cell]) for cell in sorted(rollup)])
 
 
 def put_usage(connection: sa.Connection, license_id: str, usage: Usage) -> None:
     """Add to the stored usage of a license; always in the same order, so that no two wait for each other."""
     rows = [(license_id, *key, *usage[key]) for key in sorted(usage) if any(usage[key])]
-    bulk.add(connection, db.license_usage, rows)
+    bulk.add(connection, tables.license_usage, rows)
 
 
 def joined(one: Rollup, other: Rollup) -> Rollup:
@@ -125,7 +125,7 @@ def without(rollup: Rollup, part: Rollup) -> Rollup:
 
 def routes(connection: sa.Connection, origin: str, known: Routes) -> dict[str, Any]:
     """The route table of a log, with what statements beyond its receipts say of it."""
-    said = db.stated.c
+    said = tables.stated.c
     found: dict[str, Any] = {}
     for text in connection.execute(sa.select(said.routes).where(said.origin == origin)).scalars():
         found |= {
@@ -152,7 +152,9 @@ def _join(usage: Usage, more: Usage, sign: int) -> None:
 
 def usage_of(connection: sa.Connection, license_id: str) -> Usage:
     """The usage of a license as it stands in its table."""
-    rows = connection.execute(sa.select(db.license_usage).where(db.license_usage.c.license_id == license_id))
+    rows = connection.execute(
+        sa.select(tables.license_usage).where(tables.license_usage.c.license_id == license_id)
+    )
     return {(quarter, seq, status): amounts for _, quarter, seq, status, *amounts in rows}
 
 
@@ -162,7 +164,7 @@ def usage_by_month(connection: sa.Connection, license_id: str) -> Usage:
     Their sum stands under the first of them. The database adds them up, many times faster than they are read:
     every invoice rates all that a license ever used.
     """
-    columns = db.license_usage.c
+    columns = tables.license_usage.c
     mine = columns.license_id == license_id
     first, last = connection.execute(
         sa.select(sa.func.min(columns.quarter_ms), sa.func.max(columns.quarter_ms)).where(mine)
@@ -194,7 +196,7 @@ def _utc_ms(day: date) -> int:
 def summed(connection: sa.Connection, license_id: str) -> Usage:
     """What the table should say of a license: the sum of the roll-ups of its logs."""
     usage: Usage = {}
-    mine = sa.select(db.logs.c.origin, db.logs.c.state).where(db.logs.c.license_id == license_id)
+    mine = sa.select(tables.logs.c.origin, tables.logs.c.state).where(tables.logs.c.license_id == license_id)
     for log in connection.execute(mine).all():
         table = routes(connection, log.origin, json.loads(log.state)["routes"])
         _join(usage, by_number(stored(connection, log.origin), table), 1)

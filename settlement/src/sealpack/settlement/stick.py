@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealpack.format import registry as registry_format
-from sealpack.format import usage
+from sealpack.format import registry as registry_format, usage
 from sealpack.format.documents import PARCEL_SCHEMA
 from sealpack.format.errors import SealpackError, printable
 from sealpack.format.files import atomic_write, io_error

@@ -18,7 +18,7 @@ from sealpack.format.license import License
 from sealpack.format.limits import LIMITS
 from sealpack.format.sublicense import Chain, Sublicense, open_sublicense, read_below
 from sealpack.format.trust import Trust
-from sealpack.settlement import db
+from sealpack.settlement import tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Below:
 
 def of_parent(connection: sa.Connection, parent_id: str) -> list[str]:
     """The ids of all sub-licenses below a license."""
-    found = db.sublicenses.c
+    found = tables.sublicenses.c
     query = sa.select(found.license_id).where(found.parent_id == parent_id).order_by(found.license_id)
     return list(connection.execute(query).scalars())
 
@@ -84,7 +84,7 @@ def put(connection: sa.Connection, envelope: Envelope, trust: Trust) -> License:
     """
     chain = _open(connection, envelope, trust)
     license, parent_id = chain.license, chain.parent.license_id
-    licenses = db.licenses.c
+    licenses = tables.licenses.c
     known = connection.execute(
         sa.select(licenses.seq).where(licenses.license_id == license.license_id)
     ).scalar()
@@ -95,7 +95,7 @@ def put(connection: sa.Connection, envelope: Envelope, trust: Trust) -> License:
     if known is None or license.seq > known:
         put_newest(connection, license, envelope, chain.parent.customer.id)
     link = {"license_id": license.license_id, "parent_id": parent_id}
-    connection.execute(db.put(connection, db.sublicenses).values(link).on_conflict_do_nothing())
+    connection.execute(tables.put(connection, tables.sublicenses).values(link).on_conflict_do_nothing())
     return license
 
 
@@ -104,7 +104,7 @@ def put_version(connection: sa.Connection, license: License, envelope: Envelope)
 
     LIC_CONFLICT for another of the same number.
     """
-    versions = db.license_versions.c
+    versions = tables.license_versions.c
     same = connection.execute(
         sa.select(versions.digest).where(
             versions.license_id == license.license_id, versions.seq == license.seq
@@ -113,14 +113,14 @@ def put_version(connection: sa.Connection, license: License, envelope: Envelope)
     if same is not None and same != envelope.digest:
         raise SealpackError("LIC_CONFLICT", f"{license.license_id} number {license.seq} is known otherwise")
     if same is None:
-        connection.execute(sa.insert(db.license_versions).values(_version(license, envelope)))
+        connection.execute(sa.insert(tables.license_versions).values(_version(license, envelope)))
     return same is None
 
 
 def put_newest(connection: sa.Connection, license: License, envelope: Envelope, customer_id: str) -> None:
     """Make this the document that counts of its id, billed to that customer."""
     row = _version(license, envelope) | {"customer_id": customer_id}
-    statement = db.put(connection, db.licenses).values(row)
+    statement = tables.put(connection, tables.licenses).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=["license_id"], set_=row))
 
 
@@ -137,9 +137,9 @@ def open_chain(connection: sa.Connection, license_id: str, trust: Trust) -> Chai
 
 def _stored(connection: sa.Connection, license_id: str) -> Envelope | None:
     data = connection.execute(
-        sa.select(db.licenses.c.envelope)
-        .join(db.sublicenses, db.sublicenses.c.license_id == db.licenses.c.license_id)
-        .where(db.licenses.c.license_id == license_id)
+        sa.select(tables.licenses.c.envelope)
+        .join(tables.sublicenses, tables.sublicenses.c.license_id == tables.licenses.c.license_id)
+        .where(tables.licenses.c.license_id == license_id)
     ).scalar()
     return None if data is None else read(data)
 
@@ -169,7 +169,7 @@ def _open(connection: sa.Connection, envelope: Envelope, trust: Trust) -> Chain:
 
 def _parents(connection: sa.Connection, said: Sublicense) -> Sequence[License]:
     """The parent as it is known from the version it was written under on, the newest first."""
-    versions = db.license_versions.c
+    versions = tables.license_versions.c
     query = (
         sa.select(versions.envelope)
         .where(versions.license_id == said.parent.license_id, versions.seq >= said.parent.seq)

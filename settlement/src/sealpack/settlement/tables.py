@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from sealpack.format.records import METER_ORDER
 
@@ -37,6 +38,12 @@ def _amount(name: str) -> sa.Column[int]:
 
 def _blob(name: str, **options: Any) -> sa.Column[bytes]:
     return sa.Column(name, sa.LargeBinary, nullable=options.pop("nullable", False), **options)
+
+
+def put(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows `on_conflict_do_*`, in the words of the connection's database."""
+    words = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return words(table)
 
 
 about = _table("about", _int("schema_version"))

@@ -10,8 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from support import evidence as made
-from support import world
+from support import evidence as made, world
 from support.evidence import ASSESSOR, DAY, FULL, GONE, PUBLISHED, claim, sealed
 from support.world import CREATOR, LICENSER, STRANGER, T0
 

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealpack.builder.cli import license_epoch, license_help, license_seats, license_sub, license_words
-from sealpack.builder.cli import license_project as shared
+from sealpack.builder.cli import (
+    license_epoch,
+    license_help,
+    license_project as shared,
+    license_seats,
+    license_sub,
+    license_words,
+)
 from sealpack.format.errors import SealpackError
 from sealpack.verifier.cli import support
 

@@ -70,8 +70,7 @@ def _license(name: str, registry: Path, trust: Trust) -> License:
 @support.format_option
 def presets(name: str | None, folder: str, fmt: str) -> None:
     """The table of presets, those of the project's sealpack.toml too; or all values of the preset NAME."""
-    from sealpack.builder import config as configs
-    from sealpack.builder import profiles
+    from sealpack.builder import config as configs, profiles
 
     path = Path(folder) / configs.CONFIG_NAME
     known = profiles.known(configs.load(path).license.profiles if path.exists() else {})

@@ -231,8 +231,7 @@ def push(
     Exit status 5 when a file was held or refused. A file that is kept and not decided in time (no code) is
     told of by the next push.
     """
-    from sealpack.runtime.push import Line
-    from sealpack.runtime.push import push as run
+    from sealpack.runtime.push import Line, push as run
 
     token = support.passphrase(token_file, prompt="Token", option="--token-file") if token_file else None
     line = Line(

@@ -54,8 +54,7 @@ def restore(file: str, store: str | None, endpoint: str | None, by: str | None, 
     """
     source = support.existing(file)
     with common.open_database() as database:
-        from sealpack.settlement import evidence_move
-        from sealpack.settlement import restore as restoring
+        from sealpack.settlement import evidence_move, restore as restoring
 
         location = None if store is None else evidence_move.location_of(store, endpoint)
         done = restoring.restore(database, source, actor=common.actor(by), location=location)

@@ -20,9 +20,7 @@ COLUMNS = ("issuer", "currency", "account", "party", "balance")
 def ledger(beancount: str | None, fmt: str) -> None:
     """Print the balance of every account: debits above zero, credits below, in all zero."""
     with common.open_database() as database:
-        from sealpack.settlement import beancount as exporter
-        from sealpack.settlement import ledger as engine
-        from sealpack.settlement import money
+        from sealpack.settlement import beancount as exporter, ledger as engine, money
 
         with database.read() as connection:
             unbalanced = engine.unbalanced(connection)

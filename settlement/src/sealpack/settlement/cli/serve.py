@@ -38,8 +38,7 @@ def serve(
     support.require_extra("service", "starlette", "uvicorn", "jinja2", "python_multipart")
     with common.open_database() as database:
         from sealpack.settlement.service.core import Service
-        from sealpack.settlement.service.server import Address
-        from sealpack.settlement.service.server import serve as run
+        from sealpack.settlement.service.server import Address, serve as run
 
         address = Address(host, port, tls_cert, tls_key, behind_proxy)
         address.check()

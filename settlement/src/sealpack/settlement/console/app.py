@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 
 from sealpack.format.errors import SealpackError
 from sealpack.settlement.audit import Actor
-from sealpack.settlement.console import forms, sessions
+from sealpack.settlement.console import forms, nav, sessions
 from sealpack.settlement.console.rendering import Renderer
 from sealpack.settlement.console.throttle import Throttle
 from sealpack.settlement.service.core import Service
@@ -197,7 +197,7 @@ class Console:
         context.setdefault("crumbs", ())
         context.update(
             request=request, user=user, path=request.url.path, notice=said, csrf_token=sessions.csrf(token),
-            nav=self.renderer.navigation(self.pages, user, request.url.path),
+            nav=self._navigation(user, request.url.path),
         )  # fmt: skip
         response = self.renderer.render(template, status, context)
         if not self.browser(request):
@@ -205,6 +205,11 @@ class Console:
         if said:
             self.drop_cookie(response, "notice")
         return response
+
+    def _navigation(self, user: User | None, path: str) -> list[nav.Group]:
+        """The side navigation: the pages that are for the user."""
+        seen = {p.path for p in self.pages if user and p.method == "GET" and user.role in p.roles}
+        return nav.groups(seen, path)
 
     def redirect(self, path: str, notice: str = "") -> Response:
         """Go on to a page of the console (303), which then shows the notice once."""

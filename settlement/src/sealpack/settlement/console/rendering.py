@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
@@ -19,12 +19,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from sealpack.settlement import money
-from sealpack.settlement.console import nav
 from sealpack.settlement.outcomes import OUTCOMES
-from sealpack.settlement.users import User
-
-if TYPE_CHECKING:
-    from sealpack.settlement.console.app import Page
 
 _HERE = Path(__file__).parent
 _CODE = re.compile(r"`([^`]+)`")
@@ -62,11 +57,6 @@ class Renderer:
     def render(self, template: str, status: int, context: Mapping[str, Any]) -> Response:
         """A page."""
         return HTMLResponse(self._templates.get_template(template).render(context), status)
-
-    def navigation(self, pages: Sequence[Page], user: User | None, path: str) -> list[nav.Group]:
-        """What a user's side navigation shows."""
-        seen = {p.path for p in pages if user and p.method == "GET" and user.role in p.roles}
-        return nav.groups(seen, path)
 
     def _static(self, name: str) -> str:
         return f"/console/static/{name}?v={self.static[name].digest}"

@@ -16,8 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sealpack.format.errors import SealpackError
-from sealpack.settlement import audit, db, money, payouts, registry
-from sealpack.settlement import cases as cases_of
+from sealpack.settlement import audit, cases as cases_of, db, money, payouts, registry
 from sealpack.settlement.service.tokens import Caller
 
 MAX_ITEMS = 500
