@@ -7,24 +7,22 @@ zone of the price plan that the license named when they came. Charts read this; 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
 from sealpack.format.records import METER_ORDER
+from sealpack.format.runs import Cell
 from sealpack.settlement import bulk, registry, tables
 from sealpack.settlement.periods import local_day
-
-if TYPE_CHECKING:
-    from sealpack.settlement.rollups import Rollup
 
 Routes = Mapping[str, Mapping[str, Any]]
 _NOTHING = [0] * len(METER_ORDER)
 
 
-def put(connection: sa.Connection, origin: str, routes: Routes, rollup: Rollup) -> None:
+def put(connection: sa.Connection, origin: str, routes: Routes, rollup: Mapping[Cell, Sequence[int]]) -> None:
     """Add what was used in a log to its days."""
     _, _, license_id, device_id, epoch = origin.split("/")
     tz = zone(connection, license_id)
