@@ -147,9 +147,11 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Cor
     """Per period that changed, what was issued and what is to be added; periods in order.
 
     Parties are settled over the license as a whole: where usage of one month moves the yearly tiers of the
-    platform's part in later ones, the last document of this call carries that.
+    platform's part in later ones, the last document of this call carries that. Where only they moved, there
+    is one for the last month in which they did.
     """
     found: list[tuple[Sum, Correction]] = []
+    moving: list[tuple[Sum, Correction]] = []
     owed: dict[str, int] = {}
     rated: Rated = {}
     for held in _invoiced(connection, license.license_id):
@@ -161,10 +163,12 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Cor
             found.append((held, change))
             for share in change.shares:
                 owed[share.party] -= share.amount
-    if any(owed.values()) and found:
-        held, change = found[-1]
+        elif any(share.amount for share in change.shares):
+            moving.append((held, replace(change, shares=())))
+    if any(owed.values()):
+        held, change = (found or moving)[-1]
         moved = _shares({share.party: share.amount for share in change.shares}, owed)
-        found[-1] = held, replace(change, shares=moved)
+        found = [*found[:-1], (held, replace(change, shares=moved))]
     return found
 
 
@@ -245,7 +249,8 @@ class _Change:
         if self.change.is_credit:
             corrects, reason = _most_open(self.held), f"correction for {month}"
             return invoice.credit_note(self.change, header, corrects=corrects, reason=reason)
-        reason = f"late usage for {month}"
+        moved = self.change.is_nothing
+        reason = f"parts of the parties for {month}" if moved else f"late usage for {month}"
         return invoice.further(self.change, header, corrects=self.held.documents[0].name, reason=reason)
 
 

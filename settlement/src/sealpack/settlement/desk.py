@@ -94,6 +94,17 @@ def documents(
             return found, None
 
 
+def newest(connection: sa.Connection, *where: sa.ColumnElement[bool], limit: int = 12) -> list[Standing]:
+    """So many documents that `where` picks of `db.invoices`, the newest first."""
+    columns = db.invoices.c
+    order = columns.issued.desc(), columns.issuer, columns.number.desc()
+    names = list(
+        connection.execute(sa.select(columns.name).where(*where).order_by(*order).limit(limit)).scalars()
+    )
+    found = {one.document.name: one for one in receivables.standings(connection, columns.name.in_(names))}
+    return [found[name] for name in names]
+
+
 def family(connection: sa.Connection, one: Standing) -> list[Standing]:
     """All documents of the same license and period, in the order of issue."""
     columns = db.invoices.c

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealpack.format.errors import SealpackError, printable
-from sealpack.settlement import db, parties
+from sealpack.settlement import db, desk, parties
 from sealpack.settlement.console import lists
 from sealpack.settlement.console.app import CLERKS, OFFICE, Console, Page
 from sealpack.settlement.console.forms import text
-from sealpack.settlement.overview import customers, devices, documents, licenses
+from sealpack.settlement.overview import customers, devices, licenses
 from sealpack.settlement.parties import Customer
 from sealpack.settlement.plan import TAX_CATEGORIES
 from sealpack.settlement.users import User
@@ -59,7 +59,7 @@ async def get_one(console: Console, request: Request, user: User) -> Response:
             "row": row,
             "licenses": licenses.listed(connection, console.now, name),
             "states": {state: count for state, count in states.items() if count},
-            "documents": documents.newest(connection, today(console), db.invoices.c.customer_id == name),
+            "documents": desk.newest(connection, db.invoices.c.customer_id == name),
         }
 
     found = await console.query(look)
@@ -73,6 +73,7 @@ async def get_one(console: Console, request: Request, user: User) -> Response:
         tax_words=TAX_WORDS,
         may_edit=user.role in CLERKS,
         now=console.now,
+        today=today(console).isoformat(),
     )
 
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from sealpack.format.errors import SealpackError
 from sealpack.format.license import PlanRef
-from sealpack.settlement import db, plan_words, registry, sublicenses
+from sealpack.settlement import db, desk, plan_words, registry, sublicenses
 from sealpack.settlement.console import lists
 from sealpack.settlement.console.app import OFFICE, Console, Page
 from sealpack.settlement.console.pages.customers import today
-from sealpack.settlement.overview import devices, documents, licenses, usage
+from sealpack.settlement.overview import devices, licenses, usage
 from sealpack.settlement.plan import FIELD_WORDS, FIELDS
 from sealpack.settlement.users import User
 from sealpack.verifier import license_words
@@ -38,14 +38,15 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
 async def get_one(console: Console, request: Request, user: User) -> Response:
     """One license in words, with its machines and documents."""
     name = request.path_params["id"]
-    found = await console.query(_one, name, console.now, documents_on=today(console))
+    day = today(console)
+    found = await console.query(_one, name, console.now, on=day)
     return console.render(
         request, user, "license.html", crumbs=(("Licenses", LIST),), now=console.now, fields=FIELDS,
-        meter_words=FIELD_WORDS, **found,
+        meter_words=FIELD_WORDS, today=day.isoformat(), **found,
     )  # fmt: skip
 
 
-def _one(connection: sa.Connection, name: str, now: int, *, documents_on: Any) -> dict[str, Any]:
+def _one(connection: sa.Connection, name: str, now: int, *, on: Any) -> dict[str, Any]:
     license = registry.load_license(connection, name)
     if license is None:
         raise SealpackError("NOT_FOUND", f"there is no license {name}")
@@ -62,8 +63,8 @@ def _one(connection: sa.Connection, name: str, now: int, *, documents_on: Any) -
         "words": license_words.sections(license),
         "versions": registry.load_license_versions(connection, name),
         "machines": devices.listed(connection, now, license_id=name), "below": family,
-        "months": usage.months_of(connection, name, documents_on),
-        "documents": documents.newest(connection, documents_on, db.invoices.c.license_id == billed),
+        "months": usage.months_of(connection, name, on),
+        "documents": desk.newest(connection, db.invoices.c.license_id == billed),
     }  # fmt: skip
 
 
