@@ -55,9 +55,11 @@ def test_the_oracle_notices(made: tuple[Path, fleet.Truth], tmp_path: Path) -> N
             connection.exec_driver_sql(
                 "UPDATE rollups SET calls = calls + 1 WHERE origin = (SELECT min(origin) FROM rollups)"
             )
+            unused = (
+                "sha256 NOT IN (SELECT sha256 FROM segments) AND sha256 NOT IN (SELECT sha256 FROM cases)"
+            )
             for table in ("evidence", "files"):
-                connection.exec_driver_sql(f"DELETE FROM {table} WHERE sha256 NOT IN (SELECT sha256 FROM segments)"
-                                           " AND sha256 NOT IN (SELECT sha256 FROM cases)")  # fmt: skip
+                connection.exec_driver_sql(f"DELETE FROM {table} WHERE {unused}")
             connection.exec_driver_sql("UPDATE logs SET size = size + 1 WHERE license_id = 'L-2'")
         problems = oracle.wrong(database, truth)
         assert any(p.startswith("L-0") or p.startswith("L-1") or p.startswith("L-2") for p in problems)
