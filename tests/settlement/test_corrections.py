@@ -189,6 +189,32 @@ def test_licenses_that_cannot_be_rated_again_are_named(books: Books) -> None:
     assert caught.value.code == "REGISTRY_INVALID"
 
 
+def test_parts_that_moved_and_nothing_else_have_a_document_of_nothing(books: Books) -> None:
+    """October was invoiced before September's usage came, and gave the platform the year's first tier."""
+    take = [{"up_to": "100", "bps": 5000}, {"bps": 1000}]
+    pool = [{"party": "platform", "take": take}, {"party": "creator:a", "rest": True}]
+    early, late = Device(number=2).use(tok_out=80), Device()
+    late.until(starts(MONTHS[1]) + 86_400_000).use(tok_out=100)
+    plan = make_plan(per_unit("1"), per=1, shares={"scope": ["tok"], "pool": pool})
+    books.learn(early, late, plan=plan)
+    assert books.code(late.export(), now=LATER) == "OK"
+    assert parts(bill(books, MONTHS[1])) == {"platform": "50.00", "creator:a": "50.00"}
+    assert books.code(early.export(), now=LATER) == "OK"
+    assert parts(bill(books, MONTHS[0])) == {"platform": "40.00", "creator:a": "40.00"}
+    (moved,) = correct(books)
+    assert parts(moved) == {"platform": "-32.00", "creator:a": "32.00"}
+    assert (moved["total"], moved["period_start"], moved["corrects"]) == ("0.00", "2026-10-01", "INV-000001")
+    assert moved["reason"] == "parts of the parties for October 2026"
+    assert correct(books) == []
+    with books.database.read() as connection:
+        (balances,) = ledger.trial_balance(connection).values()
+    assert balances["payable", "creator:a"] == -12_200  # of 180: less 50 of the first 100 and 8 of the rest
+
+
+def parts(document: dict[str, Any]) -> dict[str, str]:
+    return {share["party"]: share["amount"] for share in document["shares"]}
+
+
 # --- whatever order files arrive in -----------------------------------------------------------------
 
 
