@@ -8,11 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from hypothesis import given, settings, strategies as st
 from support.books import Books
 from support.device import T0, Device
 
-from sealpack.settlement import billing, cases, db, epochs
+from sealpack.settlement import billing, cases, db, epochs, evidence_check, evidence_pack, registry
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.cases import ACCEPT
 from sealpack.settlement.reconcile import reconcile
@@ -65,6 +66,13 @@ def result(pieces: list[Piece], *, close: bool = False) -> dict[str, Any]:
             accept_gaps(books)
         found = reconcile(books.database, NOW)
         assert found.ok, found.problems
+        with books.database.read() as connection:
+            held = connection.execute(sa.select(db.logs.c.origin)).scalar()
+            pack = evidence_pack.for_log(connection, held) if held else None
+            trust = registry.load_trust(connection)
+        if pack is not None:
+            report = evidence_check.check(pack, trust)
+            assert report.ok, report.checks[-1]
         bills = [
             billing.bill(books.database, "L-1", month, date(2026, 11, 1), draft=True)
             for month in (date(2026, 9, 1), date(2026, 10, 1))

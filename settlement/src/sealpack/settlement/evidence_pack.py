@@ -192,7 +192,7 @@ def _assembled(
     files |= _documents(connection, ids)
     usage, stated = [], []
     for log in logs:
-        for digest in log.pop("stated"):
+        for digest in _by_position(connection, log.pop("stated")):
             name = f"usage/{digest}.usage.gz"
             files[name] = evidence.load(connection, digest)
             used_ms = decisions.used_ms(connection, digest)
@@ -240,6 +240,13 @@ def _documents(connection: sa.Connection, ids: list[str]) -> Files:
         query = sa.select(columns.digest, columns.envelope).where(columns.license_id.in_(ids))
         found |= {f"{folder}/{row.digest}.json": row.envelope for row in connection.execute(query)}
     return found
+
+
+def _by_position(connection: sa.Connection, digests: list[str]) -> list[str]:
+    """Files that speak of a log beyond its receipts, in the order of what they cover."""
+    said = db.stated.c
+    query = sa.select(said.sha256).where(said.sha256.in_(digests))
+    return list(connection.execute(query.order_by(said.first, said.size, said.sha256)).scalars())
 
 
 def _usage(connection: sa.Connection, log: Log) -> list[tuple[str, bytes]]:

@@ -147,7 +147,11 @@ def state(
         raise Stopped("H201", f"receipts {far.size} to {said.first - 1} are missing ({missing})")
     if said.uncertain:
         raise Stopped("H201", "no tally in it says what was used before it")
-    _compare_trees(connection, log, far, said)
+    _compare_trees(connection, log, said)
+    if not across and log.size < said.first < far.size < said.size and far.size not in said.roots:
+        raise Stopped(
+            "H201", f"it does not show where receipt {far.size} stands, up to which the log is known"
+        )
     said.known = said.size <= (log.size if said.kind == RECEIPTS else far.size)
     said.reached = said.size > far.size
     said.accepted = said.size - max(said.first, far.size) if said.reached else 0
@@ -208,7 +212,7 @@ def _read_tallies(reader: TallyReader, said: Statement) -> None:
 def _read_receipts(reader: UsageReader, said: Statement, gap_ms: int | None, known: Collection[int]) -> None:
     """Every receipt counts in its own quarter; what the gap swallowed by `gap_ms`, else by the first one."""
     checker = said.growth.checker
-    base = checker.state.registers and checker.state.registers.copy()
+    base: Registers | None = None  # of the file alone, so that the order of files cannot matter
     counted, cut, first_ms = Registers(), _Cut(said.first), None
     for block in reader:
         said.growth.blocks += 1
@@ -278,8 +282,8 @@ class _Cut:
 # --- against what is known ------------------------------------------------------------------------------
 
 
-def _compare_trees(connection: sa.Connection, log: Log, far: Log, said: Statement) -> None:
-    """The file's tree at every size that is known here; H210, or H201 where nothing can be compared."""
+def _compare_trees(connection: sa.Connection, log: Log, said: Statement) -> None:
+    """The file's tree at every size that is known here; H210."""
     known = list(anchors(connection, log.origin))
     if log.size:
         known.append((log.size, log.frontier.root.hex(), log.note))
@@ -296,10 +300,6 @@ def _compare_trees(connection: sa.Connection, log: Log, far: Log, said: Statemen
                 ours=note,
                 theirs=said.growth.note,
             )
-    if log.size < said.first < far.size < said.size and far.size not in said.roots:
-        raise Stopped(
-            "H201", f"it does not show where receipt {far.size} stands, up to which the log is known"
-        )
 
 
 def anchors(connection: sa.Connection, origin: str) -> Iterable[tuple[int, str, bytes]]:
