@@ -7,6 +7,7 @@ together. Test licenses are never billed. Asked for again, an issued invoice is 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -19,6 +20,7 @@ from sealpack.settlement import (
     approvals,
     db,
     epochs,
+    estimates,
     invoice,
     issuing,
     logs,
@@ -120,8 +122,9 @@ def bill(
 ) -> Printed:
     """The invoice of a license for the period that holds `month`, dated `issued`.
 
-    A draft has no number and is not stored. `approved`: only if it is what was approved, as always where the
-    seller says so; `expect`: only if it has this digest (:func:`approvals.digest`). REGISTRY_INVALID for an
+    Estimates are those of that day; without a day there are none. A draft has no number and is not stored.
+    `approved`: only if it is what was approved, as always where the seller says so; `expect`: only if it has
+    this digest (:func:`approvals.digest`). REGISTRY_INVALID for an
     unknown or never activated license, PLAN_INVALID for an unknown plan, USAGE for a test license or a period
     before the activation, APPROVAL_MISSING, CHANGED_MEANWHILE.
     """
@@ -136,7 +139,7 @@ def bill(
         ).first()  # fmt: skip
         if stored is not None:
             return Printed(stored.name, license_id, stored.json, stored.csv, stored.html, False)
-        result = rated(connection, license, month)
+        result = rated(connection, license, month, issued)
 
         def make(number: str) -> Invoice:
             return invoice.invoice(result, header(connection, license, number, issued))
@@ -148,8 +151,9 @@ def bill(
         return issuing.issue(connection, license, "invoice", make, actor)
 
 
-def rated(connection: sa.Connection, license: License, month: date) -> PeriodResult:
-    """What the invoice of a license for the period that holds `month` would print now; errors as `bill`."""
+def rated(connection: sa.Connection, license: License, month: date, day: date | None = None) -> PeriodResult:
+    """What the invoice of a license for the period that holds `month` would print now, with the estimates
+    of a document of that day; errors as `bill`."""
     sold = Contract(connection, license)
     _check_runs(connection, sold, month)
     customer = customer_of(connection, license)
@@ -162,12 +166,12 @@ def rated(connection: sa.Connection, license: License, month: date) -> PeriodRes
             remedy=f"give license {license.license_id} a plan in {customer.currency}",
         )
     tax = customer.tax.tax if customer.tax else None
-    return printed_periods(connection, sold, month, tax)[-1]
+    return printed_periods(connection, sold, month, tax, day)[-1]
 
 
-def draft_of(connection: sa.Connection, license: License, month: date) -> Invoice:
+def draft_of(connection: sa.Connection, license: License, month: date, day: date | None = None) -> Invoice:
     """The same as a draft without number or day."""
-    return invoice.invoice(rated(connection, license, month), header(connection, license, "", None))
+    return invoice.invoice(rated(connection, license, month, day), header(connection, license, "", None))
 
 
 def license_of(connection: sa.Connection, license_id: str) -> License:
@@ -202,11 +206,16 @@ def customer_of(connection: sa.Connection, license: License) -> Customer:
 
 
 def printed_periods(
-    connection: sa.Connection, sold: Contract, last: date, tax: Tax | None
-) -> list[PeriodResult]:
-    """What every invoice of a license up to a month prints, each month rated under its own plan."""
+    connection: sa.Connection, sold: Contract, last: date, tax: Tax | None, day: date | None = None,
+    only: Collection[tuple[str, str]] | None = None,
+) -> list[PeriodResult]:  # fmt: skip
+    """What every invoice of a license up to a month prints, each month rated under its own plan.
+
+    `day` and `only` say what is estimated: :func:`estimates.of_license`.
+    """
     usage = usage_of(connection, sold.license.license_id, monthly=True)
-    return sold.printed(usage, last.replace(day=1), tax)
+    guessed = estimates.of_license(connection, sold, last.replace(day=1), day, only)
+    return sold.printed(usage, last.replace(day=1), tax, guessed)
 
 
 def _check_runs(connection: sa.Connection, sold: Contract, month: date) -> None:
@@ -242,7 +251,7 @@ def own_usage_of(
     Nothing of a test document: a later live one does not make it billable. What a log carries over beyond the
     receipts of those before it counts as lost when it began.
     """
-    tests = _test_numbers(connection, license_id)
+    tests = registry.test_numbers(connection, license_id)
     total: Counter[tuple[int, str, str]] = Counter()
     stored = rollups.usage_by_month if monthly else rollups.usage_of
     for (quarter, seq, status), amounts in stored(connection, license_id).items():
@@ -269,15 +278,9 @@ def used_below(database: db.Database, license_id: str, month: date) -> dict[str,
     return found
 
 
-def _test_numbers(connection: sa.Connection, license_id: str) -> set[int]:
-    """Which documents of a license are test documents."""
-    versions = registry.load_license_versions(connection, license_id)
-    return {version.seq for version in versions if version.environment == "test"}
-
-
 def test_routes(connection: sa.Connection, license_id: str) -> list[tuple[str, str]]:
     """(origin, route) of usage under a test document: a later live one does not make it billable."""
-    tests = _test_numbers(connection, license_id)
+    tests = registry.test_numbers(connection, license_id)
     if not tests:
         return []
     origins = connection.execute(sa.select(db.logs.c.origin).where(db.logs.c.license_id == license_id))

@@ -24,7 +24,7 @@ from sealpack.settlement.periods import Period, Term, active_part, local_day
 from sealpack.settlement.plan import CommittedSpend, Plan, Tax
 from sealpack.settlement.pricing import Step
 from sealpack.settlement.printing import as_printed
-from sealpack.settlement.rating import Span, Usage, rate
+from sealpack.settlement.rating import Estimates, Span, Usage, rate
 from sealpack.settlement.results import BREAKAGE, Line, PeriodResult, State
 
 _DAY = timedelta(days=1)
@@ -166,15 +166,19 @@ class Contract:
 
     # --- money ------------------------------------------------------------------------------------
 
-    def printed(self, usage: Usage, last: date, tax: Tax | None) -> list[PeriodResult]:
+    def printed(
+        self, usage: Usage, last: date, tax: Tax | None, estimates: Estimates | None = None
+    ) -> list[PeriodResult]:
         """What every invoice up to the month `last` prints; `usage` is all of the license's."""
-        rated = _with_breakage(self._rated(usage, last, tax), self.terms)
+        rated = _with_breakage(self._rated(usage, last, tax, estimates), self.terms)
         printed: list[PeriodResult] = []
         for _, of_one_currency in groupby(rated, key=lambda result: result.plan.currency):
             printed += as_printed(list(of_one_currency), tax=tax)
         return [result for result in printed if result.period.first <= last]
 
-    def _rated(self, usage: Usage, last: date, tax: Tax | None) -> list[_Stretch]:
+    def _rated(
+        self, usage: Usage, last: date, tax: Tax | None, estimates: Estimates | None
+    ) -> list[_Stretch]:
         stretches: list[_Stretch] = []
         for (_, _, term), months in groupby(self.months(last), key=self._under):
             days = list(months)
@@ -184,7 +188,8 @@ class Contract:
                 state = next_plan(before.plan, plan, before.results[-1].state, renewed=term != before.term)
                 mine = _from(usage, before, Period.containing(days[0], plan.tz))
             span = Span(days[0], days[-1], self.terms[0].first, self.terms[term].last, self.terms)
-            stretches.append(_Stretch(plan, term, rate(plan, mine, span, state=state, tax=tax)))
+            results = rate(plan, mine, span, state=state, tax=tax, estimates=estimates)
+            stretches.append(_Stretch(plan, term, results))
         return stretches
 
     def _under(self, month: date) -> tuple[str, int, int]:

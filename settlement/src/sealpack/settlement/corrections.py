@@ -108,7 +108,7 @@ def correct(
     """
     with database.write() as connection:
         license = _license(connection, license_id)
-        changes = [_Change.of(license, *found) for found in _changes(connection, license)]
+        changes = [_Change.of(license, *found) for found in _changes(connection, license, issued)]
         if expect not in (None, digest([change.document(connection, "", None) for change in changes])):
             raise SealpackError(
                 "CHANGED_MEANWHILE", f"what is to be corrected for {license_id} is not what was looked at"
@@ -124,10 +124,10 @@ def correct(
         ]
 
 
-def drafts(connection: sa.Connection, license_id: str) -> list[Invoice]:
-    """What :func:`correct` would issue now."""
+def drafts(connection: sa.Connection, license_id: str, day: date | None = None) -> list[Invoice]:
+    """What :func:`correct` would issue on a day; without one, without estimates."""
     license = _license(connection, license_id)
-    changes = [_Change.of(license, *found) for found in _changes(connection, license)]
+    changes = [_Change.of(license, *found) for found in _changes(connection, license, day)]
     return [change.document(connection, "", None) for change in changes]
 
 
@@ -143,7 +143,7 @@ def _license(connection: sa.Connection, license_id: str) -> License:
     return license
 
 
-def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Correction]]:
+def _changes(connection: sa.Connection, license: License, day: date | None) -> list[tuple[Sum, Correction]]:
     """Per period that changed, what was issued and what is to be added; periods in order.
 
     Parties are settled over the license as a whole: where usage of one month moves the yearly tiers of the
@@ -155,7 +155,7 @@ def _changes(connection: sa.Connection, license: License) -> list[tuple[Sum, Cor
     owed: dict[str, int] = {}
     rated: Rated = {}
     for held in _invoiced(connection, license.license_id):
-        now = _rate_again(connection, license, held.documents[0], rated)
+        now = _rate_again(connection, license, held.documents[0], rated, day)
         change = difference(held, as_issued(now))
         for share in change.shares:
             owed[share.party] = owed.get(share.party, 0) + share.amount
@@ -188,7 +188,7 @@ def _invoiced(connection: sa.Connection, license_id: str) -> list[Sum]:
 
 
 def _rate_again(
-    connection: sa.Connection, license: License, original: Document, rated: Rated
+    connection: sa.Connection, license: License, original: Document, rated: Rated, day: date | None
 ) -> PeriodResult:
     """The period of an invoice as it rates now, under the plan and the tax that the invoice was made with."""
     _check_plan(connection, original)
@@ -196,7 +196,7 @@ def _rate_again(
     tax = Tax(taxes[0].category, taxes[0].rate, taxes[0].reason) if taxes else None
     if tax not in rated:
         last = _last_period(connection, license.license_id)
-        results = billing.printed_periods(connection, Contract(connection, license), last, tax)
+        results = billing.printed_periods(connection, Contract(connection, license), last, tax, day)
         rated[tax] = {result.period.first: result for result in results}
     return rated[tax][date.fromisoformat(original.period)]
 

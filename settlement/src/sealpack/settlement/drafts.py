@@ -22,7 +22,7 @@ from sealpack.settlement import approvals, billing, db, invoice, ratings
 from sealpack.settlement.approvals import Approval
 from sealpack.settlement.audit import Actor
 from sealpack.settlement.invoice import Invoice
-from sealpack.settlement.periods import Period, day_start
+from sealpack.settlement.periods import Period, day_start, local_day
 
 OPEN, GRACE, DRAFT, APPROVED, ISSUED = "open", "grace", "draft", "approved", "issued"
 FAULTY = "faulty"  # cannot be rated, for instance because its plan is unknown
@@ -50,6 +50,11 @@ class Entry:
         """Whether it was approved as something else."""
         return self.approval is not None and bool(self.digest) and self.approval.digest != self.digest
 
+    @property
+    def estimated(self) -> int:
+        """How many devices something is estimated of."""
+        return sum(bool(one["amounts"]) for one in (self.draft or {}).get("estimates", ()))
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, in the words of the list of issued documents."""
         said = self.draft or {}
@@ -67,6 +72,11 @@ class Entry:
 def grace_end(period: Period, grace_days: int) -> int:
     """When a period's days of grace are over, UTC ms."""
     return day_start(period.last + timedelta(days=1 + grace_days), period.tz)
+
+
+def day_of(now: int) -> date:
+    """The day of a document that is made at `now` (Unix seconds)."""
+    return local_day(now * 1000, "UTC")
 
 
 def state_of(now: int, end_ms: int, grace_ms: int) -> str:
@@ -104,11 +114,12 @@ class Draft:
                       approval, _kept(self))  # fmt: skip
 
 
-def draft(connection: sa.Connection, license_id: str, month: date) -> Draft:
-    """The draft of a license for the period that holds `month`; errors as :func:`billing.bill`."""
+def draft(connection: sa.Connection, license_id: str, month: date, now: int | None = None) -> Draft:
+    """The draft of a license for the period that holds `month`, with estimates as of `now` (Unix seconds) or
+    without; errors as :func:`billing.bill`."""
     license = billing.license_of(connection, license_id)
     plan, period = billing.plan_for(connection, license, month)
-    document = billing.draft_of(connection, license, month)
+    document = billing.draft_of(connection, license, month, None if now is None else day_of(now))
     return Draft(license, document, period.end_ms, grace_end(period, plan.grace_days))
 
 
@@ -134,7 +145,7 @@ def approve(
     with database.write() as connection:
         if number := issued_as(connection, license_id, month):
             raise SealpackError("USAGE", f"{license_id} is invoiced for {month:%Y-%m}: {number}")
-        found = draft(connection, license_id, month)
+        found = draft(connection, license_id, month, actor.at)
         if expect not in (None, found.digest):
             raise approvals.changed(license_id, found.document.first)
         until = _waits_until(found, actor.at)
@@ -201,7 +212,7 @@ def listed(
     issued = _issued(connection, first, list(names))
     open_ids = [name for name in names if name not in issued]
     what = _what(first)
-    kept = ratings.load(connection, what, ratings.bases(connection, open_ids, what))
+    kept = ratings.load(connection, what, ratings.bases(connection, open_ids, what, day_of(now)))
     approved = approvals.of_month(connection, first)
     entries, unrated = [], []
     for name, whose in names.items():
@@ -218,22 +229,26 @@ def listed(
 
 
 def refresh(
-    database: db.Database, license_ids: Sequence[str], month: date, *, seconds: float | None = None
-) -> list[str]:
+    database: db.Database, license_ids: Sequence[str], month: date, *, now: int | None = None,
+    seconds: float | None = None,
+) -> list[str]:  # fmt: skip
     """Rate these licenses for a month and keep what comes out, for lists; no more after so many seconds.
+
+    With the estimates of documents made at `now` (Unix seconds), else of today.
 
     Returns the licenses that are left.
     """
     began, left = time.monotonic(), []
     what, values = _what(month), {}
+    at = int(time.time()) if now is None else now
     with database.read() as connection:
-        known = ratings.bases(connection, license_ids, what)
+        known = ratings.bases(connection, license_ids, what, day_of(at))
         for name in license_ids:
             if seconds is not None and time.monotonic() - began > seconds:
                 left.append(name)
                 continue
             try:
-                values[name] = known[name], _kept(draft(connection, name, month))
+                values[name] = known[name], _kept(draft(connection, name, month, at))
             except SealpackError as error:
                 if error.spec.exit == 1:
                     raise
@@ -250,7 +265,7 @@ def everything(database: db.Database, month: date, now: int, customer: str | Non
         with database.read() as connection:
             page = listed(connection, month, now, customer=customer, after=after, limit=100)
         if page.unrated:
-            refresh(database, page.unrated, month)
+            refresh(database, page.unrated, month, now=now)
             with database.read() as connection:
                 page = listed(connection, month, now, customer=customer, after=after, limit=100)
         yield from page.entries

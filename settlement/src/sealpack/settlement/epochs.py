@@ -211,7 +211,15 @@ def of_license(connection: sa.Connection, license_id: str) -> list[Difference]:
         .distinct()
         .order_by(db.logs.c.device_id)
     ).scalars()
-    found = [d for device in devices.all() for d in differences(family(connection, license_id, device))]
+    families = [family(connection, license_id, device) for device in devices.all()]
+    return billed(connection, license_id, *families)
+
+
+def billed(connection: sa.Connection, license_id: str, *families: Sequence[Member]) -> list[Difference]:
+    """The differences between the logs of these devices that are billed under a license."""
+    found = [difference for members in families for difference in differences(members)]
+    if not found:
+        return []
     versions = registry.load_license_versions(connection, license_id)
     tests = {version.digest for version in versions if version.environment == "test"}
     return [difference for difference in found if difference.license not in tests]

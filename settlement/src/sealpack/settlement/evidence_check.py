@@ -124,6 +124,11 @@ def _checked(name: str, run: Callable[[], str]) -> Check:
         return Check(name, False, f"the pack is malformed: {error!r}"[:300])
 
 
+def _quantity(line: dict[str, Any]) -> str:
+    guessed = f" ({int(line['estimated']):,} of them estimated, no evidence)" if "estimated" in line else ""
+    return f"{line['charge']}: {int(line['raw']):,}{guessed}"
+
+
 def _bad(problem: str) -> SealpackError:
     return SealpackError("PACK_INVALID", problem)
 
@@ -357,7 +362,12 @@ class _Replay:
             raise _bad("the invoice is of no whole period")
         plans = self._plans()
         sold = Contract(self.connection, license, lambda month: plans.get(month.strftime("%Y-%m"), plan))
-        return billing.printed_periods(self.connection, sold, first, tax)[-1]
+        guessed = {(one["license"], one["device"]) for one in self._this.get("estimates", ())}
+        day = date.fromisoformat(self._this["date"]) if guessed else None
+        now = billing.printed_periods(self.connection, sold, first, tax, day, guessed)[-1]
+        if [one.to_dict() for one in now.estimates] != self._this.get("estimates", []):
+            raise _bad("what it estimates for silent devices is not what the receipts of other months give")
+        return now
 
     def _plans(self) -> dict[str, Plan]:
         """The plans of months that have another one than the invoice."""
@@ -377,7 +387,7 @@ class _Replay:
             raw = counted.get((line["charge"], line["service_start"]))
             if str(raw) != line["raw"]:
                 raise _bad(f"{line['charge']}: the invoice says {line['raw']}, the receipts say {raw}")
-        return "; ".join(f"{line['charge']}: {int(line['raw']):,}" for line in shown) or "no charge by usage"
+        return "; ".join(map(_quantity, shown)) or "no charge by usage"
 
     def _check_amounts(self) -> str:
         """Lines, taxes and totals are what receipts and plan give."""

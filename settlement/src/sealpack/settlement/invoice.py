@@ -19,7 +19,7 @@ from sealpack.format import canonical
 from sealpack.settlement import money
 from sealpack.settlement.plan import Plan
 from sealpack.settlement.printing import Correction
-from sealpack.settlement.results import BREAKAGE, Line, PeriodResult, Taxed, TaxLine
+from sealpack.settlement.results import BREAKAGE, Estimated, Line, PeriodResult, Taxed, TaxLine
 from sealpack.settlement.shares import Share
 
 SCHEMA = "sealpack/invoice/v1"
@@ -106,6 +106,7 @@ class Invoice(Taxed):
     shares: tuple[Share, ...]
     corrects: str = ""  # number of the document this one adds to
     reason: str = ""  # why there is a further document, printed as given
+    estimates: tuple[Estimated, ...] = ()  # of silent devices, in the period as it rates now
 
     @property
     def draft(self) -> bool:
@@ -128,6 +129,7 @@ def invoice(result: PeriodResult, header: Header) -> Invoice:
         net=result.net,
         taxes=result.taxes,
         shares=result.shares,
+        estimates=result.estimates,
     )
 
 
@@ -161,6 +163,7 @@ def _changed(kind: str, change: Correction, header: Header, corrects: str, reaso
         shares=change.shares,
         corrects=corrects,
         reason=reason,
+        estimates=change.result.estimates,
     )
 
 
@@ -283,6 +286,7 @@ def to_dict(document: Invoice) -> dict[str, Any]:
             "digest": document.plan.digest,
         },
         "evidence": [item.to_dict() for item in header.evidence],
+        **({"estimates": [one.to_dict() for one in document.estimates]} if document.estimates else {}),
     }
 
 

@@ -108,7 +108,8 @@ def _working(document: Invoice) -> str:
     if not items:
         return ""
     corrected = "" if not document.corrects else html_page.small(wording.CORRECTED)
-    return f'<h2>How each amount was worked out</h2>{corrected}<ul class="work">{items}</ul>'
+    guessed = html_page.small(wording.ESTIMATED) if any(line.estimated for line in document.lines) else ""
+    return f'<h2>How each amount was worked out</h2>{corrected}{guessed}<ul class="work">{items}</ul>'
 
 
 def _work(document: Invoice, line: Line) -> str:

@@ -32,6 +32,7 @@ STATUSES = ("ok", "err", "cancel", "aborted")
 LOST = "lost"  # usage of lost records: counts for every meter, whatever its `where`
 MODELS = ("per_unit", "graduated", "volume", "package")
 PLATFORM = "platform"
+MAX_ESTIMATE_MONTHS = 24
 ZERO_RATED = frozenset({"Z", "E", "AE", "K", "G", "O"})
 TAX_CATEGORIES = ("S", "Z", "E", "AE", "K", "G", "O", "L", "M")
 _PARTY = re.compile(r"platform|[a-z][a-z0-9_]{0,31}:[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
@@ -178,6 +179,7 @@ class Plan:
     discounts: tuple[Discount, ...] = ()
     tax: Tax | None = None
     shares: Shares | None = None
+    estimate: int | None = None  # months a silent device's usage is estimated from; None: it is not
     document: bytes = field(repr=False)
 
     @property
@@ -213,6 +215,7 @@ class Plan:
             discounts=discounts,
             tax=_tax(top.sub("tax")) if top.has("tax") else None,
             shares=_shares(top.sub("shares"), ids) if top.has("shares") else None,
+            estimate=_estimate(top.sub("estimate")) if top.has("estimate") else None,
             document=_canonical(data),
         )
         top.done()
@@ -271,6 +274,12 @@ def _head(head: Reader) -> dict[str, Any]:
         "late_window_months": head.integer("late_window_months", low=1, high=120, default=13),
         "rounding": Rounding(head.choice("rounding", tuple(Rounding), Rounding.HALF_UP)),
     }
+
+
+def _estimate(reader: Reader) -> int:
+    months = reader.integer("months", low=1, high=MAX_ESTIMATE_MONTHS)
+    reader.done()
+    return months
 
 
 def _meters(reader: Reader) -> dict[str, Meter]:

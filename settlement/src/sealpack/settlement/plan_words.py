@@ -91,6 +91,12 @@ def _head(plan: Plan) -> Iterator[str]:
         f"After the month's end {plan.grace_days} days are waited for usage that is still on its way; up to "
         f"{plan.late_window_months} months later it is billed by a correction, after that by a person's word."
     )
+    if plan.estimate is not None:
+        months = "month that is" if plan.estimate == 1 else f"{plan.estimate} months that are"
+        yield (
+            "A machine that runs and from which nothing came for a month is billed the mean of its last "
+            f"{months} known; when its usage comes, the difference is billed or given back."
+        )
     if plan.rounding is Rounding.HALF_EVEN:
         yield "Each line is rounded once; half a cent goes to the even neighbour."
     else:

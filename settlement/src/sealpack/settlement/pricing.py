@@ -6,7 +6,7 @@ inside the line, and the line is rounded once by the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -43,6 +43,7 @@ class Priced:
     steps: tuple[Step, ...]
     quantity: Fraction | None = None
     raw: int | None = None
+    estimated: int = 0  # of `raw`
 
 
 def show(value: Fraction) -> str:
@@ -167,4 +168,4 @@ def discounted(priced: Priced, discounts: tuple[Discount, ...]) -> Priced:
     if charge.max is not None and amount > charge.max:
         amount = charge.max
         steps.append(Step("max", f"capped at the maximum {show(amount)}", amount=amount))
-    return Priced(charge, amount, tuple(steps), priced.quantity, priced.raw)
+    return replace(priced, amount=amount, steps=tuple(steps))

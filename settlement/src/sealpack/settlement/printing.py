@@ -40,7 +40,8 @@ def as_printed(
         lines = own + [line for line in following if line.advance]
         before = replace(result.state, taken=current.taken)
         treatment = tax or result.plan.tax
-        printed.append(close(result.plan, result.period, lines, treatment, result.drawdowns, before))
+        closed = close(result.plan, result.period, lines, treatment, result.drawdowns, before)
+        printed.append(replace(closed, estimates=result.estimates))
         current = printed[-1].state
     return printed
 

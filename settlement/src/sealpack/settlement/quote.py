@@ -1,6 +1,6 @@
 """`settle quote`: what would this usage cost under this plan, and why. No database.
 
-Source: specs/rating.md section 11; the result fits specs/schemas/quote.json.
+Source: specs/rating.md section 12; the result fits specs/schemas/quote.json.
 """
 
 from __future__ import annotations

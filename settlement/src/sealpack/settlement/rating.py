@@ -23,10 +23,11 @@ from sealpack.settlement.periods import (
 )
 from sealpack.settlement.plan import FIELDS, LOST, STATUSES, Plan, Tax
 from sealpack.settlement.pricing import Priced, Step, discounted, price_fixed, price_usage, show
-from sealpack.settlement.results import Line, PeriodResult, State, close
+from sealpack.settlement.results import Estimated, Line, PeriodResult, State, close
 
 UsageKey = tuple[int, str, str]
 Usage = Mapping[UsageKey, int]
+Estimates = Mapping[date, Sequence[Estimated]]  # by the first day of the period
 Sums = dict[tuple[str, str], int]
 
 
@@ -74,6 +75,7 @@ def rate(
     state: State | None = None,
     tax: Tax | None = None,
     credits: Sequence[Credit] = (),
+    estimates: Estimates | None = None,
 ) -> list[PeriodResult]:
     """Rate every period of `span`, empty ones too.
 
@@ -81,8 +83,9 @@ def rate(
     the start of the UTC quarter hour that holds it (period boundaries always are quarter hours).
     Usage outside the span's periods belongs to other spans and is not looked at. `state` is the
     `state` of the result before (a plan change rates its span from there), `tax` the customer's own
-    treatment instead of the plan's default. ValueError for an unknown status, field or a negative
-    quantity: those are faults of the caller, not of a customer's file.
+    treatment instead of the plan's default; `estimates` count beside the usage. ValueError for an
+    unknown status, field or a negative quantity: those are faults of the caller, not of a customer's
+    file.
     """
     periods = periods_between(span.first, span.last, plan.tz)
     sums = _sums(usage, periods)
@@ -91,7 +94,8 @@ def rate(
     current = state or State()
     for period, quantities in zip(periods, sums, strict=True):
         due = [credit for credit in credits if period.first <= credit.day <= period.last]
-        result = _rate_period(plan, period, quantities, span, current, treatment, due)
+        guessed = tuple((estimates or {}).get(period.first, ()))
+        result = _rate_period(plan, period, quantities, span, current, treatment, due, guessed)
         results.append(result)
         current = result.state
     return results
@@ -134,11 +138,12 @@ def _rate_period(
     state: State,
     treatment: Tax | None,
     credits: Sequence[Credit],
+    estimates: tuple[Estimated, ...],
 ) -> PeriodResult:
     active = active_part(period, span.active)
     starts = [item.id for item in plan.committed if item.id not in state.used]
     starts = starts if _within(span.activated, period) else []
-    priced = _price(plan, period, active, metered(plan, sums), span)
+    priced = _price(plan, period, active, metered(plan, sums), span, estimates)
     drawn = [
         draw(
             plan,
@@ -162,28 +167,49 @@ def _rate_period(
     paid = {item.id: paid_ahead(plan, item, state, starts=item.id in starts) for item in plan.committed}
     billed = {name: amount for name, amount in paid.items() if amount is not None}
     after = replace(state, used=used, paid={**state.paid, **billed})
-    return close(plan, period, printed, treatment, drawdowns, after)
+    return replace(close(plan, period, printed, treatment, drawdowns, after), estimates=estimates)
 
 
 def _within(day: date | None, period: Period) -> bool:
     return day is not None and period.first <= day <= period.last
 
 
-def _price(plan: Plan, period: Period, active: Active, meters: Mapping[str, int], span: Span) -> list[Priced]:
+def _price(
+    plan: Plan, period: Period, active: Active, meters: Mapping[str, int], span: Span,
+    estimates: Sequence[Estimated],
+) -> list[Priced]:  # fmt: skip
     """The discounted and clamped exact amount of every charge that falls into the period."""
     result = []
     for charge in plan.charges:
         if charge.type == "usage":
-            raw = meters[charge.meter]
+            guessed = [one for one in estimates if charge.meter in one.amounts]
+            raw = meters[charge.meter] + sum(one.amounts[charge.meter] for one in guessed)
             if not active.days and not raw:
                 continue
-            priced = price_usage(charge, plan.meters[charge.meter], raw)
+            priced = _with_estimates(plan, price_usage(charge, plan.meters[charge.meter], raw), guessed)
         elif active.days if charge.type == "recurring" else _within(span.activated, period):
             priced = price_fixed(charge, active)
         else:
             continue
         result.append(discounted(priced, plan.discounts))
     return result
+
+
+def _with_estimates(plan: Plan, priced: Priced, estimates: Sequence[Estimated]) -> Priced:
+    """The working says after the quantity what of it is estimated."""
+    meter = priced.charge.meter
+    steps = [
+        Step(
+            "estimated",
+            f"of which {one.amounts[meter]:,} {plan.meters[meter].words} estimated for device {one.device_id}"
+            f" of {one.license_id}: the mean of {', '.join(f'{month:%B %Y}' for month in one.months)}",
+        )
+        for one in estimates
+    ]
+    if not steps:
+        return priced
+    total = sum(one.amounts[meter] for one in estimates)
+    return replace(priced, steps=(priced.steps[0], *steps, *priced.steps[1:]), estimated=total)
 
 
 def _charge_lines(
@@ -220,6 +246,7 @@ def _charge_line(plan: Plan, priced: Priced, period: Period, active: Active) -> 
         advance=charge.type == "recurring" and charge.when == "advance",
         quantity=priced.quantity,
         raw=priced.raw,
+        estimated=priced.estimated,
         steps=steps,
         accrues=((charge.id, amount),),
     )
@@ -233,7 +260,8 @@ def _describe(plan: Plan, priced: Priced, active: Active) -> str:
     charge = priced.charge
     name = charge.name or charge.id
     if charge.type == "usage":
-        return f"{name}: {priced.raw or 0:,} {plan.meters[charge.meter].words}"
+        guessed = f", {priced.estimated:,} of them estimated" if priced.estimated else ""
+        return f"{name}: {priced.raw or 0:,} {plan.meters[charge.meter].words}{guessed}"
     if charge.type == "one_time":
         return f"{name}: one-time, at activation"
     if charge.prorate and active.days != active.of:

@@ -326,6 +326,12 @@ def load_license_versions(connection: sa.Connection, license_id: str) -> list[Li
     return [_forms(connection, data)[0] for data in connection.execute(query).scalars().all()]
 
 
+def test_numbers(connection: sa.Connection, license_id: str) -> set[int]:
+    """Which documents of a license are test documents."""
+    versions = load_license_versions(connection, license_id)
+    return {version.seq for version in versions if version.environment == "test"}
+
+
 def _forms(connection: sa.Connection, data: bytes) -> list[License]:
     envelope = sublicenses.read(data)
     if documents.kind_of(envelope) == "sublicense":

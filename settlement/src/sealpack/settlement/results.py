@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -39,6 +39,32 @@ class State:
     paid: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """What is estimated of a silent device in one period (section 11).
+
+    `amounts`: base units per meter of the plan, none of them 0. `months` are the first days of the periods
+    whose mean it is, `known_ms` is up to when the device is known, UTC ms.
+    """
+
+    license_id: str
+    device_id: str
+    known_ms: int
+    months: tuple[date, ...]
+    amounts: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        known = datetime.fromtimestamp(self.known_ms // 1000, UTC)
+        return {
+            "license": self.license_id,
+            "device": self.device_id,
+            "known_to": f"{known:%Y-%m-%dT%H:%M:%SZ}",
+            "months": [f"{month:%Y-%m}" for month in self.months],
+            "amounts": {meter: str(amount) for meter, amount in self.amounts.items()},
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One printed line. `kind`: charge prepayment overage shortfall true_up breakage credit."""
@@ -52,6 +78,7 @@ class Line:
     advance: bool = False  # printed one invoice before the period it serves
     quantity: Fraction | None = None  # priced units
     raw: int | None = None  # base units
+    estimated: int = 0  # of these, without evidence
     steps: tuple[Step, ...] = ()
     accrues: tuple[tuple[str, int], ...] = ()
 
@@ -67,6 +94,8 @@ class Line:
             measured["quantity"] = money.exact_text(self.quantity)
         if self.raw is not None:
             measured["raw"] = str(self.raw)
+        if self.estimated:
+            measured["estimated"] = str(self.estimated)
         return {
             "charge": self.charge,
             "kind": self.kind,
@@ -143,6 +172,7 @@ class PeriodResult(Taxed):
     shares: tuple[Share, ...]
     drawdowns: tuple[Drawdown, ...]
     state: State
+    estimates: tuple[Estimated, ...] = ()
 
     @property
     def accrued(self) -> int:

@@ -66,9 +66,17 @@ def not_after(rollup: Rollup, time_ms: int) -> Rollup:
     return moved
 
 
-def stored(connection: sa.Connection, origin: str) -> Rollup:
-    """The roll-up of a log as it stands in its table."""
-    rows = connection.execute(sa.select(tables.rollups).where(tables.rollups.c.origin == origin))
+def stored(
+    connection: sa.Connection, origin: str, start_ms: int | None = None, end_ms: int | None = None
+) -> Rollup:
+    """The roll-up of a log as it stands in its table, of all times or of those in [start, end)."""
+    columns = tables.rollups.c
+    query = sa.select(tables.rollups).where(columns.origin == origin)
+    if start_ms is not None:
+        query = query.where(columns.quarter_ms >= start_ms)
+    if end_ms is not None:
+        query = query.where(columns.quarter_ms < end_ms)
+    rows = connection.execute(query)
     return {(route, quarter, status): amounts for _, route, quarter, status, *amounts in rows}
 
 

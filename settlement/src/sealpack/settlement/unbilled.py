@@ -50,7 +50,7 @@ def unbilled(database: db.Database, now: int, customer: str | None = None) -> li
         for entry in drafts.everything(database, month, now, customer)
         if entry.state != drafts.ISSUED and entry.draft is not None and _comes_to(entry.draft)
     ]  # fmt: skip
-    found += late(database, customer)
+    found += late(database, customer, now)
     return sorted(found, key=lambda one: (one.customer, one.license_id, one.period, one.kind))
 
 
@@ -71,10 +71,13 @@ def months(database: db.Database, now: int) -> list[date]:
     return found
 
 
-def late(database: db.Database, customer: str | None = None) -> list[Unbilled]:
-    """What invoiced periods rate to beyond, or below, what was issued for them."""
-    compare(database, late_known(database, customer).waiting)
-    return late_known(database, customer).found
+def late(database: db.Database, customer: str | None = None, now: int | None = None) -> list[Unbilled]:
+    """What invoiced periods rate to beyond, or below, what was issued for them.
+
+    Here and below: with the estimates of documents made at `now` (Unix seconds), else of today.
+    """
+    compare(database, late_known(database, customer, now).waiting, now=now)
+    return late_known(database, customer, now).found
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,15 @@ class Late:
     waiting: list[str]
 
 
-def late_known(database: db.Database, customer: str | None = None) -> Late:
+def _day(now: int | None) -> date:
+    return drafts.day_of(int(time.time()) if now is None else now)
+
+
+def late_known(database: db.Database, customer: str | None = None, now: int | None = None) -> Late:
     """What is known of corrections without rating anything; :func:`compare` does the rest."""
     with database.read() as connection:
         names = _invoiced(connection, customer)
-        wanted = ratings.bases(connection, list(names), ratings.LATE)
+        wanted = ratings.bases(connection, list(names), ratings.LATE, _day(now))
         known = ratings.load(connection, ratings.LATE, wanted)
     found = [
         Unbilled(whose, name, date.fromisoformat(one["period"]), one["kind"], "draft", one["currency"],
@@ -100,21 +107,24 @@ def late_known(database: db.Database, customer: str | None = None) -> Late:
     return Late(found, [name for name in names if name not in known])
 
 
-def compare(database: db.Database, license_ids: Sequence[str], *, seconds: float | None = None) -> list[str]:
+def compare(
+    database: db.Database, license_ids: Sequence[str], *, now: int | None = None,
+    seconds: float | None = None,
+) -> list[str]:  # fmt: skip
     """Rate what was invoiced of these licenses again and keep what differs; no more after so many seconds.
 
     Returns the licenses that are left. One that cannot be rated is kept as if nothing differed: the verb
     `settle correct` says why.
     """
-    began, left = time.monotonic(), list(license_ids)
+    began, left, day = time.monotonic(), list(license_ids), _day(now)
     while left and (seconds is None or time.monotonic() - began < seconds):
         some, left = left[:20], left[20:]
         made = {}
         with database.read() as connection:
-            wanted = ratings.bases(connection, some, ratings.LATE)
+            wanted = ratings.bases(connection, some, ratings.LATE, day)
             for name in some:
                 try:
-                    documents = corrections.drafts(connection, name)
+                    documents = corrections.drafts(connection, name, day)
                 except SealpackError as error:
                     if error.spec.exit == 1:
                         raise
@@ -140,14 +150,14 @@ def catch_up(database: db.Database, now: int, *, seconds: float) -> None:
     def rest() -> float:
         return seconds - (time.monotonic() - began)
 
-    compare(database, late_known(database).waiting, seconds=rest())
+    compare(database, late_known(database, now=now).waiting, now=now, seconds=rest())
     for first in reversed(months(database, now)[:-1]):
         with database.read() as connection:
             rated = sa.select(db.rated.c.license_id).where(db.rated.c.what == f"draft:{first:%Y-%m}")
             query = _without(first).where(db.activations.c.license_id.not_in(rated))
             names = list(connection.execute(query).scalars())
         if names and rest() > 0:
-            drafts.refresh(database, names, first, seconds=rest())
+            drafts.refresh(database, names, first, now=now, seconds=rest())
 
 
 def _without(first: date) -> sa.Select[str]:

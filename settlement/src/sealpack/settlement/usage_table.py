@@ -1,6 +1,6 @@
 """Usage as a table: the CSV that `settle quote` reads.
 
-Source: specs/rating.md section 11. Columns `time` (RFC 3339 in UTC, required), `calls`, `tok_in`,
+Source: specs/rating.md section 12. Columns `time` (RFC 3339 in UTC, required), `calls`, `tok_in`,
 `tok_out`, `ms`, `items`, `status`, in any order; an absent column or blank cell is 0, or ok. Every
 fault raises USAGE_TABLE_INVALID and names the row, counted in lines of the file from 1.
 """

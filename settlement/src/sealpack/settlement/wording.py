@@ -18,6 +18,10 @@ CONTROL = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U001
 CORRECTED = (
     "The working is of the period as it rates now; the amount is what that adds to what was invoiced before."
 )
+ESTIMATED = (
+    "Usage that did not arrive in time is estimated where the working says so; when it arrives, the "
+    "difference is billed or credited."
+)
 TAX_WORDS = {
     "S": "standard rate", "Z": "zero rated", "E": "exempt", "AE": "reverse charge",
     "K": "intra-community supply", "G": "export", "O": "outside the scope of tax", "L": "IGIC", "M": "IPSI",

@@ -25,6 +25,7 @@ _VERBS = {
     "aging": "aging:aging",
     "unbilled": "unbilled:unbilled",
     "held": "unbilled:held",
+    "estimates": "estimates:estimates",
     "statement": "statement:statement",
     "payouts": "payouts:payouts",
     "ledger": "ledger:ledger",

@@ -135,6 +135,9 @@ def _working(paper: Paper, value: dict[str, Any]) -> None:
     if value.get("corrects"):
         paper.paragraph(wording.CORRECTED, SMALL)
         paper.y += 1
+    if any("estimated" in line for line in lines):
+        paper.paragraph(wording.ESTIMATED, SMALL)
+        paper.y += 1
     for line in lines:
         paper.need(STRONG.leading + 2 * SMALL.leading)
         paper.paragraph(f"{line['description']}: {wording.amount(line['amount'])}", STRONG)

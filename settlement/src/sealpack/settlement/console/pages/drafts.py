@@ -55,7 +55,9 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
     page = await console.query(look)
     left: list[str] = []
     if page["unrated"]:
-        left = await console.service.read(drafts.refresh, base, page["unrated"], month, seconds=_SECONDS)
+        left = await console.service.read(
+            drafts.refresh, base, page["unrated"], month, now=console.now, seconds=_SECONDS
+        )
         page = await console.query(look)
     shown = [entry for entry in page["items"] if state in ("", entry.state)]
     response = console.render(
@@ -65,7 +67,9 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
     )  # fmt: skip
     if left:
         name = f"{LIST} {month:%Y-%m} {left[0]}"
-        response.background = BackgroundTask(console.behind, name, drafts.refresh, base, left, month)
+        response.background = BackgroundTask(
+            console.behind, name, drafts.refresh, base, left, month, now=console.now
+        )
     return response
 
 
@@ -226,7 +230,7 @@ def _one(connection: sa.Connection, license_id: str, month: date, now: int) -> d
     """What the page shows; the number of the invoice when it is issued."""
     if number := drafts.issued_as(connection, license_id, month):
         return number
-    found = drafts.draft(connection, license_id, month)
+    found = drafts.draft(connection, license_id, month, now)
     approval = approvals.load(connection, license_id, month)
     entry, value = found.entry(now, approval), found.value
     changes = approvals.changes(json.loads(approval.draft), value) if approval and entry.lapsed else []
@@ -253,16 +257,17 @@ async def get_file(console: Console, request: Request, user: User) -> Response:
     form = request.path_params["form"]
     if form not in ("html", "pdf", "json", "csv"):
         raise SealpackError("NOT_FOUND", f"drafts have no form {form}")
-    data = await console.query(_file, license_id, month, "json" if form == "pdf" else form)
+    data = await console.query(_file, license_id, month, "json" if form == "pdf" else form, console.now)
     name = f"draft-{license_id}-{month:%Y-%m}.{form}"
     return file(await console.paper(converted, data, form), name)
 
 
-def _file(connection: sa.Connection, license_id: str, month: date, form: str) -> bytes:
+def _file(connection: sa.Connection, license_id: str, month: date, form: str, now: int) -> bytes:
     """The draft in a form; once there is an invoice, that."""
     if number := drafts.issued_as(connection, license_id, month):
         return stored(connection, number, form)
-    document = billing.draft_of(connection, billing.license_of(connection, license_id), month)
+    license = billing.license_of(connection, license_id)
+    document = billing.draft_of(connection, license, month, drafts.day_of(now))
     return issuing.as_files(document, "draft").files[f"draft.{form}"]
 
 

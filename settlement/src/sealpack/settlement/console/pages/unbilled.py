@@ -5,6 +5,7 @@ Source: specs/console.md, "Billing".
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -38,9 +39,10 @@ async def get_list(console: Console, request: Request, user: User) -> Response:
     customer, base = request.query_params.get("customer", "").strip() or None, console.service.database
 
     def look() -> dict[str, Any]:
-        late = unbilled.late_known(base, customer)
-        if unbilled.compare(base, late.waiting, seconds=_SECONDS) != late.waiting:
-            late = unbilled.late_known(base, customer)
+        now = console.now
+        late = unbilled.late_known(base, customer, now)
+        if unbilled.compare(base, late.waiting, now=now, seconds=_SECONDS) != late.waiting:
+            late = unbilled.late_known(base, customer, now)
         months = unbilled.months(base, console.now)
         with base.read() as connection:
             held = unbilled.held(connection, customer)
@@ -71,7 +73,7 @@ async def _show(
     license_id = request.path_params["license"]
     if error is not None and error.spec.exit == 1:
         raise error
-    found = await console.query(_one, license_id)
+    found = await console.query(_one, license_id, today(console.now))
     return console.render(
         request, user, "corrections.html", error.spec.http if error else 200, license=license_id, error=error,
         kinds=KINDS, crumbs=[("Not billed", LIST)], today=today(console.now), here=path(license_id),
@@ -79,8 +81,8 @@ async def _show(
     )  # fmt: skip
 
 
-def _one(connection: sa.Connection, license_id: str) -> dict[str, Any]:
-    documents = corrections.drafts(connection, license_id)
+def _one(connection: sa.Connection, license_id: str, day: date) -> dict[str, Any]:
+    documents = corrections.drafts(connection, license_id, day)
     customer = connection.execute(
         sa.select(db.licenses.c.customer_id).where(db.licenses.c.license_id == license_id)
     ).scalar()
