@@ -1,4 +1,4 @@
-"""Estimates for devices that run and sent nothing: what they say, and that nothing of them is left in the end."""
+"""Estimates for devices that run and sent nothing: what they say, and that none is left in the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,10 +20,16 @@ from hypothesis import given, settings, strategies as st
 from support import world
 from support.acts import refused
 from support.books import Books
-from support.device import Device, make_license
+from support.device import T0, Device, make_license, seal_license
 from support.rating_plans import GRADUATED, make_plan, per_unit, plan_data, recurring
 
-from sealpack.format import canonical
+from sealpack.format import canonical, documents, records
+from sealpack.format.activation import Activation
+from sealpack.format.deactivation import Deactivation
+from sealpack.format.dsse import Envelope
+from sealpack.format.keys import PrivateKey
+from sealpack.format.license import Delegation, Devices
+from sealpack.format.registry import RegistryLine
 from sealpack.settlement import (
     billing,
     corrections,
@@ -39,18 +46,14 @@ from sealpack.settlement.plan_words import sections
 from sealpack.settlement.reconcile import reconcile
 from sealpack.verifier.cli.main import make_cli
 
-from .test_closed_seats import proof, released
-from .test_sublicense_lines import named, parent
-
 SEP, OCT, NOV, DEC, JAN = (date(2026 + m // 12, m % 12 + 1, 1) for m in range(8, 13))
 READY, GRACE = date(2026, 12, 11), date(2026, 12, 10)  # November's 10 days of grace are over, or not
 SCHEMA = jsonschema.Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "specs/schemas/invoice.json").read_text("utf-8"))
 )
-SHARES = {
-    "scope": ["tok"],
-    "pool": [{"party": "platform", "bps": 3000}, {"party": "creator:a", "rest": True}],
-}
+POOL = [{"party": "platform", "bps": 3000}, {"party": "creator:a", "rest": True}]
+SHARES = {"scope": ["tok"], "pool": POOL}
+DELEGATE = PrivateKey.from_seed(b"sealpack-test-delegate-estimated")
 
 
 def ms(day: date) -> int:
@@ -62,6 +65,44 @@ def seconds(day: date) -> int:
 
 
 ME = Actor("clerk", seconds(READY))
+
+
+def proof(one: Device) -> Envelope:
+    """The device closes: the last record, and what it signs about it."""
+    one.tally()
+    one.put(records.CLOSED, reason="deactivated")
+    activation = Activation.read(one.activation)
+    said = Deactivation(
+        "L-1", one.key.public, one.epoch, one.origin, one.size, one.frontier(one.size).root.hex(),
+        activation.digest, activation.nonce, T0, {"calls": one.registers.total("calls")},
+    )  # fmt: skip
+    return documents.seal("deactivation", said.to_dict(), one.key)
+
+
+def released(one: Device, sealed: Envelope) -> bytes:
+    """The registry line that the issuer writes about it."""
+    return RegistryLine(one.license_envelope, deactivation=sealed, released_at=ME.at).to_bytes() + b"\n"
+
+
+ABOVE = make_license(devices=Devices("key", 10), delegation=Delegation((DELEGATE.public.pem,)))
+
+
+class Below(Device):
+    """A device under sub-license L-1.ward of `ABOVE`."""
+
+    @property
+    def license_envelope(self) -> Envelope:
+        named = {"license_id": "L-1", "seq": ABOVE.seq, "digest": seal_license(ABOVE).digest}
+        own = {"license_id": "L-1.ward", "seq": 1, "issued_at": T0, "parent": named}
+        return documents.seal("sublicense", own, DELEGATE)
+
+    @property
+    def activation(self) -> Envelope:
+        return documents.seal("activation", Activation.read(super().activation).to_dict(), DELEGATE)
+
+    def line(self, *bundles: Any) -> bytes:
+        made = RegistryLine(seal_license(ABOVE), self.activation, sublicense=self.license_envelope)
+        return made.to_bytes() + b"\n"
 
 
 def plan(months: int | None = 2, **more: Any) -> Plan:
@@ -130,8 +171,8 @@ def test_a_silent_device_is_billed_the_mean_of_what_is_known(books: Books) -> No
     assert line["description"] == "tok: 200 output tokens, 200 of them estimated"
     assert line["working"][1] == {
         "step": "estimated",
-        "text": f"of which 200 output tokens estimated for device {one.id} of L-1: the mean of September 2026, "
-        "October 2026",
+        "text": f"of which 200 output tokens estimated for device {one.id} of L-1: "
+        "the mean of September 2026, October 2026",
     }
     assert (value["net"], value["tax"]) == ("2.00", "0.38")
     assert b"200 of them estimated" in printed.csv
@@ -253,10 +294,8 @@ def test_tally_files_and_readings_are_known(books: Books) -> None:
 
 
 def test_devices_of_sub_licenses_count_with_the_license_above(books: Books) -> None:
-    own = device({SEP: 1, DEC: 1}, license=parent())
-    below = named("ward", 2)
-    for day, tokens in {SEP: 100, OCT: 301, NOV: 0}.items():
-        below.until(ms(day)).use(tok_out=tokens).tally()
+    own = device({SEP: 1, DEC: 1}, license=ABOVE)
+    below = two_months(kind=Below, license=make_license(license_id="L-1.ward"), number=2)
     books.learn(own, plan=plan())
     books.take("delegate.jsonl", below.line())
     for one in (own, below):
@@ -420,7 +459,7 @@ def pieces() -> tuple[bytes, ...]:
     found = []
     for one in fleet():
         cuts = [0, *range(15, one.size - 10, 30), one.size]
-        found += [one.export(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        found += [one.export(a, b) for a, b in pairwise(cuts)]
     return tuple(found)
 
 

@@ -1,8 +1,8 @@
 """What devices that run and sent nothing have used, estimated from the months that are known of them.
 
 Source: specs/rating.md section 11. Nothing is stored: an estimate follows from the logs as they are, the
-period and the day of the document, so it changes with every file that comes and is gone when a device is known
-to the period's end. Corrections then true up what was invoiced.
+period and the day of the document, so it changes with every file that comes and is gone when a device is
+known to the period's end. Corrections then true up what was invoiced.
 """
 
 from __future__ import annotations
