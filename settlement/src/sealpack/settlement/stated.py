@@ -380,8 +380,8 @@ def store(connection: sa.Connection, sha256: str, log: Log, said: Statement) -> 
     """Keep a statement and count what it adds."""
     if said.size <= log.size:
         return
-    statement = db.put(connection, db.logs).values(log.row())
     newer = {"last_ms": max(log.last_ms, said.growth.last_ms)}
+    statement = db.put(connection, db.logs).values({**log.row(), **newer})
     connection.execute(statement.on_conflict_do_update(index_elements=["origin"], set_=newer))
     before = readings.load(connection, log.origin, log.size).rollup(log)
     values = {
