@@ -115,6 +115,7 @@ def test_a_day_in_the_office(tmp_path: Path, call: Call) -> None:
     call("ingest", *held, status=5)
     (number,) = [case["number"] for case in call("cases")["cases"] if case["code"] == "H230"]
     call("held")
+    call("estimates", "--period", "2026-09")
     call("case", "show", number)
     call("case", "decide", number, "--accept", "--reason", "as agreed")
     call("evidence", "INV-000001", "--out", tmp_path / "pack.zip")
