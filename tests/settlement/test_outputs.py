@@ -56,8 +56,8 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """Runs a verb with --format json; the result, which fits its definition. `seen` collects the names."""
     monkeypatch.setattr(support, "now", lambda: NOW)
 
-    def called(*arguments: object, status: int = 0) -> dict[str, Any]:
-        words = ["settle", "--db", str(tmp_path / "settlement.db"), *map(str, arguments), "--format", "json"]
+    def called(*arguments: object, status: int = 0, database: str = "settlement.db") -> dict[str, Any]:
+        words = ["settle", "--db", str(tmp_path / database), *map(str, arguments), "--format", "json"]
         got = run(make_cli(), words)
         out, err = capsys.readouterr()
         assert got == status, out + err
@@ -132,5 +132,7 @@ def test_a_day_in_the_office(tmp_path: Path, call: Call) -> None:
     call("user", "add", "eva", "--role", "finance", "--password-file", tmp_path / "password")
     call("user", "list")
     call("user", "disable", "eva")
+    call("backup", tmp_path / "all.backup")
+    call("restore", tmp_path / "all.backup", database="other.db")
     missing = {name for name in outputs.definitions() if name.startswith("settle-")} - SEEN
     assert not missing

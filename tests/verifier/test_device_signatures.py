@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 from support import world
+from support.device import Device
 
 from sealpack.format import documents
 from sealpack.format.activation import ActivationRequest, device_id, log_origin
 from sealpack.format.deactivation import Deactivation
+from sealpack.format.documents import Parcel
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.keys import PrivateKey
+from sealpack.format.note import sign_checkpoint
+from sealpack.format.reading import Reading
 
 DEVICE = PrivateKey.from_seed(b"sealpack-test-signing-device-001")
 NAME = device_id(DEVICE.public)
@@ -24,11 +28,16 @@ CLOSED = Deactivation(
 )
 
 
+READING = Reading.open(Parcel.from_bytes(Device(number=7).use(3).reading()).documents[0])
+READING = replace(READING, device_key=DEVICE.public, note=sign_checkpoint(READING.checkpoint, DEVICE))
+
+
 @pytest.mark.parametrize(
     ("kind", "made", "read"),
     [
         ("activation-request", REQUEST, ActivationRequest.open),
         ("deactivation", CLOSED, Deactivation.open),
+        ("reading", READING, Reading.open),
     ],
 )
 def test_another_name_beside_a_good_signature(kind: str, made: Any, read: Callable[[Envelope], Any]) -> None:

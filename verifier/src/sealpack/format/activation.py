@@ -18,7 +18,7 @@ from sealpack.format.encryption import WrappedKey
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
 from sealpack.format.hybrid import PUBLIC_SIZE, HybridPublicKey
-from sealpack.format.keys import ED25519, PublicKey
+from sealpack.format.keys import PublicKey
 from sealpack.format.license import IssuedUnder
 from sealpack.format.trust import Trust
 from sealpack.format.values import IDENTIFIER, METERS, plain
@@ -78,14 +78,7 @@ class ActivationRequest:
     @classmethod
     def open(cls, envelope: Envelope) -> ActivationRequest:
         """Verify the request against the key inside it, then read it."""
-        f = documents.payload_fields(envelope, "activation-request")
-        f.crit(())
-        key = PublicKey.from_pem(f.text("device_key"))
-        if key.scheme != ED25519 or len(envelope.signatures) != 1:
-            raise SealpackError("DOC_SCHEMA", "activation request is not signed by one Ed25519 device key")
-        key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
-        if envelope.signatures[0].keyid != key.keyid:
-            raise SealpackError("SIG_KEY_UNKNOWN", "activation request names another key than it introduces")
+        f, key = documents.self_signed(envelope, "activation-request")
         return cls(
             key,
             f.text("nonce", pattern=NONCE),

@@ -14,9 +14,8 @@ from typing import Any
 from sealpack.format import documents
 from sealpack.format.activation import NONCE, ORIGIN, device_id, log_origin
 from sealpack.format.dsse import Envelope
-from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.keys import ED25519, PublicKey
+from sealpack.format.keys import PublicKey
 from sealpack.format.values import IDENTIFIER, METERS, plain
 
 
@@ -51,14 +50,7 @@ class Deactivation:
 
         Whose device that is, an activation says.
         """
-        f = documents.payload_fields(envelope, "deactivation")
-        f.crit(())
-        key = PublicKey.from_pem(f.text("device_key"))
-        if key.scheme != ED25519 or len(envelope.signatures) != 1:
-            raise SealpackError("DOC_SCHEMA", "deactivation is not signed by one Ed25519 device key")
-        key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
-        if envelope.signatures[0].keyid != key.keyid:
-            raise SealpackError("SIG_KEY_UNKNOWN", "deactivation names another key than the device's")
+        f, key = documents.self_signed(envelope, "deactivation")
         made = cls(
             f.text("license_id", pattern=IDENTIFIER),
             key,

@@ -14,7 +14,7 @@ from sealpack.format import canonical, dsse
 from sealpack.format.dsse import Envelope
 from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.keys import Signer
+from sealpack.format.keys import ED25519, PublicKey, Signer
 from sealpack.format.limits import LIMITS
 
 KINDS = (
@@ -77,6 +77,22 @@ def payload_fields(envelope: Envelope, kind: str, code: str = "DOC_SCHEMA") -> F
     fields = Fields(canonical.loads(envelope.payload, what=kind), kind, code)
     fields.schema(schema_id(kind))
     return fields
+
+
+def self_signed(envelope: Envelope, kind: str) -> tuple[Fields, PublicKey]:
+    """Verify what a device signed against the key inside it: the payload and that key.
+
+    DOC_*, SIG_*. Whose device that is, an activation says.
+    """
+    f = payload_fields(envelope, kind)
+    f.crit(())
+    key = PublicKey.from_pem(f.text("device_key"))
+    if key.scheme != ED25519 or len(envelope.signatures) != 1:
+        raise SealpackError("DOC_SCHEMA", f"{kind} is not signed by one Ed25519 device key")
+    key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
+    if envelope.signatures[0].keyid != key.keyid:
+        raise SealpackError("SIG_KEY_UNKNOWN", f"{kind} names another key than the one inside it")
+    return f, key
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from typing import Any
 from sealpack.format import documents
 from sealpack.format.canonical import MAX_INT
 from sealpack.format.dsse import Envelope
-from sealpack.format.errors import SealpackError
 from sealpack.format.fields import Fields
-from sealpack.format.keys import ED25519, PublicKey
+from sealpack.format.keys import PublicKey
 from sealpack.format.note import Checkpoint, open_checkpoint
 from sealpack.format.records import LOST_STATUS, MAX_ROUTES, ROUTE, Registers
 from sealpack.format.values import METERS, STATUSES
@@ -47,14 +46,7 @@ class Reading:
 
         Whose device that is, an activation says.
         """
-        f = documents.payload_fields(envelope, "reading")
-        f.crit(())
-        key = PublicKey.from_pem(f.text("device_key"))
-        if key.scheme != ED25519 or len(envelope.signatures) != 1:
-            raise SealpackError("DOC_SCHEMA", "reading is not signed by one Ed25519 device key")
-        key.verify(envelope.signatures[0].sig, envelope.signed_bytes)
-        if envelope.signatures[0].keyid != key.keyid:
-            raise SealpackError("SIG_KEY_UNKNOWN", "reading names another key than the device's")
+        f, key = documents.self_signed(envelope, "reading")
         note = f.text("checkpoint", max_len=MAX_NOTE).encode()
         routes = {route: _route(f.sub("routes").sub(route)) for route in _names(f.sub("routes"))}
         registers = _registers(f.sub("registers"))
