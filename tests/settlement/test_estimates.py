@@ -175,6 +175,7 @@ def test_a_silent_device_is_billed_the_mean_of_what_is_known(books: Books) -> No
     }
     assert (value["net"], value["tax"]) == ("2.00", "0.38")
     assert b"200 of them estimated" in printed.csv
+    assert "200 of them estimated" in _said(pdf.to_pdf(printed.json))
     assert (
         b"200 of them estimated" in printed.html and b"the difference is billed or credited" in printed.html
     )
@@ -527,6 +528,9 @@ def test_documents_in_between_come_to_the_truth(books: Books) -> None:
     dice.shuffle(order)
     assert settle(books, order, dice, months=2, between=True), "this order estimates"
     assert money(books) == truth()
+    for row in books.rows(db.invoices):
+        report = evidence_check.check(packed(books, row["name"]), world.make_trust())
+        assert report.ok, (row["name"], report.checks[-1])
 
 
 @settings(max_examples=15, deadline=None)
