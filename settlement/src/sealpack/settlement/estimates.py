@@ -46,6 +46,20 @@ def over(plan: Plan, period: Period, day: date) -> bool:
     return plan.estimate is not None and day > period.last + timedelta(days=plan.grace_days)
 
 
+@dataclass(frozen=True, slots=True)
+class _Month:
+    """A period and the plan it rates under; `may`: whether it may have estimates."""
+
+    plan: Plan
+    period: Period
+    may: bool
+
+    @classmethod
+    def of(cls, sold: Contract, month: date, day: date | None) -> _Month:
+        plan, period = sold.plan_for(month), sold.period(month)
+        return cls(plan, period, day is not None and over(plan, period, day))
+
+
 def of_license(
     connection: sa.Connection, sold: Contract, last: date, day: date | None,
     only: Collection[Key] | None = None,
@@ -55,23 +69,15 @@ def of_license(
     Nothing without a day. `only`: of these devices alone, whether they are known to run or not. A device of
     which anything was estimated before stands in later periods too, if need be without amounts.
     """
-    plans = _estimating(sold, last, day)
-    if not plans:
+    months = [_Month.of(sold, month, day) for month in sold.months(last) if month <= last]
+    ends = [month.period.end_ms for month in months if month.may]
+    if not ends:
         return {}
     found: dict[date, list[Estimated]] = {}
-    for device in _silent(connection, sold, max(period.end_ms for _, period in plans), only):
-        for first, one in _of_device(connection, sold, plans, device):
+    for device in _silent(connection, sold, max(ends), only):
+        for first, one in _of_device(connection, sold, months, device):
             found.setdefault(first, []).append(one)
     return {first: tuple(each) for first, each in found.items()}
-
-
-def _estimating(sold: Contract, last: date, day: date | None) -> list[tuple[Plan, Period]]:
-    """The periods that may have estimates, with the plans they rate under."""
-    if day is None:
-        return []
-    months = [month for month in sold.months(last) if month <= last]
-    known = [(sold.plan_for(month), sold.period(month)) for month in months]
-    return [(plan, period) for plan, period in known if over(plan, period, day)]
 
 
 # --- who is silent ------------------------------------------------------------------------------------
@@ -127,36 +133,28 @@ def _proofs(connection: sa.Connection, ids: Sequence[str]) -> dict[Key, int]:
 
 
 def _of_device(
-    connection: sa.Connection, sold: Contract, plans: Sequence[tuple[Plan, Period]], device: _Silent
+    connection: sa.Connection, sold: Contract, months: Sequence[_Month], device: _Silent
 ) -> Iterator[tuple[date, Estimated]]:
     """(first day of the period, estimate), the oldest period first."""
-    known = _known_periods(sold, plans[-1][1].first, device)
-    silent = [(plan, period) for plan, period in plans if period.end_ms > device.known_ms]
-    if not known or not silent:
+    known = [one.period for one in months if device.since_ms < one.period.end_ms <= device.known_ms]
+    silent = [one for one in months if one.period.end_ms > device.known_ms]
+    if not known or not any(one.may for one in silent):
         return
-    most = max(plan.estimate or 0 for plan, _ in silent)
-    known = known[-most:]
-    used = _used(connection, device, [*known, *(period for _, period in silent)])
+    known = known[-max(one.plan.estimate or 0 for one in silent) :]
+    used = _used(connection, device, [*known, *(one.period for one in silent)])
     told = False
-    for plan, period in silent:
-        base = known[-(plan.estimate or 0) :]
-        active = active_part(period, sold.terms)
-        amounts = {}
-        for meter, seen in metered(plan, used[period.first]).items():
-            total = sum(metered(plan, used[month.first])[meter] for month in base)
+    for one in silent:
+        amounts, base = {}, known[-(one.plan.estimate or 0) :]
+        active = active_part(one.period, sold.terms)
+        for meter, seen in metered(one.plan, used[one.period.first]).items() if one.may else ():
+            total = sum(metered(one.plan, used[month.first])[meter] for month in base)
             mean = total * active.days // (len(base) * active.of)
-            if mean > seen and any(charge.meter == meter for charge in plan.charges):
+            if mean > seen and any(charge.meter == meter for charge in one.plan.charges):
                 amounts[meter] = mean - seen
         told = told or bool(amounts)
         if told:
-            months = tuple(month.first for month in base)
-            yield period.first, Estimated(*device.key, device.known_ms, months, amounts)
-
-
-def _known_periods(sold: Contract, last: date, device: _Silent) -> list[Period]:
-    """The device's periods, from that of its activation on, that end before it fell silent."""
-    periods = (sold.period(month) for month in sold.months(last))
-    return [one for one in periods if device.since_ms < one.end_ms <= device.known_ms]
+            first_days = tuple(month.first for month in base)
+            yield one.period.first, Estimated(*device.key, device.known_ms, first_days, amounts)
 
 
 def _used(connection: sa.Connection, device: _Silent, periods: Sequence[Period]) -> dict[date, Sums]:
