@@ -55,9 +55,9 @@ class _Month:
     may: bool
 
     @classmethod
-    def of(cls, sold: Contract, month: date, day: date | None) -> _Month:
+    def of(cls, sold: Contract, month: date, day: date) -> _Month:
         plan, period = sold.plan_for(month), sold.period(month)
-        return cls(plan, period, day is not None and over(plan, period, day))
+        return cls(plan, period, over(plan, period, day))
 
 
 def of_license(
@@ -69,6 +69,8 @@ def of_license(
     Nothing without a day. `only`: of these devices alone, whether they are known to run or not. A device of
     which anything was estimated before stands in later periods too, if need be without amounts.
     """
+    if day is None:
+        return {}
     months = [_Month.of(sold, month, day) for month in sold.months(last) if month <= last]
     ends = [month.period.end_ms for month in months if month.may]
     if not ends:
